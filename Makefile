@@ -1,0 +1,42 @@
+# make help
+
+CARGO ?= cargo
+TESTBED = target/debug/testbed
+
+.DEFAULT_GOAL := help
+.PHONY: help build lint test demo clusters clusters-down clusters-status prerequisites
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
+
+prerequisites:
+	@tests/testbed/prerequisites.sh rust
+
+build: prerequisites ## compile everything
+	$(CARGO) build --workspace --all-targets
+
+lint: prerequisites ## formatting, clippy, and licences and advisories where cargo-deny is installed
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --offline check; else echo "cargo-deny is not installed: licences and advisories were not checked"; fi
+
+test: lint build ## lint, then every test, on three real control planes of its own (the first time Kubernetes is built: minutes)
+	@tests/testbed/run-tests.sh $(TESTBED)
+
+demo: build ## watch lockstep keep three clusters in step
+	@$(TESTBED) binaries >/dev/null
+	@tests/demo.sh
+
+clusters: prerequisites ## start cluster-a, cluster-b and cluster-c, and leave them running
+	@$(CARGO) build --quiet --package lockstep-tests --bin testbed
+	@$(TESTBED) up
+
+# These two work with the binary that started the clusters, so that work in progress that does not compile is no obstacle.
+clusters-down: $(TESTBED) ## stop those, and remove their data
+	@$(TESTBED) down
+
+clusters-status: $(TESTBED) ## tell what runs
+	@$(TESTBED) status
+
+$(TESTBED): | prerequisites
+	@$(CARGO) build --quiet --package lockstep-tests --bin testbed
