@@ -1,0 +1,10 @@
+//! Harness for real control planes, end-to-end tests, simulation, benchmarks.
+//!
+//! [`testbed`] runs real API servers, [`cluster`] talks to them, [`harness`] is what a test needs around that.
+//! Tests never start control planes of their own unless they break them on purpose: they take the shared ones by
+//! [`testbed::Testbed::from_env`] and work in a [`harness::TestNamespace`].
+
+pub mod cluster;
+pub mod harness;
+pub mod requests;
+pub mod testbed;
