@@ -1,0 +1,288 @@
+//! A set of field paths, as FieldsV1 writes it (structured-merge-diff, `fieldpath/serialize`).
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::INTENT_ANNOTATION;
+use super::project::canonical_json;
+
+/// Deepest path read: real schemas stay far below, recursion stays bounded.
+const DEPTH_LIMIT: usize = 128;
+
+/// Why FieldsV1 could not be read. Field names only, never values.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FieldSetError {
+    /// Not JSON.
+    #[error("fieldsV1 is no JSON object")]
+    NotAnObject,
+    /// A path element with an unknown prefix, or with a key that cannot be read.
+    #[error("fieldsV1 has a path element that cannot be read")]
+    BadElement,
+    /// More nested than any schema.
+    #[error("fieldsV1 is nested too deeply")]
+    TooDeep,
+}
+
+/// One step of a path.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PathElement {
+    /// `f:name`: a member of a map or struct.
+    Field(String),
+    /// `k:{"name":"web"}`: the item of a keyed list with these key fields; values as canonical JSON.
+    Key(Vec<(String, String)>),
+    /// `v:"x"`: the item of a set, as canonical JSON.
+    Value(String),
+    /// `i:0`: the item of a list by position.
+    Index(usize),
+}
+
+impl PathElement {
+    fn parse(text: &str) -> Result<Self, FieldSetError> {
+        let bad = FieldSetError::BadElement;
+        let (prefix, rest) = text.split_once(':').ok_or(FieldSetError::BadElement)?;
+        match prefix {
+            "f" => Ok(Self::Field(rest.to_owned())),
+            "i" => rest.parse().map(Self::Index).map_err(|_| bad),
+            "v" => {
+                let value: Value = serde_json::from_str(rest).map_err(|_| bad)?;
+                Ok(Self::Value(canonical_text(&value)))
+            }
+            "k" => {
+                let Ok(Value::Object(key)) = serde_json::from_str(rest) else { return Err(bad) };
+                let mut key: Vec<_> = key.into_iter().map(|(k, v)| (k, canonical_text(&v))).collect();
+                key.sort();
+                Ok(Self::Key(key))
+            }
+            _ => Err(bad),
+        }
+    }
+
+    /// As the API server writes it in a conflict: `.spec`, `[name="web"]`, `[="x"]`, `[0]`.
+    fn write(&self, out: &mut String) {
+        match self {
+            Self::Field(name) => {
+                out.push('.');
+                out.push_str(name);
+            }
+            Self::Key(key) => {
+                out.push('[');
+                for (n, (name, value)) in key.iter().enumerate() {
+                    if n > 0 {
+                        out.push(',');
+                    }
+                    out.push_str(name);
+                    out.push('=');
+                    out.push_str(value);
+                }
+                out.push(']');
+            }
+            Self::Value(value) => {
+                out.push_str("[=");
+                out.push_str(value);
+                out.push(']');
+            }
+            Self::Index(index) => {
+                out.push('[');
+                out.push_str(&index.to_string());
+                out.push(']');
+            }
+        }
+    }
+
+    fn canonical(&self) -> String {
+        let (prefix, rest) = match self {
+            Self::Field(name) => ('f', name.clone()),
+            Self::Index(index) => ('i', index.to_string()),
+            Self::Value(value) => ('v', value.clone()),
+            Self::Key(key) => {
+                let parts: Vec<_> = key
+                    .iter()
+                    .map(|(k, v)| format!("{}:{v}", canonical_text(&Value::from(k.as_str()))))
+                    .collect();
+                ('k', format!("{{{}}}", parts.join(",")))
+            }
+        };
+        canonical_text(&Value::from(format!("{prefix}:{rest}")))
+    }
+}
+
+fn canonical_text(value: &Value) -> String {
+    String::from_utf8(canonical_json(value)).unwrap_or_default()
+}
+
+/// A tree of paths. A path is in the set when its node is a member.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FieldSet {
+    pub(super) member: bool,
+    pub(super) children: BTreeMap<PathElement, FieldSet>,
+}
+
+impl FieldSet {
+    /// Reads FieldsV1 out of its bytes.
+    ///
+    /// # Errors
+    /// When they are not FieldsV1.
+    pub fn parse(bytes: &[u8]) -> Result<Self, FieldSetError> {
+        let value: Value = serde_json::from_slice(bytes).map_err(|_| FieldSetError::NotAnObject)?;
+        Self::from_value(&value)
+    }
+
+    /// Reads FieldsV1 out of its tree.
+    ///
+    /// # Errors
+    /// When it is not FieldsV1.
+    pub fn from_value(value: &Value) -> Result<Self, FieldSetError> {
+        let mut set = Self::read(value, 0)?;
+        // The object itself is nobody's field.
+        set.member = false;
+        Ok(set)
+    }
+
+    fn read(value: &Value, depth: usize) -> Result<Self, FieldSetError> {
+        if depth > DEPTH_LIMIT {
+            return Err(FieldSetError::TooDeep);
+        }
+        let members = value.as_object().ok_or(FieldSetError::NotAnObject)?;
+        let mut set = Self { member: members.is_empty(), children: BTreeMap::new() };
+        for (name, child) in members {
+            if name == "." {
+                set.member = true;
+            } else {
+                set.children.insert(PathElement::parse(name)?, Self::read(child, depth + 1)?);
+            }
+        }
+        Ok(set)
+    }
+
+    /// The set of all leaves of an object: fields for maps, positions for lists.
+    #[must_use]
+    pub fn of_value(value: &Value) -> Self {
+        let mut set = Self::leaves(value);
+        set.member = false;
+        set
+    }
+
+    fn leaves(value: &Value) -> Self {
+        let mut set = Self::default();
+        match value {
+            Value::Object(members) if !members.is_empty() => {
+                for (name, child) in members {
+                    set.children.insert(PathElement::Field(name.clone()), Self::leaves(child));
+                }
+            }
+            Value::Array(items) if !items.is_empty() => {
+                for (index, child) in items.iter().enumerate() {
+                    set.children.insert(PathElement::Index(index), Self::leaves(child));
+                }
+            }
+            _ => set.member = true,
+        }
+        set
+    }
+
+    /// No path at all?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.member && self.children.values().all(Self::is_empty)
+    }
+
+    /// All paths, in order, as the API server writes them: `.spec.replicas`,
+    /// `.spec.template.spec.containers[name="web"].image`. At most `limit`.
+    #[must_use]
+    pub fn paths(&self, limit: usize) -> Vec<String> {
+        let mut out = Vec::new();
+        self.collect(&mut String::new(), limit, &mut out);
+        out
+    }
+
+    fn collect(&self, path: &mut String, limit: usize, out: &mut Vec<String>) {
+        if out.len() >= limit {
+            return;
+        }
+        if self.member {
+            out.push(path.clone());
+        }
+        for (element, child) in &self.children {
+            let length = path.len();
+            element.write(path);
+            child.collect(path, limit, out);
+            path.truncate(length);
+        }
+    }
+
+    /// Is this path, as an API server writes it, in the set?
+    #[must_use]
+    pub fn contains(&self, path: &str) -> bool {
+        if path.is_empty() {
+            return self.member;
+        }
+        // A field name may itself hold dots (annotations), so every child is tried.
+        self.children.iter().any(|(element, child)| {
+            let mut prefix = String::new();
+            element.write(&mut prefix);
+            path.strip_prefix(prefix.as_str()).is_some_and(|rest| child.contains(rest))
+        })
+    }
+
+    /// Adds all paths of another set.
+    pub fn extend(&mut self, other: &Self) {
+        self.member |= other.member;
+        for (element, child) in &other.children {
+            self.children.entry(element.clone()).or_default().extend(child);
+        }
+    }
+
+    /// Without the fields that change with every write or belong to one write only: the intent
+    /// annotation, and what servers maintain in metadata.
+    #[must_use]
+    pub fn without_bookkeeping(mut self) -> Self {
+        const METADATA: &[&str] =
+            &["resourceVersion", "uid", "generation", "creationTimestamp", "selfLink", "managedFields"];
+        let metadata = PathElement::Field("metadata".to_owned());
+        if let Some(node) = self.children.get_mut(&metadata) {
+            for name in METADATA {
+                node.children.remove(&PathElement::Field((*name).to_owned()));
+            }
+            let annotations = PathElement::Field("annotations".to_owned());
+            if let Some(inner) = node.children.get_mut(&annotations) {
+                inner.children.remove(&PathElement::Field(INTENT_ANNOTATION.to_owned()));
+                // The map goes with its last owned entry, also where it was a member of its own.
+                if inner.children.is_empty() {
+                    node.children.remove(&annotations);
+                }
+            }
+            if node.is_empty() {
+                self.children.remove(&metadata);
+            }
+        }
+        self
+    }
+
+    /// The set as bytes, the same for the same set however it was written.
+    #[must_use]
+    pub fn canonical(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.write_canonical(&mut out);
+        out
+    }
+
+    fn write_canonical(&self, out: &mut Vec<u8>) {
+        out.push(b'{');
+        let mut first = true;
+        if self.member {
+            out.extend_from_slice(b"\".\":{}");
+            first = false;
+        }
+        for (element, child) in self.children.iter().filter(|(_, child)| !child.is_empty()) {
+            if !first {
+                out.push(b',');
+            }
+            first = false;
+            out.extend_from_slice(element.canonical().as_bytes());
+            out.push(b':');
+            child.write_canonical(out);
+        }
+        out.push(b'}');
+    }
+}

@@ -1,0 +1,411 @@
+//! What is to be done about one object at one target, and why.
+//!
+//! [`decide`] is the only place that decides. It is a function of its input: same input, same
+//! decision (I8). Absence of knowledge never leads to a write: whatever is [`Observed::Unknown`]
+//! ends in a status that says what is not known (I3).
+
+use crate::identity::Uid;
+use crate::status::{State, Status};
+
+/// What the hub knows of the object at the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Observed<'a> {
+    /// The watch that covers the key is live, and the object is not there.
+    Absent,
+    /// Nothing can be concluded.
+    Unknown {
+        /// PascalCase: NotConnected, Listing, WatchFailing, DiscoveryIncomplete.
+        reason: &'a str,
+        /// One sentence.
+        message: &'a str,
+    },
+    /// It is there.
+    Known(Known<'a>),
+}
+
+/// An object at the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known<'a> {
+    /// metadata.uid.
+    pub uid: &'a Uid,
+    /// Has a deletionTimestamp.
+    pub deleting: bool,
+    /// Its marks, when it carries our label.
+    pub marks: Marks<'a>,
+    /// Projection onto our managedFields entry.
+    pub owned: OwnedView,
+}
+
+/// What the marks on an object amount to. Marks alone never give authority to delete (I6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marks<'a> {
+    /// None.
+    Absent,
+    /// The MAC is ours, and covers this very cluster and key.
+    Genuine {
+        /// uid of the source object they name.
+        source_uid: &'a str,
+        /// Digest of the desired body they name.
+        rendered: [u8; 32],
+        /// `lockstep.dev/prevent-deletion` is set.
+        prevent_deletion: bool,
+    },
+    /// They name another hub.
+    ForeignHub,
+    /// The MAC is not ours, or they were copied from elsewhere.
+    Forged,
+}
+
+/// How our managedFields entry relates to the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnedView {
+    /// Digest of the projection.
+    Digest([u8; 16]),
+    /// There is no entry of ours.
+    NoEntry,
+    /// Our entry is in another API version: nothing can be compared.
+    OtherVersion,
+}
+
+/// What we recorded of our own writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordView<'a> {
+    /// uid at the target; none while a create has not been answered.
+    pub uid: Option<&'a Uid>,
+    /// Digest of the desired body of our last write.
+    pub rendered: [u8; 32],
+    /// Projection of the response to our last write.
+    pub owned: Option<[u8; 16]>,
+    /// A namespace created in passing.
+    pub implicit: bool,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish<'a> {
+    /// A policy claims the key.
+    Present {
+        /// uid of the source object.
+        source_uid: &'a Uid,
+        /// Digest of the desired body.
+        desired: [u8; 32],
+        /// The source object is being deleted: do not create copies of it now.
+        source_deleting: bool,
+        /// The desired body could not be rendered, or must not be written.
+        obstacle: Option<&'a Status>,
+        /// A Job: never created a second time with the same body.
+        run_once: bool,
+    },
+    /// Nothing claims it any more, for a reason that asks for its deletion.
+    Gone {
+        /// Why, in a few words, as in "the source object was deleted".
+        why: &'a str,
+        /// Deleting it takes others with it (Namespace, CustomResourceDefinition).
+        takes_others: bool,
+    },
+    /// Nothing claims it any more; it stays.
+    Left {
+        /// PascalCase.
+        reason: &'a str,
+        /// One sentence.
+        why: &'a str,
+    },
+    /// Whether anything claims it cannot be known now.
+    Unknown {
+        /// PascalCase.
+        reason: &'a str,
+        /// One sentence.
+        message: &'a str,
+    },
+}
+
+/// How far the delete of a placement has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeleteProgress {
+    /// It asks for leave: the budget decides.
+    Asking,
+    /// Within the budget or approved.
+    Granted,
+    /// The image waits for the archive.
+    Archiving,
+    /// The archive holds the state with this uid and resourceVersion.
+    Archived,
+}
+
+/// Everything [`decide`] looks at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input<'a> {
+    /// What is asked for.
+    pub wish: Wish<'a>,
+    /// What we recorded.
+    pub record: Option<RecordView<'a>>,
+    /// What is there.
+    pub observed: Observed<'a>,
+    /// Does the target serve the kind? None: discovery cannot tell.
+    pub served: Option<bool>,
+    /// A pause covers it; the sentence says which.
+    pub paused: Option<&'a str>,
+    /// Progress of its delete.
+    pub delete: DeleteProgress,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Nothing.
+    Rest,
+    /// Create by apply, expecting that it is absent.
+    Create,
+    /// Apply onto the object with that uid.
+    Update,
+    /// Ask the budget for leave to delete.
+    AskToDelete,
+    /// Read the image for the archive.
+    ReadImage,
+    /// Delete exactly the archived state.
+    Delete,
+    /// Forget the placement: it is gone, or was never ours.
+    Forget,
+}
+
+/// What becomes of our record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordChange {
+    /// As it is.
+    Keep,
+    /// The observed object is the one we wrote: take over uid and projection from it.
+    TakeOver,
+}
+
+/// The decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// To be shown.
+    pub status: Status,
+    /// To be done.
+    pub act: Act,
+    /// To be recorded.
+    pub record: RecordChange,
+}
+
+impl Decision {
+    fn rest(state: State, reason: &str, message: impl Into<String>) -> Self {
+        Self { status: Status::new(state, reason, message), act: Act::Rest, record: RecordChange::Keep }
+    }
+
+    fn act(act: Act, reason: &str, message: impl Into<String>) -> Self {
+        Self { status: Status::new(State::Pending, reason, message), act, record: RecordChange::Keep }
+    }
+
+    fn taking_over(mut self, yes: bool) -> Self {
+        if yes {
+            self.record = RecordChange::TakeOver;
+        }
+        self
+    }
+}
+
+/// Whose is the observed object?
+enum Owner {
+    /// Ours by the record.
+    Recorded,
+    /// Ours by genuine marks for this very source: a reply that was lost, or a hub that lost its disk.
+    Marked,
+    /// Not ours; the reason.
+    Other(&'static str, &'static str),
+}
+
+/// Decides about one object at one target.
+#[must_use]
+pub fn decide(input: &Input<'_>) -> Decision {
+    match &input.wish {
+        Wish::Unknown { reason, message } => Decision::rest(State::Unknown, reason, *message),
+        Wish::Left { reason, why } => decide_left(input, reason, why),
+        Wish::Gone { why, takes_others } => decide_gone(input, why, *takes_others),
+        Wish::Present { .. } => decide_present(input),
+    }
+}
+
+fn decide_left(input: &Input<'_>, reason: &str, why: &str) -> Decision {
+    match (&input.record, &input.observed) {
+        (None, _) => Decision { act: Act::Forget, ..Decision::rest(State::Orphaned, reason, why) },
+        (Some(_), Observed::Absent) => {
+            Decision { act: Act::Forget, ..Decision::rest(State::Orphaned, "Gone", "it is gone from the target") }
+        }
+        _ => Decision::rest(State::Orphaned, reason, format!("{why}; the object was left as it is")),
+    }
+}
+
+fn decide_present(input: &Input<'_>) -> Decision {
+    let Wish::Present { desired, source_deleting, obstacle, run_once, .. } = &input.wish else {
+        return Decision::rest(State::Unknown, "NotClaimed", "nothing claims it");
+    };
+    if let Some(pause) = input.paused {
+        return Decision::rest(State::Paused, "Paused", pause);
+    }
+    if let Some(obstacle) = obstacle {
+        return Decision { status: (*obstacle).clone(), act: Act::Rest, record: RecordChange::Keep };
+    }
+    match input.served {
+        Some(true) => {}
+        Some(false) => {
+            return Decision::rest(
+                State::Blocked,
+                "KindNotServed",
+                "the target does not serve this kind; install its definition there, the sync follows by itself",
+            );
+        }
+        None => {
+            return Decision::rest(
+                State::Unknown,
+                "DiscoveryIncomplete",
+                "whether the target serves this kind is not known",
+            );
+        }
+    }
+    let known = match &input.observed {
+        Observed::Unknown { reason, message } => return Decision::rest(State::Unknown, reason, *message),
+        Observed::Absent => {
+            let ran = *run_once
+                && input.record.as_ref().is_some_and(|r| r.uid.is_some() && r.rendered == *desired);
+            return if ran {
+                Decision::rest(State::InStep, "Collected", "the Job ran and was collected; it is not run again")
+            } else if *source_deleting {
+                Decision::rest(State::Pending, "SourceTerminating", "the source object is being deleted")
+            } else {
+                Decision::act(Act::Create, "Creating", "it is being created")
+            };
+        }
+        Observed::Known(known) => known,
+    };
+    decide_known(input, known, *desired)
+}
+
+fn decide_known(input: &Input<'_>, known: &Known<'_>, desired: [u8; 32]) -> Decision {
+    let marked = match owner(input, known) {
+        Owner::Other(reason, message) => return Decision::rest(State::Conflict, reason, message),
+        Owner::Recorded => false,
+        Owner::Marked => true,
+    };
+    if known.deleting {
+        return Decision::rest(
+            State::Pending,
+            "TargetTerminating",
+            "the object at the target is being deleted; it is created again when it is gone",
+        )
+        .taking_over(marked);
+    }
+    let (rendered, owned) = match (&input.record, known.marks) {
+        (Some(record), _) if !marked => (Some(record.rendered), record.owned),
+        (_, Marks::Genuine { rendered, .. }) => (Some(rendered), None),
+        _ => (None, None),
+    };
+    if rendered != Some(desired) {
+        return Decision::act(Act::Update, "Updating", "it is being updated").taking_over(marked);
+    }
+    let in_step = Decision::rest(State::InStep, "InStep", "the target holds what the policy asks for");
+    match (owned, known.owned) {
+        (Some(recorded), OwnedView::Digest(seen)) if recorded == seen => in_step.taking_over(marked),
+        // Recognised by its marks after a loss: what it holds now is what we take it to hold.
+        (None, OwnedView::Digest(_)) => in_step.taking_over(true),
+        _ => Decision::act(Act::Update, "Drifted", "fields we own were changed at the target; they are set back")
+            .taking_over(marked),
+    }
+}
+
+fn owner(input: &Input<'_>, known: &Known<'_>) -> Owner {
+    if let Some(uid) = input.record.as_ref().and_then(|record| record.uid) {
+        if uid == known.uid {
+            return Owner::Recorded;
+        }
+        return Owner::Other(
+            "Replaced",
+            "the object that lockstep wrote was replaced by another of the same name, which it does not touch",
+        );
+    }
+    match (known.marks, &input.wish) {
+        (Marks::Genuine { source_uid, .. }, Wish::Present { source_uid: wanted, .. })
+            if source_uid == wanted.as_str() =>
+        {
+            Owner::Marked
+        }
+        (Marks::Genuine { .. }, _) if input.record.is_some() => Owner::Marked,
+        (Marks::Genuine { .. }, _) => Owner::Other(
+            "OtherSource",
+            "the object carries marks of another source object, and the hub has no record of it",
+        ),
+        (Marks::ForeignHub, _) => Owner::Other("ForeignHub", "the object is managed by another lockstep hub"),
+        (Marks::Forged, _) => Owner::Other(
+            "ForgedMarks",
+            "the object carries marks of lockstep that lockstep did not write there; it is not touched",
+        ),
+        (Marks::Absent, _) => {
+            Owner::Other("Exists", "an object of this name exists that lockstep does not own; it is not touched")
+        }
+    }
+}
+
+fn decide_gone(input: &Input<'_>, why: &str, takes_others: bool) -> Decision {
+    let forget = |reason: &str, message: &str| Decision {
+        act: Act::Forget,
+        ..Decision::rest(State::InStep, reason, message)
+    };
+    let Some(record) = &input.record else {
+        return forget("NeverWritten", "lockstep never wrote it");
+    };
+    if record.implicit {
+        return Decision::rest(
+            State::Orphaned,
+            "ImplicitNamespace",
+            "the namespace was created in passing; such namespaces are never deleted",
+        );
+    }
+    let known = match &input.observed {
+        Observed::Absent => return forget("Deleted", "it is gone from the target"),
+        Observed::Unknown { reason, message } => {
+            return Decision::rest(State::Unknown, reason, format!("{why}; {message}"));
+        }
+        Observed::Known(known) => known,
+    };
+    let marked = match owner(input, known) {
+        Owner::Recorded => false,
+        Owner::Marked => true,
+        Owner::Other(..) => return forget("Replaced", "the object there now is not the one lockstep wrote"),
+    };
+    if known.deleting {
+        return Decision::rest(State::Pending, "TargetTerminating", "it is being deleted at the target")
+            .taking_over(marked);
+    }
+    if let Some(pause) = input.paused {
+        return Decision::rest(State::Paused, "Paused", format!("{why}; {pause}")).taking_over(marked);
+    }
+    if matches!(known.marks, Marks::Genuine { prevent_deletion: true, .. }) {
+        return Decision::rest(
+            State::Held,
+            "DeletionPrevented",
+            format!("{why}; the object at the target carries lockstep.dev/prevent-deletion"),
+        )
+        .taking_over(marked);
+    }
+    match input.delete {
+        DeleteProgress::Asking if takes_others => Decision::rest(
+            State::Held,
+            "TakesOthers",
+            format!("{why}; deleting it takes other objects with it: `lockstep approve` releases the delete, which then succeeds only if nothing is left inside"),
+        ),
+        DeleteProgress::Asking => Decision::act(Act::AskToDelete, "Deleting", format!("{why}; it is being deleted")),
+        DeleteProgress::Granted => {
+            Decision::act(Act::ReadImage, "Archiving", format!("{why}; its last state is being archived"))
+        }
+        DeleteProgress::Archiving => {
+            Decision::rest(State::Pending, "Archiving", format!("{why}; its last state is being archived"))
+        }
+        DeleteProgress::Archived => {
+            Decision::act(Act::Delete, "Deleting", format!("{why}; archived, and being deleted"))
+        }
+    }
+    .taking_over(marked)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+use super::*;
+
+const D1: [u8; 32] = [1; 32];
+const D2: [u8; 32] = [2; 32];
+const O1: [u8; 16] = [1; 16];
+const O2: [u8; 16] = [2; 16];
+
+struct Case {
+    source: Uid,
+    uid: Uid,
+    other: Uid,
+}
+
+impl Case {
+    fn new() -> Self {
+        Self { source: Uid::new("s1"), uid: Uid::new("u1"), other: Uid::new("u2") }
+    }
+    fn wish(&self) -> Wish<'_> {
+        Wish::Present {
+            source_uid: &self.source,
+            desired: D1,
+            source_deleting: false,
+            obstacle: None,
+            run_once: false,
+        }
+    }
+    fn gone() -> Wish<'static> {
+        Wish::Gone { why: "the source object was deleted", takes_others: false }
+    }
+    fn known(&self, marks: Marks<'static>, owned: OwnedView) -> Observed<'_> {
+        Observed::Known(Known { uid: &self.uid, deleting: false, marks, owned })
+    }
+    fn ours(&self) -> Observed<'_> {
+        self.known(genuine("s1", D1), OwnedView::Digest(O1))
+    }
+    fn record(&self) -> Option<RecordView<'_>> {
+        Some(RecordView { uid: Some(&self.uid), rendered: D1, owned: Some(O1), implicit: false })
+    }
+}
+
+fn genuine(source_uid: &'static str, rendered: [u8; 32]) -> Marks<'static> {
+    Marks::Genuine { source_uid, rendered, prevent_deletion: false }
+}
+
+fn input<'a>(wish: Wish<'a>, record: Option<RecordView<'a>>, observed: Observed<'a>) -> Input<'a> {
+    Input { wish, record, observed, served: Some(true), paused: None, delete: DeleteProgress::Asking }
+}
+
+fn check(input: &Input<'_>, act: Act, state: State, reason: &str) -> Decision {
+    let decision = decide(input);
+    assert_eq!((decision.act, decision.status.state, decision.status.reason.as_str()), (act, state, reason), "{input:?}");
+    decision
+}
+
+const UNKNOWN: Observed<'static> = Observed::Unknown { reason: "Listing", message: "m" };
+
+#[test]
+fn i3_unknown_never_leads_to_an_act() {
+    let c = Case::new();
+    for wish in [c.wish(), Case::gone(), Wish::Left { reason: "PolicyRemoved", why: "w" }] {
+        for record in [None, c.record()] {
+            for delete in [DeleteProgress::Asking, DeleteProgress::Granted, DeleteProgress::Archived] {
+                let input = Input { delete, ..input(wish.clone(), record.clone(), UNKNOWN) };
+                let act = decide(&input).act;
+                assert!(matches!(act, Act::Rest | Act::Forget), "{input:?}: {act:?}");
+                assert!(act == Act::Rest || record.is_none());
+            }
+        }
+    }
+    let unknown = Wish::Unknown { reason: "SourceUnknown", message: "m" };
+    check(&input(unknown, c.record(), c.ours()), Act::Rest, State::Unknown, "SourceUnknown");
+}
+
+#[test]
+fn absent_is_created_and_in_step_rests() {
+    let c = Case::new();
+    check(&input(c.wish(), None, Observed::Absent), Act::Create, State::Pending, "Creating");
+    check(&input(c.wish(), c.record(), c.ours()), Act::Rest, State::InStep, "InStep");
+}
+
+#[test]
+fn i8_after_executing_nothing_is_planned() {
+    let c = Case::new();
+    let done = RecordView { rendered: D1, owned: Some(O2), ..c.record().unwrap() };
+    let observed = c.known(genuine("s1", D1), OwnedView::Digest(O2));
+    check(&input(c.wish(), Some(done), observed), Act::Rest, State::InStep, "InStep");
+}
+
+#[test]
+fn a_change_at_the_source_updates_and_a_change_of_owned_fields_is_set_back() {
+    let c = Case::new();
+    let old = RecordView { rendered: D2, ..c.record().unwrap() };
+    check(&input(c.wish(), Some(old), c.ours()), Act::Update, State::Pending, "Updating");
+    let drifted = c.known(genuine("s1", D1), OwnedView::Digest(O2));
+    check(&input(c.wish(), c.record(), drifted), Act::Update, State::Pending, "Drifted");
+}
+
+#[test]
+fn what_is_not_ours_is_a_conflict_and_forged_marks_change_nothing() {
+    let c = Case::new();
+    for (marks, reason) in [
+        (Marks::Absent, "Exists"),
+        (Marks::Forged, "ForgedMarks"),
+        (Marks::ForeignHub, "ForeignHub"),
+        (genuine("other-source", D1), "OtherSource"),
+    ] {
+        let observed = c.known(marks, OwnedView::Digest(O1));
+        check(&input(c.wish(), None, observed.clone()), Act::Rest, State::Conflict, reason);
+        check(&input(Case::gone(), None, observed), Act::Forget, State::InStep, "NeverWritten");
+    }
+}
+
+#[test]
+fn i5_i6_a_replaced_object_is_neither_updated_nor_deleted() {
+    let c = Case::new();
+    let record = Some(RecordView { uid: Some(&c.other), ..c.record().unwrap() });
+    check(&input(c.wish(), record.clone(), c.ours()), Act::Rest, State::Conflict, "Replaced");
+    check(&input(Case::gone(), record, c.ours()), Act::Forget, State::InStep, "Replaced");
+}
+
+#[test]
+fn i11_genuine_marks_are_recognised_without_a_write() {
+    let c = Case::new();
+    let decision = check(&input(c.wish(), None, c.ours()), Act::Rest, State::InStep, "InStep");
+    assert_eq!(decision.record, RecordChange::TakeOver);
+    let older = c.known(genuine("s1", D2), OwnedView::Digest(O1));
+    let decision = check(&input(c.wish(), None, older), Act::Update, State::Pending, "Updating");
+    assert_eq!(decision.record, RecordChange::TakeOver);
+}
+
+#[test]
+fn a_delete_asks_reads_archives_and_then_deletes() {
+    let c = Case::new();
+    let step = |delete| Input { delete, ..input(Case::gone(), c.record(), c.ours()) };
+    check(&step(DeleteProgress::Asking), Act::AskToDelete, State::Pending, "Deleting");
+    check(&step(DeleteProgress::Granted), Act::ReadImage, State::Pending, "Archiving");
+    check(&step(DeleteProgress::Archiving), Act::Rest, State::Pending, "Archiving");
+    check(&step(DeleteProgress::Archived), Act::Delete, State::Pending, "Deleting");
+    check(&input(Case::gone(), c.record(), Observed::Absent), Act::Forget, State::InStep, "Deleted");
+}
+
+#[test]
+fn i6_implicit_namespaces_are_never_deleted_and_namespaces_are_held_first() {
+    let c = Case::new();
+    let implicit = Some(RecordView { implicit: true, ..c.record().unwrap() });
+    for delete in [DeleteProgress::Asking, DeleteProgress::Granted, DeleteProgress::Archived] {
+        let input = Input { delete, ..input(Case::gone(), implicit.clone(), c.ours()) };
+        check(&input, Act::Rest, State::Orphaned, "ImplicitNamespace");
+    }
+    let namespace = Wish::Gone { why: "w", takes_others: true };
+    check(&input(namespace, c.record(), c.ours()), Act::Rest, State::Held, "TakesOthers");
+}
+
+#[test]
+fn prevent_deletion_and_pauses_hold() {
+    let c = Case::new();
+    let marks = Marks::Genuine { source_uid: "s1", rendered: D1, prevent_deletion: true };
+    let observed = c.known(marks, OwnedView::Digest(O1));
+    check(&input(Case::gone(), c.record(), observed), Act::Rest, State::Held, "DeletionPrevented");
+    let paused = Input { paused: Some("the policy is paused"), ..input(c.wish(), None, Observed::Absent) };
+    check(&paused, Act::Rest, State::Paused, "Paused");
+    let paused = Input { paused: Some("p"), delete: DeleteProgress::Archived, ..input(Case::gone(), c.record(), c.ours()) };
+    check(&paused, Act::Rest, State::Paused, "Paused");
+}
+
+#[test]
+fn a_removed_policy_orphans() {
+    let c = Case::new();
+    let left = Wish::Left { reason: "PolicyRemoved", why: "the policy was removed" };
+    check(&input(left.clone(), c.record(), c.ours()), Act::Rest, State::Orphaned, "PolicyRemoved");
+    check(&input(left, c.record(), Observed::Absent), Act::Forget, State::Orphaned, "Gone");
+}
+
+#[test]
+fn a_collected_job_is_not_run_again_unless_it_changed() {
+    let c = Case::new();
+    let job = |desired| Wish::Present {
+        source_uid: &c.source,
+        desired,
+        source_deleting: false,
+        obstacle: None,
+        run_once: true,
+    };
+    check(&input(job(D1), c.record(), Observed::Absent), Act::Rest, State::InStep, "Collected");
+    check(&input(job(D2), c.record(), Observed::Absent), Act::Create, State::Pending, "Creating");
+    check(&input(job(D1), None, Observed::Absent), Act::Create, State::Pending, "Creating");
+}
+
+#[test]
+fn a_kind_the_target_lacks_is_blocked_and_partial_discovery_is_unknown() {
+    let c = Case::new();
+    let lacks = Input { served: Some(false), ..input(c.wish(), None, Observed::Absent) };
+    check(&lacks, Act::Rest, State::Blocked, "KindNotServed");
+    let partial = Input { served: None, ..input(c.wish(), None, Observed::Absent) };
+    check(&partial, Act::Rest, State::Unknown, "DiscoveryIncomplete");
+}

@@ -1,0 +1,256 @@
+//! From the text of a file to policies, with every finding.
+
+mod resource;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use lockstep_engine::ClusterName;
+
+use crate::codes;
+use crate::finding::{Finding, Place, nearest};
+use crate::node::{self, Node};
+use crate::policy::{Budget, CompiledPolicy, Deletion, Disposition, PolicyName, Spec};
+use crate::reader::{Fields, Reader, join, shown};
+use crate::syntax;
+
+/// The API version of policies.
+pub const API_VERSION: &str = "sync.k8s.io/v1";
+/// The kind of policies.
+pub const KIND: &str = "ClusterSyncPolicy";
+
+const DISPOSITIONS: &[(&str, Disposition)] =
+    &[("Delete", Disposition::Delete), ("Orphan", Disposition::Orphan)];
+
+/// Clusters that have registered; None: not checked.
+pub type Known<'a> = Option<&'a BTreeSet<ClusterName>>;
+
+/// What one file holds. It is good when there are no findings of [`crate::Severity::Error`].
+pub(crate) struct ParsedFile {
+    pub(crate) policies: Vec<Arc<CompiledPolicy>>,
+    pub(crate) findings: Vec<Finding>,
+}
+
+/// Reads one file. Never panics, whatever the text.
+pub(crate) fn parse_file(file: &str, text: &str, known: Known<'_>) -> ParsedFile {
+    let mut reader = Reader::new(file);
+    let documents = match node::read(text) {
+        Ok(documents) => documents,
+        Err(error) => {
+            let remedy = "mend the YAML; the last good version of the file stays in force";
+            reader.error(codes::NOT_YAML, error.place, "", shown_message(&error.message), remedy);
+            return ParsedFile { policies: Vec::new(), findings: reader.findings };
+        }
+    };
+    if documents.is_empty() {
+        // An editor that truncates before it writes must not remove policies.
+        let remedy = "write a policy into it; to remove its policies, delete the file";
+        reader.error(codes::EMPTY, Place::default(), "", "the file holds no policy", remedy);
+    }
+    let policies: Vec<_> =
+        documents.iter().filter_map(|document| policy(&mut reader, document, file, known)).collect();
+    duplicates_within(&mut reader, &policies);
+    ParsedFile { policies: policies.into_iter().map(Arc::new).collect(), findings: reader.findings }
+}
+
+/// One line, whatever the YAML reader says.
+fn shown_message(message: &str) -> String {
+    message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
+}
+
+fn duplicates_within(reader: &mut Reader<'_>, policies: &[CompiledPolicy]) {
+    let mut first: BTreeMap<&PolicyName, Place> = BTreeMap::new();
+    for policy in policies {
+        if let Some(earlier) = first.get(&policy.name) {
+            let message =
+                format!("policy {} is already defined at {}:{}", policy.name, policy.file, earlier.line);
+            reader.error(
+                codes::DUPLICATE_POLICY,
+                policy.place,
+                "metadata.name",
+                message,
+                "give one of them another name",
+            );
+        } else {
+            first.insert(&policy.name, policy.place);
+        }
+    }
+}
+
+fn policy(reader: &mut Reader<'_>, document: &Node, file: &str, known: Known<'_>) -> Option<CompiledPolicy> {
+    let fields = reader.any_fields(document, "")?;
+    if !is_policy(reader, &fields) {
+        return None;
+    }
+    // Now that it is one of ours, its fields are checked.
+    reader.fields(document, "", &["apiVersion", "kind", "metadata", "spec"]);
+    let name = reader
+        .required(&fields, "", "metadata", "write metadata: { name: ... }")
+        .and_then(|node| metadata(reader, node));
+    let spec = reader
+        .required(&fields, "", "spec", "say what is synced from where to where")
+        .and_then(|node| spec(reader, node, known));
+    let (name, place) = name?;
+    Some(CompiledPolicy::new(name, spec?, file, place))
+}
+
+/// Is it a ClusterSyncPolicy? Says so if not; nothing else of a foreign document is looked at.
+fn is_policy(reader: &mut Reader<'_>, fields: &Fields<'_>) -> bool {
+    let remedy = format!("write apiVersion: {API_VERSION} and kind: {KIND}");
+    let api_version = reader
+        .required(fields, "", "apiVersion", &remedy)
+        .and_then(|node| Some((node.place, reader.text(node, "apiVersion")?)));
+    let kind = reader
+        .required(fields, "", "kind", &remedy)
+        .and_then(|node| Some((node.place, reader.text(node, "kind")?)));
+    let (Some((version_place, version)), Some((kind_place, kind))) = (api_version, kind) else {
+        return false;
+    };
+    if version != API_VERSION {
+        let message = format!("unknown apiVersion `{}`", shown(version));
+        reader.error(codes::UNKNOWN_KIND, version_place, "apiVersion", message, &remedy);
+        return false;
+    }
+    match kind {
+        KIND => true,
+        "ArchivePolicy" => {
+            let message = "ArchivePolicy is not supported yet";
+            reader.error(codes::NOT_YET, kind_place, "kind", message, "remove the document for now");
+            false
+        }
+        _ => {
+            let message = format!("unknown kind `{}`", shown(kind));
+            let remedy = match nearest(kind, [KIND, "ArchivePolicy"]) {
+                Some(meant) => format!("did you mean {meant}?"),
+                None => remedy,
+            };
+            reader.error(codes::UNKNOWN_KIND, kind_place, "kind", message, remedy);
+            false
+        }
+    }
+}
+
+fn metadata(reader: &mut Reader<'_>, node: &Node) -> Option<(PolicyName, Place)> {
+    let fields = reader.fields(node, "metadata", &["name", "labels", "annotations"])?;
+    for map in ["labels", "annotations"] {
+        let path = join("metadata", map);
+        let Some(pairs) = fields.get(map).and_then(|node| reader.any_fields(node, &path)) else { continue };
+        for (key, value) in pairs.iter() {
+            reader.text(value, &join(&path, &shown(&key.text)));
+        }
+    }
+    let node = reader.required(&fields, "metadata", "name", "name the policy")?;
+    let name = reader.text(node, "metadata.name")?;
+    if !syntax::is_subdomain(name) {
+        let message = format!("`{}` is not a name", shown(name));
+        let remedy = "use lower-case letters, digits, `-` and `.`, as in production-deployments";
+        reader.error(codes::BAD_NAME, node.place, "metadata.name", message, remedy);
+        return None;
+    }
+    Some((PolicyName::new(name), node.place))
+}
+
+const SPEC_FIELDS: &[&str] = &["sourceCluster", "targetClusters", "resources", "suspend", "deletion"];
+
+fn spec(reader: &mut Reader<'_>, node: &Node, known: Known<'_>) -> Option<Spec> {
+    let fields = reader.fields(node, "spec", SPEC_FIELDS)?;
+    let source_cluster = reader
+        .required(&fields, "spec", "sourceCluster", "name the cluster that objects come from")
+        .and_then(|node| cluster(reader, node, "spec.sourceCluster", known));
+    let target_clusters = reader
+        .required(&fields, "spec", "targetClusters", "list the clusters that copies go to")
+        .and_then(|node| targets(reader, node, source_cluster.as_ref(), known));
+    let resources = reader
+        .required(&fields, "spec", "resources", "list what is synced, as in: - kind: ConfigMap")
+        .and_then(|node| resource::resources(reader, node));
+    let suspend = fields.get("suspend").map_or(Some(false), |node| reader.flag(node, "spec.suspend"));
+    let deletion = fields.get("deletion").map_or(Some(Deletion::default()), |node| deletion(reader, node));
+    Some(Spec {
+        source_cluster: source_cluster?,
+        target_clusters: target_clusters?,
+        resources: resources?,
+        suspend: suspend?,
+        deletion: deletion?,
+    })
+}
+
+fn targets(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    source: Option<&ClusterName>,
+    known: Known<'_>,
+) -> Option<BTreeSet<ClusterName>> {
+    const PATH: &str = "spec.targetClusters";
+    let mut targets = BTreeSet::new();
+    for (i, node) in reader.list(node, PATH, "list at least one cluster")?.iter().enumerate() {
+        let path = format!("{PATH}[{i}]");
+        let Some(name) = cluster(reader, node, &path, known) else { continue };
+        if Some(&name) == source {
+            let message = format!("{name} is the source");
+            let remedy = "a cluster cannot be its own target; remove it here";
+            reader.error(codes::SOURCE_IS_TARGET, node.place, &path, message, remedy);
+        } else if targets.contains(&name) {
+            let message = format!("{name} is listed twice");
+            reader.error(codes::DUPLICATE_ENTRY, node.place, &path, message, "remove one of them");
+        } else {
+            targets.insert(name);
+        }
+    }
+    // With no valid target there is a finding for each entry.
+    (!targets.is_empty()).then_some(targets)
+}
+
+fn cluster(reader: &mut Reader<'_>, node: &Node, path: &str, known: Known<'_>) -> Option<ClusterName> {
+    let text = reader.text(node, path)?;
+    let name = match ClusterName::new(text) {
+        Ok(name) => name,
+        Err(error) => {
+            let message = format!("`{}` is not a cluster name: {}", shown(text), error.why);
+            let remedy = "use the name under which the cluster is registered, as in prod-eu-1";
+            reader.error(codes::BAD_NAME, node.place, path, message, remedy);
+            return None;
+        }
+    };
+    if let Some(known) = known.filter(|known| !known.contains(&name)) {
+        let remedy = match nearest(text, known.iter().map(ClusterName::as_str)) {
+            Some(meant) => format!("did you mean {meant}?"),
+            None => "connect its agent first; `lockstep clusters` lists those that are known".to_owned(),
+        };
+        reader.error(codes::UNKNOWN_CLUSTER, node.place, path, format!("unknown cluster {name}"), remedy);
+    }
+    Some(name)
+}
+
+fn deletion(reader: &mut Reader<'_>, node: &Node) -> Option<Deletion> {
+    const PATH: &str = "spec.deletion";
+    const FIELDS: &[&str] = &["budget", "onSourceDelete", "onUnselect", "onPolicyDelete"];
+    let fields = reader.fields(node, PATH, FIELDS)?;
+    let default = Deletion::default();
+    let mut choice = |name: &str, default| match fields.get(name) {
+        Some(node) => reader.one_of(node, &join(PATH, name), DISPOSITIONS),
+        None => Some(default),
+    };
+    let on_source_delete = choice("onSourceDelete", default.on_source_delete);
+    let on_unselect = choice("onUnselect", default.on_unselect);
+    let on_policy_delete = choice("onPolicyDelete", default.on_policy_delete);
+    let budget = fields.get("budget").map_or(Some(default.budget), |node| budget(reader, node));
+    Some(Deletion {
+        budget: budget?,
+        on_source_delete: on_source_delete?,
+        on_unselect: on_unselect?,
+        on_policy_delete: on_policy_delete?,
+    })
+}
+
+fn budget(reader: &mut Reader<'_>, node: &Node) -> Option<Budget> {
+    const PATH: &str = "spec.deletion.budget";
+    let fields = reader.fields(node, PATH, &["count", "percent"])?;
+    let default = Budget::default();
+    let mut number = |name: &str, most, default| match fields.get(name) {
+        Some(node) => reader.number(node, &join(PATH, name), &(0..=most)),
+        None => Some(default),
+    };
+    let count = number("count", 1_000_000, default.count);
+    let percent = number("percent", 100, u32::from(default.percent));
+    Some(Budget { count: count?, percent: u8::try_from(percent?).ok()? })
+}

@@ -1,0 +1,165 @@
+//! What a policy says, after it was read and checked.
+
+use std::borrow::Borrow;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use lockstep_engine::budget::Limit;
+use lockstep_engine::interest::Condition;
+use lockstep_engine::{ClusterName, GroupKind};
+use serde::{Deserialize, Serialize};
+
+use crate::finding::Place;
+
+/// `metadata.name` of a policy: a DNS-1123 subdomain. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PolicyName(Arc<str>);
+
+impl PolicyName {
+    pub(crate) fn new(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PolicyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Borrow<str> for PolicyName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// `spec` of a ClusterSyncPolicy, defaults filled in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Spec {
+    /// Where objects come from.
+    pub source_cluster: ClusterName,
+    /// Where copies go; never contains the source.
+    pub target_clusters: BTreeSet<ClusterName>,
+    /// What is synced; an object is selected by the first entry that matches it.
+    pub resources: Vec<Resource>,
+    /// Nothing is written, everything is still watched.
+    pub suspend: bool,
+    /// What happens to copies.
+    pub deletion: Deletion,
+}
+
+/// One entry of `spec.resources`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resource {
+    /// The kind.
+    pub gk: GroupKind,
+    /// Which objects of it.
+    #[serde(flatten)]
+    pub condition: Condition,
+    /// Also objects that a controller owns.
+    pub include_owned: bool,
+}
+
+/// What happens to copies when their reason goes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deletion {
+    /// How many deletes go through without approval.
+    pub budget: Budget,
+    /// When the source object is deleted. Default: Delete.
+    pub on_source_delete: Disposition,
+    /// When the policy no longer selects the object. Default: Delete.
+    pub on_unselect: Disposition,
+    /// When the policy itself is removed. Default: Orphan.
+    pub on_policy_delete: Disposition,
+}
+
+impl Default for Deletion {
+    fn default() -> Self {
+        Self {
+            budget: Budget::default(),
+            on_source_delete: Disposition::Delete,
+            on_unselect: Disposition::Delete,
+            on_policy_delete: Disposition::Orphan,
+        }
+    }
+}
+
+/// Deletes per policy and target that go through without approval: the larger of the two allowances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Budget {
+    /// So many objects. 0: every delete is held.
+    pub count: u32,
+    /// So much of what the policy keeps in the target, in percent; 0 to 100.
+    pub percent: u8,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { count: 3, percent: 20 }
+    }
+}
+
+impl From<Budget> for Limit {
+    /// With the engine's own window.
+    fn from(budget: Budget) -> Self {
+        Self { count: budget.count, percent: budget.percent, ..Self::default() }
+    }
+}
+
+/// What happens to a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Disposition {
+    /// It is deleted (archived first, and within the budget).
+    Delete,
+    /// It stays, and lockstep lets go of it.
+    Orphan,
+}
+
+/// A policy of the running set. Immutable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CompiledPolicy {
+    /// Its name.
+    pub name: PolicyName,
+    /// What it says.
+    pub spec: Spec,
+    /// The file that it came from.
+    pub file: String,
+    /// Where in the file its name stands.
+    #[serde(flatten)]
+    pub place: Place,
+    /// Digest of name and spec, defaults filled in: equal digests mean equal behaviour. Comments,
+    /// layout and the file's name do not count.
+    #[serde(skip)]
+    pub digest: [u8; 32],
+}
+
+impl CompiledPolicy {
+    pub(crate) fn new(name: PolicyName, spec: Spec, file: &str, place: Place) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("lockstep 2026 policy v1");
+        // Strings, numbers and sets always serialise.
+        hasher.update(&serde_json::to_vec(&(&name, &spec)).unwrap_or_default());
+        let digest = *hasher.finalize().as_bytes();
+        Self { name, spec, file: file.to_owned(), place, digest }
+    }
+
+    /// The entries of `spec.resources` for this kind, with their indices.
+    pub fn resources_for<'a>(
+        &'a self,
+        gk: &GroupKind,
+    ) -> impl Iterator<Item = (usize, &'a Resource)> + use<'a> {
+        let gk = gk.clone();
+        self.spec.resources.iter().enumerate().filter(move |(_, resource)| resource.gk == gk)
+    }
+}

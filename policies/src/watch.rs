@@ -1,0 +1,80 @@
+//! What the agent of a cluster watches.
+
+use std::collections::BTreeSet;
+
+use lockstep_engine::GroupKind;
+use lockstep_engine::interest::{Condition, Interest};
+
+use crate::policy::Resource;
+use crate::set::PolicySet;
+
+/// From this many namespaces on, one watch of the whole kind is cheaper than one per namespace.
+pub const MAX_LITERAL_NAMESPACES: usize = 16;
+
+/// What is watched of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KindInterest {
+    /// The kind.
+    pub gk: GroupKind,
+    /// Only these namespaces; None: the kind as a whole. For a cluster-scoped kind there is
+    /// nothing to watch per namespace, nor does any condition match: the agent, which knows the
+    /// scope from discovery, reports it and watches nothing.
+    pub namespaces: Option<BTreeSet<String>>,
+    /// Bodies of objects that match any of these are sent; empty where the cluster is a target only.
+    pub conditions: BTreeSet<Condition>,
+    /// The cluster is a target for this kind.
+    pub managed: bool,
+}
+
+impl KindInterest {
+    /// One interest per watch.
+    #[must_use]
+    pub fn watches(&self) -> Vec<Interest> {
+        let watch = |scope: &str, conditions| Interest {
+            gk: self.gk.clone(),
+            scope: scope.to_owned(),
+            conditions,
+            managed: self.managed,
+            archive: false,
+        };
+        let Some(namespaces) = &self.namespaces else {
+            return vec![watch("", self.conditions.clone())];
+        };
+        namespaces
+            .iter()
+            .map(|namespace| {
+                let here = self.conditions.iter().filter(|condition| condition.covers_namespace(namespace));
+                watch(namespace, here.cloned().collect())
+            })
+            .collect()
+    }
+}
+
+impl PolicySet {
+    /// What the agent of this cluster watches, by kind. Suspended policies count: what they would
+    /// do must be known the moment they resume.
+    #[must_use]
+    pub fn interest(&self, cluster: &str) -> Vec<KindInterest> {
+        self.kinds_of(cluster).into_iter().map(|gk| self.kind_interest(cluster, gk)).collect()
+    }
+
+    fn kind_interest(&self, cluster: &str, gk: &GroupKind) -> KindInterest {
+        let source: Vec<&Resource> = self
+            .for_source(cluster, gk)
+            .flat_map(|policy| policy.resources_for(gk))
+            .map(|(_, r)| r)
+            .collect();
+        let target: Vec<&Resource> =
+            self.claimants(cluster, gk).flat_map(|policy| policy.resources_for(gk)).map(|(_, r)| r).collect();
+        let all = || source.iter().chain(&target);
+        let namespaces: BTreeSet<String> =
+            all().flat_map(|resource| resource.condition.namespaces.iter().cloned()).collect();
+        let literal = all().all(|resource| !resource.condition.namespaces.is_empty());
+        KindInterest {
+            gk: gk.clone(),
+            namespaces: (literal && namespaces.len() <= MAX_LITERAL_NAMESPACES).then_some(namespaces),
+            conditions: source.iter().map(|resource| resource.condition.clone()).collect(),
+            managed: !target.is_empty(),
+        }
+    }
+}
