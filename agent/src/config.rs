@@ -1,0 +1,251 @@
+//! What an agent is told: plain values; the cli fills them from file, environment and flags.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use lockstep_cluster::Limits;
+use lockstep_engine::ClusterName;
+use serde::Deserialize;
+
+use crate::accept::{AcceptEntry, AcceptList};
+use crate::error::AgentError;
+
+/// Lists at a time: a list costs the API server about five times its size in memory.
+const LISTS_AT_ONCE: usize = 2;
+/// Bytes of deltas that wait for the hub. A hub that is away for an hour costs no more than this;
+/// the watches wait at the server.
+const QUEUE_BYTES: usize = 64 << 20;
+/// Deltas that wait for the hub: key-only deltas are small, and their slots are not free.
+const QUEUE_ITEMS: usize = 500_000;
+/// How often discovery is asked. One cheap request from Kubernetes 1.27 on, a few dozen before.
+const DISCOVERY_INTERVAL_S: u64 = 30;
+/// Steps at a time: an API server of two cores is busy with about 32 applies at a time.
+const STEPS_AT_ONCE: usize = 16;
+/// Watches at a time; each is a connection of its own.
+const WATCHES_AT_ONCE: usize = 512;
+/// Longest line of a watch: objects are at most about 1.5 MiB in etcd, JSON needs more.
+const OBJECT_BYTES: usize = 16 << 20;
+/// Reads and writes to the API server beside the steps: discovery, reads before writes.
+const SPARE_REQUESTS: usize = 16;
+
+/// A bearer token. Never printed.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Token(String);
+
+impl Token {
+    /// Takes a token, without white space around it (files end in newlines).
+    #[must_use]
+    pub fn new(token: &str) -> Self {
+        Self(token.trim().to_owned())
+    }
+
+    /// The token itself, for the one header that carries it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "Token(none)" } else { "Token(redacted)" })
+    }
+}
+
+/// How the hub is known to be the hub, and we to be us. Used with https:// only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    /// PEM file with the certificates that the hub's must be signed by. Without it: the system's.
+    pub ca: Option<PathBuf>,
+    /// The name that the hub's certificate must be for. Without it: the host of `hub`.
+    pub server_name: Option<String>,
+    /// PEM file with our own certificate, where the hub asks for one. With `key`.
+    pub certificate: Option<PathBuf>,
+    /// PEM file with the key of `certificate`.
+    pub key: Option<PathBuf>,
+}
+
+/// Bounds on the watches.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WatchConfig {
+    /// Watches at a time; each takes a connection to the API server.
+    pub at_once: usize,
+    /// Longest line of a watch, in bytes.
+    pub object_bytes: usize,
+}
+
+impl Default for WatchConfig {
+    fn default() -> Self {
+        Self { at_once: WATCHES_AT_ONCE, object_bytes: OBJECT_BYTES }
+    }
+}
+
+/// The configuration of one agent.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentConfig {
+    /// Name of the cluster that the agent is in: a DNS-1123 label, the same as on the hub.
+    pub cluster: ClusterName,
+    /// Where the hub listens for agents, as in `https://hub.example.com:7440`.
+    pub hub: String,
+    /// The token that the hub made for this cluster.
+    #[serde(default)]
+    pub token: Token,
+    /// TLS to the hub.
+    #[serde(default)]
+    pub tls: TlsConfig,
+    /// What the hub may do here (I16). `*` never means RBAC, CustomResourceDefinitions, webhooks,
+    /// APIServices and system namespaces: these are accepted where they are named.
+    #[serde(default = "AcceptEntry::everything")]
+    pub accept: Vec<AcceptEntry>,
+    /// Initial lists at a time.
+    #[serde(default = "lists_at_once")]
+    pub lists_at_once: usize,
+    /// Bytes of deltas that may wait for the hub before the watches are no longer read.
+    #[serde(default = "queue_bytes")]
+    pub queue_bytes: usize,
+    /// Deltas that may wait for the hub before the watches are no longer read.
+    #[serde(default = "queue_items")]
+    pub queue_items: usize,
+    /// Bounds on the watches.
+    #[serde(default)]
+    pub watch: WatchConfig,
+    /// Seconds between two looks at what the cluster serves.
+    #[serde(default = "discovery_interval_s")]
+    pub discovery_interval_s: u64,
+    /// Steps carried out at a time.
+    #[serde(default = "steps_at_once")]
+    pub steps_at_once: usize,
+}
+
+fn lists_at_once() -> usize {
+    LISTS_AT_ONCE
+}
+fn queue_bytes() -> usize {
+    QUEUE_BYTES
+}
+fn queue_items() -> usize {
+    QUEUE_ITEMS
+}
+fn discovery_interval_s() -> u64 {
+    DISCOVERY_INTERVAL_S
+}
+fn steps_at_once() -> usize {
+    STEPS_AT_ONCE
+}
+
+impl AgentConfig {
+    /// A configuration with defaults for everything that has one.
+    #[must_use]
+    pub fn new(cluster: ClusterName, hub: &str, token: Token) -> Self {
+        Self {
+            cluster,
+            hub: hub.to_owned(),
+            token,
+            tls: TlsConfig::default(),
+            accept: AcceptEntry::everything(),
+            lists_at_once: LISTS_AT_ONCE,
+            queue_bytes: QUEUE_BYTES,
+            queue_items: QUEUE_ITEMS,
+            watch: WatchConfig::default(),
+            discovery_interval_s: DISCOVERY_INTERVAL_S,
+            steps_at_once: STEPS_AT_ONCE,
+        }
+    }
+
+    /// Checks every value; the parsed accept list.
+    ///
+    /// # Errors
+    /// Which value is wrong, and what it should be.
+    pub fn validate(&self) -> Result<AcceptList, AgentError> {
+        let uri: tonic::codegen::http::Uri =
+            self.hub.parse().map_err(|_| bad("hub", "it is no URL (as in https://hub.example.com:7440)"))?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
+            return Err(bad("hub", "it must begin with http:// or https:// and name a host"));
+        }
+        if self.token.reveal().is_empty() {
+            return Err(bad("token", "it is empty: take the token that the hub made for this cluster"));
+        }
+        if !self.token.reveal().bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(bad("token", "it contains characters that no token has"));
+        }
+        if self.tls.certificate.is_some() != self.tls.key.is_some() {
+            return Err(bad("tls.certificate and tls.key", "they go together"));
+        }
+        for (name, value) in [
+            ("lists_at_once", self.lists_at_once),
+            ("queue_bytes", self.queue_bytes),
+            ("queue_items", self.queue_items),
+            ("watch.at_once", self.watch.at_once),
+            ("watch.object_bytes", self.watch.object_bytes),
+            ("steps_at_once", self.steps_at_once),
+        ] {
+            if value == 0 {
+                return Err(bad(name, "it must be at least 1"));
+            }
+        }
+        if self.discovery_interval_s == 0 {
+            return Err(bad("discovery_interval_s", "it must be at least 1"));
+        }
+        Ok(AcceptList::parse(&self.accept)?)
+    }
+
+    /// The bounds for the [`lockstep_cluster::ClusterClient`] that this agent is to use.
+    #[must_use]
+    pub fn client_limits(&self) -> Limits {
+        Limits {
+            requests: self.steps_at_once + SPARE_REQUESTS,
+            lists: self.lists_at_once,
+            watches: self.watch.at_once,
+            object_bytes: self.watch.object_bytes,
+            ..Limits::default()
+        }
+    }
+}
+
+fn bad(field: &'static str, why: &'static str) -> AgentError {
+    AgentError::Config { field, why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> AgentConfig {
+        AgentConfig::new(ClusterName::new("a").unwrap(), "https://hub:7440", Token::new("secret-token\n"))
+    }
+
+    #[test]
+    fn tokens_are_never_printed() {
+        let text = format!("{:?}", config());
+        assert!(text.contains("redacted") && !text.contains("secret-token"), "{text}");
+        assert_eq!(config().token.reveal(), "secret-token");
+    }
+
+    #[test]
+    fn defaults_need_three_values_and_unknown_keys_are_errors() {
+        let read = |text| serde_json::from_str::<AgentConfig>(text);
+        let config = read(r#"{"cluster":"a","hub":"https://hub:7440","token":"secret-token"}"#).unwrap();
+        assert_eq!(config, self::config());
+        assert!(config.validate().is_ok());
+        let error = read(r#"{"cluster":"a","hub":"https://hub:7440","tokn":"x"}"#).unwrap_err();
+        assert!(error.to_string().contains("unknown field `tokn`"), "{error}");
+    }
+
+    #[test]
+    fn bad_values_are_named() {
+        let check = |change: fn(&mut AgentConfig)| {
+            let mut config = config();
+            change(&mut config);
+            config.validate().unwrap_err().to_string()
+        };
+        assert!(check(|c| c.hub = "hub:7440".into()).contains("`hub`"));
+        assert!(check(|c| c.hub = "ftp://hub".into()).contains("http://"));
+        assert!(check(|c| c.token = Token::default()).contains("`token`"));
+        assert!(check(|c| c.tls.key = Some("k".into())).contains("go together"));
+        assert!(check(|c| c.steps_at_once = 0).contains("`steps_at_once`"));
+    }
+}

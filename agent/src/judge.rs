@@ -1,0 +1,190 @@
+//! From an object as the server sent it to what the hub is told of it. Pure.
+//!
+//! Metadata is parsed by borrowing. A body is copied only if the interest wants it; everything
+//! else stays in the cluster as a key (I13).
+
+use bytes::Bytes;
+use lockstep_engine::Millis;
+use lockstep_engine::interest::Interest;
+use lockstep_engine::marks::{MANAGED, is_mark};
+use lockstep_engine::object::{ObjectError, RawObject, without_managed_fields};
+use lockstep_engine::outcome::Sensitivity;
+use lockstep_engine::ownership::{ManagedFields, ManagerSummary, Owned, owned_digest};
+use lockstep_engine::relist::{Digest, Entry, Flags};
+use lockstep_wire::v1::{self, Item, item::Change};
+use serde::Deserialize;
+
+use crate::time::parse_rfc3339;
+
+/// Managers named per object: more than this is a broken controller, and no help to a person.
+const MANAGERS_LIMIT: usize = 32;
+
+/// What every object of a watch is judged by.
+pub(crate) struct Bench<'a> {
+    pub(crate) interest: &'a Interest,
+    /// Version watched; items of a list do not carry it.
+    pub(crate) api_version: &'a str,
+    pub(crate) secret_key: &'a [u8; 32],
+    pub(crate) now: Millis,
+}
+
+/// What an object turned out to be.
+pub(crate) struct Judged {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) uid: String,
+    pub(crate) flags: Flags,
+    pub(crate) digest: Digest,
+    pub(crate) deleting: bool,
+}
+
+/// Set in [`Digest`] byte 0 while the object is being deleted.
+const DELETING: u8 = 1;
+
+fn digest(deleting: bool) -> Digest {
+    let mut digest = Digest::default();
+    digest[0] = if deleting { DELETING } else { 0 };
+    digest
+}
+
+/// An index entry of the hub does not say whether the object was being deleted.
+pub(crate) const SEEDED: Digest = [u8::MAX; 16];
+
+fn was_deleting(entry: &Entry) -> bool {
+    entry.digest() != SEEDED && entry.digest()[0] == DELETING
+}
+
+impl Bench<'_> {
+    /// Reads what matters of an object.
+    pub(crate) fn judge(&self, object: &RawObject<'_>) -> Judged {
+        let meta = &object.metadata;
+        let wanted = self.interest.wants_body(&meta.namespace, &meta.name, &meta.labels);
+        let managed = self.interest.managed && meta.labels.get(MANAGED).is_some_and(|value| value == "true");
+        let deleting = meta.deletion_timestamp.is_some();
+        Judged {
+            namespace: meta.namespace.clone().into_owned(),
+            name: meta.name.clone().into_owned(),
+            uid: meta.uid.clone().into_owned(),
+            flags: Flags { body_sent: wanted, managed },
+            digest: digest(deleting),
+            deleting,
+        }
+    }
+
+    /// What is to be said of an object that exists; `known` is what the hub was told before.
+    /// Nothing, where that still holds.
+    pub(crate) fn upsert(
+        &self,
+        bytes: &[u8],
+        object: &RawObject<'_>,
+        judged: &Judged,
+        known: Option<&Entry>,
+    ) -> Result<Option<Item>, ObjectError> {
+        let same = known.filter(|entry| entry.uid().as_str() == judged.uid);
+        let held = same.is_some_and(|entry| entry.flags().body_sent);
+        if let Some(entry) = same {
+            let unmoved =
+                entry.resource_version() == object.resource_version() && entry.flags() == judged.flags;
+            let bare = !held && !judged.flags.body_sent;
+            let plain = !judged.flags.managed && !entry.flags().managed;
+            // Of a key outside the interest only its life matters, not its versions.
+            if unmoved || (bare && plain && was_deleting(entry) == judged.deleting) {
+                return Ok(None);
+            }
+        }
+        let upsert = v1::Upsert {
+            body: self.body(bytes, judged.flags.body_sent)?,
+            left: held && !judged.flags.body_sent,
+            managed: judged.flags.managed.then(|| self.managed(bytes, object)).transpose()?,
+            deleting: judged.deleting,
+        };
+        Ok(Some(self.item(object, judged, Change::Upsert(upsert))))
+    }
+
+    /// What is to be said of an object that is gone, by its last state.
+    pub(crate) fn delete(
+        &self,
+        bytes: &[u8],
+        object: &RawObject<'_>,
+        judged: &Judged,
+    ) -> Result<Item, ObjectError> {
+        let body = self.body(bytes, judged.flags.body_sent)?;
+        Ok(self.item(object, judged, Change::Delete(v1::Delete { body, inferred: false })))
+    }
+
+    fn item(&self, object: &RawObject<'_>, judged: &Judged, change: Change) -> Item {
+        Item {
+            namespace: judged.namespace.clone(),
+            name: judged.name.clone(),
+            uid: judged.uid.clone(),
+            resource_version: object.metadata.resource_version.clone().into_owned(),
+            observed_ms: self.now,
+            change: Some(change),
+        }
+    }
+
+    fn body(&self, bytes: &[u8], wanted: bool) -> Result<Bytes, ObjectError> {
+        if !wanted {
+            return Ok(Bytes::new());
+        }
+        without_managed_fields(bytes, self.api_version, &self.interest.gk.kind).map(Bytes::from)
+    }
+
+    fn managed(&self, bytes: &[u8], object: &RawObject<'_>) -> Result<v1::Managed, ObjectError> {
+        let meta = &object.metadata;
+        let gk = &self.interest.gk;
+        let secret = Sensitivity::of(&gk.group, &gk.kind) == Sensitivity::Secret;
+        let owned = owned_digest(bytes, self.api_version, secret.then_some(self.secret_key))?;
+        let managers = match meta.managed_fields {
+            Some(raw) => ManagedFields::parse(raw)?.summaries(),
+            None => Vec::new(),
+        };
+        let marks = meta.annotations.iter().chain(&meta.labels).filter(|(key, _)| is_mark(key));
+        let (owned, owned_digest) = owned_state(&owned);
+        Ok(v1::Managed {
+            owned_digest,
+            owned: owned.into(),
+            marks: marks.map(|(key, value)| (key.clone(), value.clone())).collect(),
+            managers: managers.into_iter().take(MANAGERS_LIMIT).map(manager).collect(),
+            created_ms: meta.creation_timestamp.as_deref().and_then(parse_rfc3339).unwrap_or(0),
+        })
+    }
+}
+
+/// An item for an object that has a key and nothing else that could be read.
+pub(crate) fn undecodable(bytes: &[u8], error: &ObjectError, now: Millis) -> Option<Item> {
+    #[derive(Deserialize)]
+    struct Object {
+        metadata: Key,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Key {
+        name: String,
+        #[serde(default)]
+        namespace: String,
+        #[serde(default)]
+        uid: String,
+        #[serde(default)]
+        resource_version: String,
+    }
+    let Object { metadata } = serde_json::from_slice(bytes).ok()?;
+    let Key { name, namespace, uid, resource_version } = metadata;
+    let change = Change::Undecodable(v1::Undecodable { error: error.to_string() });
+    Some(Item { namespace, name, uid, resource_version, observed_ms: now, change: Some(change) })
+}
+
+/// An owned state as the wire has it.
+pub(crate) fn owned_state(owned: &lockstep_engine::ownership::OwnedState) -> (v1::OwnedState, Bytes) {
+    match owned {
+        Owned::None => (v1::OwnedState::NoEntry, Bytes::new()),
+        Owned::OtherVersion(_) => (v1::OwnedState::OtherVersion, Bytes::new()),
+        Owned::Digest(digest) => (v1::OwnedState::Digest, Bytes::copy_from_slice(digest)),
+    }
+}
+
+/// A field manager as the wire has it.
+pub(crate) fn manager(summary: ManagerSummary) -> v1::Manager {
+    let ManagerSummary { manager: name, operation, subresource, time, fields, truncated } = summary;
+    v1::Manager { name, operation, subresource, time, fields, truncated }
+}

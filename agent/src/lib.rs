@@ -1,0 +1,174 @@
+//! The member-cluster agent: list-watch to session, steps to API server.
+//!
+//! A shell around two pure cores: [`lockstep_wire::session`] and this crate's `owner`, which turns
+//! actions into effects. What may be done in the cluster is decided by the agent's own
+//! configuration ([`AcceptList`], I16), what is wanted by the hub.
+//!
+//! Architecture invariant: an agent has no disk. Where to go on it learns from the hub, so the two
+//! cannot disagree; and nothing the agent does is a decision of policy.
+
+mod accept;
+mod config;
+mod driver;
+mod error;
+mod judge;
+mod metrics;
+mod owner;
+mod perform;
+mod retry;
+mod steps;
+mod stream;
+mod time;
+mod watch;
+
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockstep_cluster::{ClusterClient, ClusterIdentity, Discovery, Served};
+use lockstep_engine::coalesce::Limits;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+pub use accept::{AcceptEntry, AcceptError, AcceptList, Subject, Verb};
+pub use config::{AgentConfig, TlsConfig, Token, WatchConfig};
+pub use error::{AgentError, CODES};
+pub use metrics::AgentMetrics;
+
+use driver::{Driver, Inputs, OBSERVATIONS, STREAM_EVENTS, State};
+use error::CLUSTER_UNREACHABLE;
+use owner::{Bounds, Facts, Owner};
+use retry::Retry;
+use steps::StepQueue;
+use stream::Connector;
+
+/// Between two looks at discovery, however many things call for one.
+const DISCOVERY_SPACING: Duration = Duration::from_secs(1);
+
+/// Runs an agent until it is cancelled. An API server or a hub that is away is waited for.
+///
+/// `client` is best made with [`AgentConfig::client_limits`].
+///
+/// # Errors
+/// When the configuration cannot be used. Nothing was sent then.
+pub async fn run(
+    config: AgentConfig,
+    client: ClusterClient,
+    cancelled: CancellationToken,
+    metrics: AgentMetrics,
+) -> Result<(), AgentError> {
+    let accept = config.validate()?;
+    let (events, stream) = mpsc::channel(STREAM_EVENTS);
+    let connector = Connector::new(&config, events)?;
+    let span = tracing::info_span!("agent", cluster = %config.cluster);
+    let agent = Box::pin(serve(config, client, accept, connector, stream, cancelled, metrics));
+    agent.instrument(span).await;
+    Ok(())
+}
+
+async fn serve(
+    config: AgentConfig,
+    client: ClusterClient,
+    accept: AcceptList,
+    connector: Connector,
+    stream: mpsc::Receiver<stream::StreamEvent>,
+    cancelled: CancellationToken,
+    metrics: AgentMetrics,
+) {
+    let Some(identity) = cancelled.run_until_cancelled(identity(&client)).await else { return };
+    tracing::info!(uid = %identity.uid, version = %identity.version, server = client.server(), "the cluster is there");
+    let facts = Facts {
+        cluster_name: config.cluster.to_string(),
+        cluster_uid: identity.uid.as_str().to_owned(),
+        server_version: identity.version,
+        accepts: accept.describe(),
+    };
+    let queue = Limits { bytes: config.queue_bytes, count: config.queue_items };
+    let bounds = Bounds { queue, lists_at_once: config.lists_at_once };
+    let (observations, observed) = mpsc::channel(OBSERVATIONS);
+    let (served, discovered) = mpsc::channel(1);
+    let rediscover = Arc::new(Notify::new());
+    let driver = Driver {
+        owner: Owner::new(facts, bounds, instance()),
+        client: client.clone(),
+        accept: Arc::new(accept),
+        metrics: metrics.of(config.cluster.as_str()),
+        observations,
+        rediscover: Arc::clone(&rediscover),
+        steps: StepQueue::new(config.steps_at_once),
+        state: State::default(),
+    };
+    // The stream outlives the driver by a moment, to carry the last outcomes.
+    let background = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    let here = tracing::Span::current();
+    tasks.spawn(connector.run(background.clone()).instrument(here.clone()));
+    let interval = Duration::from_secs(config.discovery_interval_s);
+    tasks.spawn(discover(client, served, rediscover, interval, background.clone()).instrument(here));
+    let inputs = Inputs { stream, observations: observed, discovered };
+    Box::pin(driver.run(inputs, cancelled)).await;
+    background.cancel();
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Who the cluster is; asked until it answers.
+async fn identity(client: &ClusterClient) -> ClusterIdentity {
+    let mut retry = Retry::new();
+    loop {
+        match client.identity().await {
+            Ok(identity) => return identity,
+            Err(error) => {
+                let failure = error.into_failure();
+                tracing::warn!(
+                    code = CLUSTER_UNREACHABLE, server = client.server(), %failure,
+                    "the cluster does not say who it is; trying again"
+                );
+                tokio::time::sleep(retry.next()).await;
+            }
+        }
+    }
+}
+
+/// Keeps discovery current. Every answer is handed on, also an unchanged one: a completed list
+/// waits for it before deletes are concluded (I3).
+async fn discover(
+    client: ClusterClient,
+    served: mpsc::Sender<Arc<Served>>,
+    rediscover: Arc<Notify>,
+    interval: Duration,
+    cancelled: CancellationToken,
+) {
+    let mut discovery = Discovery::new(client);
+    let mut retry = Retry::new();
+    let work = async {
+        loop {
+            let wait = match discovery.refresh().await {
+                Ok(_) => {
+                    retry.reset();
+                    if served.send(Arc::new(discovery.served().clone())).await.is_err() {
+                        return;
+                    }
+                    interval
+                }
+                Err(error) => {
+                    let failure = error.into_failure();
+                    tracing::warn!(code = CLUSTER_UNREACHABLE, %failure, "discovery failed; what was known stays");
+                    retry.next()
+                }
+            };
+            tokio::time::sleep(DISCOVERY_SPACING.min(wait)).await;
+            // Early is fine, late is too.
+            let _ = tokio::time::timeout(wait, rediscover.notified()).await;
+        }
+    };
+    // Cancelled or nobody listens: the end either way.
+    let _: Option<()> = cancelled.run_until_cancelled(work).await;
+}
+
+/// A name for this process's session, from the randomness that seeds the standard library's maps.
+fn instance() -> String {
+    let random = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", random(), random())
+}

@@ -1,0 +1,231 @@
+//! What an agent counts. One set per process; several agents in it differ by the label `cluster`.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use lockstep_engine::coalesce::CoalesceCounters;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::steps::StepCounters;
+use crate::watch::Tally;
+
+type Count = Counter<u64, AtomicU64>;
+type Level = Gauge<i64, AtomicI64>;
+
+/// First bucket of step latencies, in seconds: a server-side apply takes about 3 ms.
+const FIRST_BUCKET_S: f64 = 0.001;
+/// Buckets double 15 times, up to half a minute.
+const BUCKETS: u16 = 16;
+
+/// Which agent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClusterLabel {
+    cluster: String,
+}
+
+/// Which agent, and how a step ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    cluster: String,
+    outcome: String,
+}
+
+/// Which agent, and which watch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchLabel {
+    cluster: String,
+    kind: String,
+    namespace: String,
+}
+
+/// The metrics of all agents in this process. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct AgentMetrics {
+    queue_enqueued: Family<ClusterLabel, Count>,
+    queue_dequeued: Family<ClusterLabel, Count>,
+    queue_dropped: Family<ClusterLabel, Count>,
+    queue_items: Family<ClusterLabel, Level>,
+    queue_bytes: Family<ClusterLabel, Level>,
+    steps_enqueued: Family<ClusterLabel, Count>,
+    steps_dequeued: Family<ClusterLabel, Count>,
+    steps_dropped: Family<ClusterLabel, Count>,
+    steps: Family<OutcomeLabel, Count>,
+    step_seconds: Family<ClusterLabel, Histogram>,
+    events: Family<ClusterLabel, Count>,
+    lists: Family<ClusterLabel, Count>,
+    bodies_sent: Family<ClusterLabel, Count>,
+    bodies_withheld: Family<ClusterLabel, Count>,
+    undecodable: Family<ClusterLabel, Count>,
+    sent_bytes: Family<ClusterLabel, Count>,
+    connects: Family<ClusterLabel, Count>,
+    connected: Family<ClusterLabel, Level>,
+    watch_age: Family<WatchLabel, Level>,
+}
+
+impl AgentMetrics {
+    /// Makes the metrics and registers them. Call it once per registry.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        let buckets = || Histogram::new(exponential_buckets(FIRST_BUCKET_S, 2.0, BUCKETS));
+        let metrics = Self {
+            queue_enqueued: Family::default(),
+            queue_dequeued: Family::default(),
+            queue_dropped: Family::default(),
+            queue_items: Family::default(),
+            queue_bytes: Family::default(),
+            steps_enqueued: Family::default(),
+            steps_dequeued: Family::default(),
+            steps_dropped: Family::default(),
+            steps: Family::default(),
+            step_seconds: Family::new_with_constructor(buckets),
+            events: Family::default(),
+            lists: Family::default(),
+            bodies_sent: Family::default(),
+            bodies_withheld: Family::default(),
+            undecodable: Family::default(),
+            sent_bytes: Family::default(),
+            connects: Family::default(),
+            connected: Family::default(),
+            watch_age: Family::default(),
+        };
+        let agent = registry.sub_registry_with_prefix("lockstep_agent");
+        let m = &metrics;
+        agent.register("queue_enqueued", "Deltas queued for the hub", m.queue_enqueued.clone());
+        agent.register("queue_dequeued", "Deltas put into batches", m.queue_dequeued.clone());
+        agent.register("queue_dropped", "Deltas made superfluous by newer ones", m.queue_dropped.clone());
+        agent.register("queue_items", "Deltas that wait for the hub", m.queue_items.clone());
+        agent.register_with_unit("queue", "What waits for the hub", Unit::Bytes, m.queue_bytes.clone());
+        agent.register("steps_enqueued", "Steps taken from the hub", m.steps_enqueued.clone());
+        agent.register("steps_dequeued", "Steps begun", m.steps_dequeued.clone());
+        agent.register(
+            "steps_dropped",
+            "Steps cancelled, or lost with their stream",
+            m.steps_dropped.clone(),
+        );
+        agent.register("steps", "Steps carried out, by outcome", m.steps.clone());
+        agent.register_with_unit("step", "Time of a step's requests", Unit::Seconds, m.step_seconds.clone());
+        agent.register("events", "Objects seen in lists and watches", m.events.clone());
+        agent.register("lists", "Full lists begun", m.lists.clone());
+        agent.register("bodies_sent", "Bodies queued for the hub", m.bodies_sent.clone());
+        agent.register("bodies_withheld", "Deltas sent as keys only", m.bodies_withheld.clone());
+        agent.register("undecodable", "Objects that could not be read", m.undecodable.clone());
+        agent.register_with_unit("sent", "Messages sent to the hub", Unit::Bytes, m.sent_bytes.clone());
+        agent.register("connects", "Streams to the hub opened", m.connects.clone());
+        agent.register("connected", "1 while the hub serves this agent", m.connected.clone());
+        agent.register_with_unit(
+            "watch_age",
+            "Time since a watch last heard of its server",
+            Unit::Seconds,
+            m.watch_age.clone(),
+        );
+        metrics
+    }
+
+    /// The metrics of one agent.
+    pub(crate) fn of(&self, cluster: &str) -> ClusterMetrics {
+        ClusterMetrics { all: self.clone(), label: ClusterLabel { cluster: cluster.to_owned() } }
+    }
+}
+
+/// The metrics of one agent.
+#[derive(Clone, Debug)]
+pub(crate) struct ClusterMetrics {
+    all: AgentMetrics,
+    label: ClusterLabel,
+}
+
+impl ClusterMetrics {
+    pub(crate) fn connected(&self, connected: bool) {
+        self.all.connected.get_or_create(&self.label).set(i64::from(connected));
+        if connected {
+            self.all.connects.get_or_create(&self.label).inc();
+        }
+    }
+
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.all.sent_bytes.get_or_create(&self.label).inc_by(bytes as u64);
+    }
+
+    pub(crate) fn step(&self, outcome: &str, took_us: u32) {
+        let label = OutcomeLabel { cluster: self.label.cluster.clone(), outcome: outcome.to_owned() };
+        self.all.steps.get_or_create(&label).inc();
+        self.all.step_seconds.get_or_create(&self.label).observe(f64::from(took_us) / 1e6);
+    }
+
+    /// Copies what the owner counted.
+    pub(crate) fn owner(&self, tally: Tally, queue: CoalesceCounters, steps: StepCounters) {
+        let Tally { events, bodies_sent, bodies_withheld, undecodable, lists } = tally;
+        for (family, value) in [
+            (&self.all.events, events),
+            (&self.all.lists, lists),
+            (&self.all.bodies_sent, bodies_sent),
+            (&self.all.bodies_withheld, bodies_withheld),
+            (&self.all.undecodable, undecodable),
+            (&self.all.queue_enqueued, queue.enqueued),
+            (&self.all.queue_dequeued, queue.dequeued),
+            (&self.all.queue_dropped, queue.dropped),
+            (&self.all.steps_enqueued, steps.enqueued),
+            (&self.all.steps_dequeued, steps.dequeued),
+            (&self.all.steps_dropped, steps.dropped),
+        ] {
+            family.get_or_create(&self.label).inner().store(value, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn queued(&self, items: usize, bytes: usize) {
+        let level = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        self.all.queue_items.get_or_create(&self.label).set(level(items));
+        self.all.queue_bytes.get_or_create(&self.label).set(level(bytes));
+    }
+
+    /// The age of one watch, in seconds; none: the watch is gone.
+    pub(crate) fn watch_age(&self, kind: &str, namespace: &str, age_s: Option<i64>) {
+        let (kind, namespace) = (kind.to_owned(), namespace.to_owned());
+        let label = WatchLabel { cluster: self.label.cluster.clone(), kind, namespace };
+        match age_s {
+            Some(age_s) => {
+                self.all.watch_age.get_or_create(&label).set(age_s);
+            }
+            None => {
+                self.all.watch_age.remove(&label);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_style() {
+        let mut registry = Registry::default();
+        let metrics = AgentMetrics::register(&mut registry).of("a");
+        metrics.sent(7);
+        metrics.step("Applied", 3_000);
+        metrics.owner(
+            Tally::default(),
+            CoalesceCounters { enqueued: 5, ..Default::default() },
+            StepCounters::default(),
+        );
+        metrics.watch_age("Pod", "", Some(3));
+        metrics.watch_age("Secret", "", Some(3));
+        metrics.watch_age("Secret", "", None);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            r#"lockstep_agent_sent_bytes_total{cluster="a"} 7"#,
+            r#"lockstep_agent_steps_total{cluster="a",outcome="Applied"} 1"#,
+            r#"lockstep_agent_queue_enqueued_total{cluster="a"} 5"#,
+            r#"lockstep_agent_watch_age_seconds{cluster="a",kind="Pod",namespace=""} 3"#,
+            r#"lockstep_agent_step_seconds_count{cluster="a"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("Secret"));
+    }
+}

@@ -1,0 +1,375 @@
+//! The owner of an agent's state: session, watches, discovery. Pure: an [`Action`] changes state,
+//! [`Effect`]s come out as values, and the driver carries them out.
+//!
+//! Watches go on while the hub is away. What they find waits in coalescing queues; when those are
+//! full the driver stops reading the watches ([`Owner::is_full`]), and nothing is dropped.
+
+mod messages;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lockstep_cluster::Served;
+use lockstep_engine::coalesce::{CoalesceCounters, Limits};
+use lockstep_engine::interest::Interest;
+use lockstep_engine::listwatch::Observation;
+use lockstep_engine::{GroupKind, Millis};
+use lockstep_wire::v1::{self, AgentMessage, HubMessage, agent_message};
+use lockstep_wire::{AgentEffect, AgentSession, ProtocolError, Resumed, SecretKey};
+
+use crate::watch::{Context, Stage, StartWatch, Tally, Watch};
+
+/// Bytes of one batch, about: a commit of the hub's store costs the same for one delta and for
+/// hundreds, and a step behind a batch of this size waits for milliseconds only.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// The stream to the hub is open.
+    Connected,
+    /// The stream is gone.
+    Disconnected,
+    /// The hub says something.
+    Message(HubMessage),
+    /// A watch's task learned something.
+    Observed { watch: u32, run: u64, observation: Observation<Bytes> },
+    /// Discovery was asked.
+    Discovered(Arc<Served>),
+    /// Time for a sign of life.
+    Heartbeat,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Effect {
+    /// Send to the hub.
+    Send(AgentMessage),
+    /// Start a watch's task.
+    Start(StartWatch),
+    /// End a watch's task.
+    Stop { watch: u32 },
+    /// Ask discovery soon.
+    Rediscover,
+    /// Carry out a step; `present` is what the index says of its object, if it can tell.
+    Execute { step: v1::Step, present: Option<bool> },
+    /// Drop a step that was not begun.
+    Cancel { step: u64 },
+    /// The hub welcomed us: its key for digests of Secrets.
+    Welcomed { secret_key: SecretKey, hub_version: String, resumed: bool, skew_ms: i64 },
+    /// The hub does not serve us.
+    Refused(v1::Refused),
+    /// Close the stream, call [`Owner::renew`], and connect again.
+    Broken(ProtocolError),
+}
+
+/// Who we are, for the greeting.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    pub(crate) cluster_name: String,
+    pub(crate) cluster_uid: String,
+    pub(crate) server_version: String,
+    pub(crate) accepts: Vec<String>,
+}
+
+/// Bounds of an owner.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) queue: Limits,
+    pub(crate) lists_at_once: usize,
+}
+
+pub(crate) struct Owner {
+    facts: Facts,
+    bounds: Bounds,
+    session: AgentSession,
+    secret_key: SecretKey,
+    watches: BTreeMap<u32, Watch>,
+    served: Option<Arc<Served>>,
+    /// The last batch ended after this watch: the next one begins behind it, so that a busy watch
+    /// does not keep the others waiting.
+    turn: u32,
+    /// Counts of watches that are gone.
+    past: (Tally, CoalesceCounters),
+    /// Grows with every task that is started, so that a late observation never finds its number.
+    runs: u64,
+}
+
+impl Owner {
+    pub(crate) fn new(facts: Facts, bounds: Bounds, instance: String) -> Self {
+        Self {
+            facts,
+            bounds,
+            session: AgentSession::new(instance),
+            secret_key: SecretKey([0; 32]),
+            watches: BTreeMap::new(),
+            served: None,
+            turn: 0,
+            past: Default::default(),
+            runs: 0,
+        }
+    }
+
+    /// Takes what happened. Batches are made by [`Self::flush`], after as many actions as there are.
+    pub(crate) fn apply(&mut self, action: Action, now: Millis) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match action {
+            Action::Connected => effects.push(Effect::Send(self.hello(now))),
+            Action::Disconnected => self.session.disconnected(),
+            Action::Message(message) => match self.session.handle(message) {
+                Ok(told) => told.into_iter().for_each(|told| self.told(told, now, &mut effects)),
+                Err(error) => effects.push(Effect::Broken(error)),
+            },
+            Action::Observed { watch, run, observation } => {
+                self.observed(watch, run, observation, now, &mut effects);
+            }
+            Action::Discovered(served) => self.discovered(served, now, &mut effects),
+            Action::Heartbeat => {
+                if self.session.is_open() {
+                    effects.push(Effect::Send(self.heartbeat(now)));
+                }
+            }
+        }
+        self.start_watches(&mut effects);
+        effects
+    }
+
+    /// Makes batches of what is queued, as far as the hub's window allows.
+    pub(crate) fn flush(&mut self) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        while let Some(room) = self.session.room() {
+            let room = usize::try_from(room).unwrap_or(usize::MAX).min(BATCH_BYTES);
+            let sections = self.sections(room);
+            if sections.is_empty() {
+                break;
+            }
+            effects.push(Effect::Send(self.session.batch(sections)));
+        }
+        effects
+    }
+
+    fn sections(&mut self, room: usize) -> Vec<v1::Section> {
+        let behind = self.watches.range(self.turn.saturating_add(1)..).map(|(id, _)| *id);
+        let before = self.watches.range(..=self.turn).map(|(id, _)| *id);
+        let order: Vec<u32> = behind.chain(before).collect();
+        let mut sections = Vec::new();
+        let mut used = 0;
+        for id in order {
+            let Some(watch) = self.watches.get_mut(&id) else { continue };
+            if !watch.has_news() {
+                continue;
+            }
+            let before = watch.queued().1;
+            let Some(section) = watch.take(room - used) else { continue };
+            used += before - watch.queued().1;
+            sections.push(section);
+            self.turn = id;
+            if used >= room {
+                break;
+            }
+        }
+        sections
+    }
+
+    /// Goes on as another instance, with nothing: after [`Effect::Broken`].
+    pub(crate) fn renew(&mut self, instance: String) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.session.renew(instance);
+        self.forget(&mut effects);
+        effects
+    }
+
+    /// Is a bound reached? Watches are then not read.
+    pub(crate) fn is_full(&self) -> bool {
+        let (items, bytes) = self.queued();
+        items >= self.bounds.queue.count || bytes >= self.bounds.queue.bytes
+    }
+
+    /// Deltas and bytes that wait for the hub.
+    pub(crate) fn queued(&self) -> (usize, usize) {
+        let all = self.watches.values().map(Watch::queued);
+        all.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
+    /// Counts since the start, over all watches.
+    pub(crate) fn counts(&self) -> (Tally, CoalesceCounters) {
+        self.watches.values().map(Watch::counts).fold(self.past, add)
+    }
+
+    /// When each watch last heard of its server.
+    pub(crate) fn ages(&self) -> impl Iterator<Item = (&GroupKind, &str, Millis)> {
+        self.watches
+            .values()
+            .filter(|watch| watch.last_event > 0)
+            .map(|watch| (&watch.interest.gk, watch.interest.scope.as_str(), watch.last_event))
+    }
+
+    /// Does a watch wait for its kind to be served?
+    pub(crate) fn awaits_kinds(&self) -> bool {
+        self.watches.values().any(|watch| watch.stage == Stage::AwaitingKind)
+    }
+
+    pub(crate) fn served(&self) -> Option<Arc<Served>> {
+        self.served.clone()
+    }
+
+    fn told(&mut self, told: AgentEffect, now: Millis, effects: &mut Vec<Effect>) {
+        match told {
+            AgentEffect::Send(message) => effects.push(Effect::Send(message)),
+            AgentEffect::Opened(opened) => {
+                self.secret_key = opened.secret_key;
+                effects.push(Effect::Welcomed {
+                    secret_key: opened.secret_key,
+                    hub_version: opened.hub_version,
+                    resumed: opened.resumed,
+                    skew_ms: now.saturating_sub(opened.clock_ms),
+                });
+                effects.extend(self.served_message().map(Effect::Send));
+            }
+            AgentEffect::Forget => self.forget(effects),
+            AgentEffect::Started { watch, interest } => self.started(watch, &interest),
+            AgentEffect::Changed { watch, interest } => self.changed(watch, &interest, effects),
+            AgentEffect::Stopped { watch } => self.stopped(watch, effects),
+            AgentEffect::Resume(resumed) => self.resumed(resumed, now, effects),
+            AgentEffect::Acked { .. } => {}
+            AgentEffect::Step(step) => {
+                let present = self.presence(&step);
+                effects.push(Effect::Execute { step, present });
+            }
+            AgentEffect::Cancel { step } => effects.push(Effect::Cancel { step }),
+            AgentEffect::Refused(refused) => effects.push(Effect::Refused(refused)),
+        }
+    }
+
+    fn forget(&mut self, effects: &mut Vec<Effect>) {
+        let all: Vec<u32> = self.watches.keys().copied().collect();
+        for watch in all {
+            self.stopped(watch, effects);
+        }
+    }
+
+    fn interest(watch: u32, json: &[u8]) -> Option<Interest> {
+        match serde_json::from_slice(json) {
+            Ok(interest) => Some(interest),
+            Err(error) => {
+                tracing::error!(watch, %error, "the hub sent an interest that cannot be read; upgrade the agent");
+                None
+            }
+        }
+    }
+
+    fn started(&mut self, id: u32, json: &[u8]) {
+        let Some(interest) = Self::interest(id, json) else { return };
+        tracing::debug!(watch = id, kind = %interest.gk, namespace = %interest.scope, "interest added");
+        self.watches.insert(id, Watch::new(id, interest, self.bounds.queue));
+    }
+
+    fn changed(&mut self, id: u32, json: &[u8], effects: &mut Vec<Effect>) {
+        let Some(interest) = Self::interest(id, json) else { return };
+        let Some(watch) = self.watches.get_mut(&id) else { return self.started(id, json) };
+        tracing::debug!(watch = id, kind = %interest.gk, "interest changed");
+        if watch.change(interest) {
+            effects.push(Effect::Stop { watch: id });
+        }
+    }
+
+    fn stopped(&mut self, id: u32, effects: &mut Vec<Effect>) {
+        let Some(watch) = self.watches.remove(&id) else { return };
+        let (tally, mut counters) = watch.counts();
+        counters.dropped += watch.queued().0 as u64;
+        self.past = add(self.past, (tally, counters));
+        if watch.stage == Stage::Running {
+            effects.push(Effect::Stop { watch: id });
+        }
+    }
+
+    fn resumed(&mut self, resumed: Resumed, now: Millis, effects: &mut Vec<Effect>) {
+        let Some(watch) = self.watches.get_mut(&resumed.watch) else { return };
+        if watch.stage == Stage::Running {
+            effects.push(Effect::Stop { watch: watch.id });
+        }
+        watch.resume(resumed);
+        if let Some(served) = &self.served {
+            watch.discovered(served, now);
+        }
+    }
+
+    fn observed(
+        &mut self,
+        id: u32,
+        run: u64,
+        observation: Observation<Bytes>,
+        now: Millis,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(watch) = self.watches.get_mut(&id) else { return };
+        if watch.stage != Stage::Running || watch.run != run {
+            return;
+        }
+        let defines_kinds =
+            matches!(&observation, Observation::Applied { listed: false, .. } | Observation::Deleted { .. })
+                && (watch.interest.gk.is("apiextensions.k8s.io", "CustomResourceDefinition")
+                    || watch.interest.gk.is("apiregistration.k8s.io", "APIService"));
+        let context = Context { secret_key: &self.secret_key.0, now };
+        if watch.observe(observation, &context) || defines_kinds {
+            effects.push(Effect::Rediscover);
+        }
+    }
+
+    fn discovered(&mut self, served: Arc<Served>, now: Millis, effects: &mut Vec<Effect>) {
+        let changed = self.served.as_ref().is_none_or(|known| served.changed(known));
+        self.served = Some(Arc::clone(&served));
+        for watch in self.watches.values_mut() {
+            if watch.discovered(&served, now) {
+                effects.push(Effect::Stop { watch: watch.id });
+            }
+        }
+        if changed && self.session.is_open() {
+            effects.extend(self.served_message().map(Effect::Send));
+        }
+    }
+
+    fn start_watches(&mut self, effects: &mut Vec<Effect>) {
+        let Some(served) = &self.served else { return };
+        let waits = |watch: &Watch| matches!(watch.stage, Stage::AwaitingKind | Stage::AwaitingSlot);
+        if !self.watches.values().any(waits) {
+            return;
+        }
+        let listing = self.watches.values().filter(|watch| watch.listing).count();
+        let mut slots = self.bounds.lists_at_once.saturating_sub(listing);
+        for watch in self.watches.values_mut() {
+            if let Some(start) = watch.try_start(served, slots > 0, self.runs + 1) {
+                self.runs += 1;
+                slots = slots.saturating_sub(usize::from(watch.listing));
+                effects.push(Effect::Start(start));
+            }
+        }
+    }
+
+    /// What the watches know of a step's object.
+    fn presence(&self, step: &v1::Step) -> Option<bool> {
+        let gk = GroupKind::new(&step.group, &step.kind);
+        let covers = |watch: &&Watch| watch.interest.gk == gk && watch.covers(&step.namespace);
+        self.watches.values().filter(covers).find_map(|watch| watch.presence(&step.namespace, &step.name))
+    }
+}
+
+fn add(a: (Tally, CoalesceCounters), b: (Tally, CoalesceCounters)) -> (Tally, CoalesceCounters) {
+    let tally = Tally {
+        events: a.0.events + b.0.events,
+        bodies_sent: a.0.bodies_sent + b.0.bodies_sent,
+        bodies_withheld: a.0.bodies_withheld + b.0.bodies_withheld,
+        undecodable: a.0.undecodable + b.0.undecodable,
+        lists: a.0.lists + b.0.lists,
+    };
+    let counters = CoalesceCounters {
+        enqueued: a.1.enqueued + b.1.enqueued,
+        dequeued: a.1.dequeued + b.1.dequeued,
+        dropped: a.1.dropped + b.1.dropped,
+    };
+    (tally, counters)
+}
+
+#[cfg(test)]
+mod tests;

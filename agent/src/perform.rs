@@ -1,0 +1,355 @@
+//! One step from the accept list to the API server and back.
+//!
+//! No choices are made here: what is found instead of what was expected is the outcome.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use lockstep_cluster::{
+    ApplyPlan, Contents, DeletePlan, Deleted, Expect, Foreign, Outcome, ReleasePlan, Released, Resource,
+    Served, ServedKind, Undo, Writer,
+};
+use lockstep_engine::object::without_managed_fields;
+use lockstep_engine::outcome::{Failure, FailureClass};
+use lockstep_engine::ownership::FieldSet;
+use lockstep_engine::{GroupKind, ResourceVersion, Uid};
+use lockstep_wire::v1::{self, apply::Expect as Wanted, outcome::Result as Done, step::Action};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::accept::{AcceptList, Subject, Verb};
+use crate::judge::{manager, owned_state};
+use crate::steps::Job;
+use crate::time::micros;
+
+/// Objects named when something that had to be empty is not.
+const NAMED_INSIDE: usize = 10;
+
+/// What steps are carried out with.
+#[derive(Clone)]
+pub(crate) struct Tools {
+    pub(crate) writer: Writer,
+    pub(crate) served: Arc<Served>,
+    pub(crate) accept: Arc<AcceptList>,
+}
+
+/// Carries a step out.
+pub(crate) async fn perform(tools: &Tools, job: &Job) -> v1::Outcome {
+    let begun = Instant::now();
+    let result = match resolve(tools, job) {
+        Ok((kind, resource, action)) => {
+            let call = Call { tools, job, kind, resource };
+            call.act(action).await.unwrap_or_else(|failure| Done::Failed(failed(failure)))
+        }
+        Err(failure) => Done::Failed(failed(failure)),
+    };
+    v1::Outcome { step: job.step.step, result: Some(result), took_us: micros(begun.elapsed()) }
+}
+
+/// The class of an outcome, for counting.
+pub(crate) fn class(outcome: &v1::Outcome) -> &str {
+    match &outcome.result {
+        Some(Done::Applied(_)) => "Applied",
+        Some(Done::Image(_)) => "Image",
+        Some(Done::Deleted(_)) => "Deleted",
+        Some(Done::Released(_)) => "Released",
+        Some(Done::Gone(_)) => "Gone",
+        Some(Done::Failed(failed)) => &failed.class,
+        None => "None",
+    }
+}
+
+/// Accepted, served, and in which version?
+fn resolve<'a>(tools: &'a Tools, job: &'a Job) -> Result<(&'a ServedKind, Resource, &'a Action), Failure> {
+    let v1::Step { namespace, name, action, .. } = &job.step;
+    let gk = &job.key.gk;
+    let kind = tools.served.get(gk);
+    let subject = Subject { gk, plural: kind.map(|kind| &*kind.plural), namespace, name };
+    let action =
+        action.as_ref().ok_or_else(|| failure(FailureClass::Invalid, "a step without an action we know"))?;
+    let verb = match action {
+        Action::Apply(v1::Apply { expect: Some(Wanted::Absent(_)), .. }) => Some(Verb::Create),
+        Action::Apply(_) | Action::Release(_) => Some(Verb::Update),
+        Action::Delete(_) => Some(Verb::Delete),
+        Action::Read(_) => None,
+    };
+    let accepted =
+        verb.map_or_else(|| tools.accept.check_read(subject), |verb| tools.accept.check(subject, verb));
+    accepted.map_err(|said| failure(FailureClass::NotAccepted, &said))?;
+    let kind =
+        kind.ok_or_else(|| failure(FailureClass::NotServed, &format!("the cluster does not serve {gk}")))?;
+    let versions = match action {
+        Action::Apply(apply) => apply.versions.as_slice(),
+        _ => &[],
+    };
+    let resource = versions.iter().find_map(|version| kind.api_version(version)).or_else(|| kind.preferred());
+    let resource =
+        resource.ok_or_else(|| failure(FailureClass::NotServed, &format!("no version of {gk} is served")))?;
+    Ok((kind, resource, action))
+}
+
+struct Call<'a> {
+    tools: &'a Tools,
+    job: &'a Job,
+    kind: &'a ServedKind,
+    resource: Resource,
+}
+
+impl Call<'_> {
+    async fn act(&self, action: &Action) -> Result<Done, Failure> {
+        match action {
+            Action::Apply(apply) => self.apply(apply).await,
+            Action::Read(read) => self.read(read.must_be_empty).await,
+            Action::Delete(delete) => self.delete(delete).await,
+            Action::Release(release) => self.release(release).await,
+        }
+    }
+
+    fn namespace(&self) -> &Arc<str> {
+        &self.job.key.namespace
+    }
+
+    fn name(&self) -> &Arc<str> {
+        &self.job.key.name
+    }
+
+    async fn apply(&self, apply: &v1::Apply) -> Result<Done, Failure> {
+        let expect = match &apply.expect {
+            Some(Wanted::Absent(v1::Absent { nonce })) => {
+                // Unless the index is sure that nothing is there, the writer looks first.
+                let retry = self.job.present != Some(false);
+                Expect::Absent { nonce: nonce.clone(), seen: None, retry }
+            }
+            Some(Wanted::Present(v1::Present { uid, resource_version })) => Expect::Present {
+                uid: Uid::new(uid),
+                resource_version: (!resource_version.is_empty())
+                    .then(|| ResourceVersion::new(resource_version)),
+            },
+            None => return Err(failure(FailureClass::Invalid, "an apply that expects nothing")),
+        };
+        let last_applied = match apply.last_field_set.as_ref() {
+            [] => None,
+            bytes => Some(FieldSet::parse(bytes).map_err(|_| {
+                failure(FailureClass::Invalid, "the field set of the last apply cannot be read")
+            })?),
+        };
+        let plan = ApplyPlan {
+            resource: self.resource.clone(),
+            namespace: Arc::clone(self.namespace()),
+            name: Arc::clone(self.name()),
+            body: in_version(&apply.body, &self.resource)?,
+            expect,
+            last_applied,
+            yields: None,
+            ensure_namespace: apply.ensure_namespace && self.may_create_namespace(),
+            dry_run: false,
+        };
+        let report = self.tools.writer.apply(&plan).await;
+        let namespace = report.created_namespace.map(|uid| uid.as_str().to_owned()).unwrap_or_default();
+        match report.outcome {
+            Outcome::Applied(applied) => Ok(Done::Applied(v1::Applied {
+                uid: applied.uid.as_str().to_owned(),
+                resource_version: applied.resource_version.as_str().to_owned(),
+                owned_digest: owned_state(&applied.owned).1,
+                field_set: applied.fields.unwrap_or_default(),
+                created: applied.created,
+                created_namespace_uid: namespace,
+                api_version: self.resource.api_version(),
+            })),
+            Outcome::Conflict(foreign) => Ok(Done::Failed(conflict(*foreign))),
+            Outcome::NamespaceMissing => Err(failure(
+                FailureClass::NamespaceMissing,
+                &format!("namespace {} does not exist", self.namespace()),
+            )),
+            Outcome::Failed(failure) => Err(failure),
+        }
+    }
+
+    /// Implicit namespaces are created only where creating them would be accepted (I16).
+    fn may_create_namespace(&self) -> bool {
+        let gk = GroupKind::new("", "Namespace");
+        let subject = Subject { gk: &gk, plural: Some("namespaces"), namespace: "", name: self.namespace() };
+        self.tools.accept.check(subject, Verb::Create).is_ok()
+    }
+
+    async fn read(&self, must_be_empty: bool) -> Result<Done, Failure> {
+        let live = self.tools.writer.read(&self.resource, self.namespace(), self.name()).await?;
+        let Some(live) = live else { return Ok(Done::Gone(v1::Done {})) };
+        if must_be_empty {
+            self.check_empty(Some(&live.body)).await?;
+        }
+        let api_version = self.resource.api_version();
+        let body = without_managed_fields(&live.body, &api_version, &self.kind.gk.kind)
+            .map_err(|error| failure(FailureClass::Transient, &error.to_string()))?;
+        Ok(Done::Image(v1::Image {
+            uid: live.uid.as_str().to_owned(),
+            resource_version: live.resource_version.as_str().to_owned(),
+            body: Bytes::from(body),
+            api_version,
+        }))
+    }
+
+    async fn delete(&self, delete: &v1::DeleteStep) -> Result<Done, Failure> {
+        if delete.uid.is_empty() || delete.resource_version.is_empty() {
+            // I4: never without both preconditions.
+            return Err(failure(FailureClass::Invalid, "a delete without uid and resourceVersion"));
+        }
+        if delete.must_be_empty {
+            self.check_empty(None).await?;
+        }
+        let plan = DeletePlan {
+            resource: self.resource.clone(),
+            namespace: Arc::clone(self.namespace()),
+            name: Arc::clone(self.name()),
+            uid: Uid::new(&delete.uid),
+            resource_version: ResourceVersion::new(&delete.resource_version),
+        };
+        match self.tools.writer.delete(&plan).await {
+            Deleted::Done { .. } => Ok(Done::Deleted(v1::Done {})),
+            Deleted::Gone => Ok(Done::Gone(v1::Done {})),
+            Deleted::Stale => Err(stale()),
+            Deleted::Failed(failure) => Err(failure),
+        }
+    }
+
+    async fn release(&self, release: &v1::Release) -> Result<Done, Failure> {
+        let plan = ReleasePlan {
+            resource: self.resource.clone(),
+            namespace: Arc::clone(self.namespace()),
+            name: Arc::clone(self.name()),
+            uid: Uid::new(&release.uid),
+        };
+        match self.tools.writer.release(&plan).await {
+            Released::Done { .. } => Ok(Done::Released(v1::Done {})),
+            Released::Gone => Ok(Done::Gone(v1::Done {})),
+            Released::Stale => Err(stale()),
+            Released::Failed(failure) => Err(failure),
+        }
+    }
+
+    /// A Namespace or CustomResourceDefinition with nothing inside (I6); what cannot be listed
+    /// counts as something. Other kinds hold nothing.
+    async fn check_empty(&self, body: Option<&Bytes>) -> Result<(), Failure> {
+        let gk = &self.kind.gk;
+        if gk.is("", "Namespace") {
+            return empty(&self.tools.writer.namespace_contents(self.name(), &self.tools.served).await);
+        }
+        if !gk.is("apiextensions.k8s.io", "CustomResourceDefinition") {
+            return Ok(());
+        }
+        let read;
+        let body = match body {
+            Some(body) => body,
+            None => {
+                let live = self.tools.writer.read(&self.resource, self.namespace(), self.name()).await?;
+                let Some(live) = live else { return Ok(()) };
+                read = live.body;
+                &read
+            }
+        };
+        let defined = defined_kind(body)
+            .ok_or_else(|| failure(FailureClass::Invalid, "the definition names no group and kind"))?;
+        match self.tools.served.get(&defined) {
+            Some(kind) => empty(&self.tools.writer.crd_contents(kind).await),
+            None => Err(failure(
+                FailureClass::NotServed,
+                &format!("whether objects of {defined} exist is unknown: it is not served"),
+            )),
+        }
+    }
+}
+
+fn empty(contents: &Contents) -> Result<(), Failure> {
+    if contents.is_empty() {
+        return Ok(());
+    }
+    let named: Vec<String> = contents
+        .items
+        .iter()
+        .take(NAMED_INSIDE)
+        .map(|item| item.key.to_string())
+        .chain(contents.unknown.iter().take(NAMED_INSIDE).map(|kind| format!("unknown: {kind}")))
+        .collect();
+    let more = if contents.truncated || contents.items.len() > NAMED_INSIDE { ", and more" } else { "" };
+    Err(failure(FailureClass::Conflict, &format!("it is not empty: {}{more}", named.join(", "))))
+}
+
+fn defined_kind(body: &[u8]) -> Option<GroupKind> {
+    #[derive(Deserialize)]
+    struct Definition {
+        spec: Spec,
+    }
+    #[derive(Deserialize)]
+    struct Spec {
+        group: String,
+        names: Names,
+    }
+    #[derive(Deserialize)]
+    struct Names {
+        kind: String,
+    }
+    let Definition { spec } = serde_json::from_slice(body).ok()?;
+    Some(GroupKind::new(&spec.group, &spec.names.kind))
+}
+
+/// The body with the `apiVersion` and `kind` that are written here.
+fn in_version(body: &Bytes, resource: &Resource) -> Result<Bytes, Failure> {
+    let unreadable = |_| failure(FailureClass::Invalid, "the desired body is no JSON object");
+    let api_version = resource.api_version();
+    let mut members: BTreeMap<&str, &RawValue> = serde_json::from_slice(body).map_err(unreadable)?;
+    let (api_version, kind) = (raw(&api_version), raw(&resource.kind));
+    let (Ok(api_version), Ok(kind)) = (api_version, kind) else {
+        return Err(failure(FailureClass::Invalid, "the kind's name is no JSON string"));
+    };
+    members.insert("apiVersion", &api_version);
+    members.insert("kind", &kind);
+    serde_json::to_vec(&members).map(Bytes::from).map_err(unreadable)
+}
+
+fn raw(text: &str) -> Result<Box<RawValue>, serde_json::Error> {
+    serde_json::value::to_raw_value(text)
+}
+
+fn failure(class: FailureClass, message: &str) -> Failure {
+    Failure::local(class, message)
+}
+
+fn stale() -> Failure {
+    failure(FailureClass::Stale, "the object is another one, or in another state, than the step says")
+}
+
+fn failed(failure: Failure) -> v1::Failed {
+    let Failure { class, message, fields, retry_after_ms } = failure;
+    v1::Failed {
+        class: class.code().to_owned(),
+        message,
+        retry_after_ms: retry_after_ms.unwrap_or(0),
+        managers: Vec::new(),
+        paths: fields,
+    }
+}
+
+fn conflict(foreign: Foreign) -> v1::Failed {
+    let Foreign { managers, causes, owners, uid: _, undo } = foreign;
+    let mut message = if causes.is_empty() {
+        "an object that is not ours is already there".to_owned()
+    } else {
+        format!("fields are owned by {}", managers.join(", "))
+    };
+    if let Undo::Failed(failure) = &undo {
+        message.push_str(&format!("; what was merged into it could not be taken back: {failure}"));
+    }
+    let mut owners: Vec<v1::Manager> = owners.into_iter().map(manager).collect();
+    if owners.is_empty() {
+        owners = managers.into_iter().map(|name| v1::Manager { name, ..v1::Manager::default() }).collect();
+    }
+    v1::Failed {
+        class: FailureClass::Conflict.code().to_owned(),
+        message,
+        retry_after_ms: 0,
+        managers: owners,
+        paths: causes.into_iter().map(|cause| cause.path).collect(),
+    }
+}

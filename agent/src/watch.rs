@@ -1,0 +1,297 @@
+//! One watch as its owner sees it: what is known, what is wanted, what waits to be sent. Pure.
+//!
+//! A watch starts when the hub has named its interest, streamed its index ([`Watch::resume`]) and
+//! discovery serves the kind. Nothing is concluded from absence unless the list completed with
+//! every item keyed, is not older than the checkpoint, and discovery, asked again after the list,
+//! still serves the kind (I3).
+
+mod observe;
+mod report;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lockstep_cluster::{Resource, Scope, Served};
+use lockstep_engine::coalesce::{CoalesceCounters, CoalescingQueue, Limits};
+use lockstep_engine::interest::Interest;
+use lockstep_engine::listwatch::Start;
+use lockstep_engine::relist::{Flags, KeyIndex, Seen};
+use lockstep_engine::{Millis, ResourceVersion};
+use lockstep_wire::Resumed;
+use lockstep_wire::v1::{Item, WatchStatus};
+
+use crate::judge::SEEDED;
+
+/// An object's key within a watch, shared between the queue's two maps.
+type Key = Arc<(Box<str>, Box<str>)>;
+
+/// Where a watch is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The hub has not yet said where to go on.
+    AwaitingResume,
+    /// The kind is not served, as far as we know.
+    AwaitingKind,
+    /// A list is needed, and others are under way.
+    AwaitingSlot,
+    /// Its task runs.
+    Running,
+}
+
+/// What the owner does for all its watches' observations.
+pub(crate) struct Context<'a> {
+    pub(crate) secret_key: &'a [u8; 32],
+    pub(crate) now: Millis,
+}
+
+/// How a watch's task is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StartWatch {
+    pub(crate) watch: u32,
+    /// Tells the observations of this task from those of an earlier one.
+    pub(crate) run: u64,
+    pub(crate) resource: Resource,
+    pub(crate) scope: Scope,
+    pub(crate) start: Start,
+    pub(crate) epoch: u64,
+}
+
+/// Counts since the start; of all watches together they become metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) events: u64,
+    pub(crate) bodies_sent: u64,
+    pub(crate) bodies_withheld: u64,
+    pub(crate) undecodable: u64,
+    pub(crate) lists: u64,
+}
+
+pub(crate) struct Watch {
+    pub(crate) id: u32,
+    pub(crate) interest: Interest,
+    interest_digest: Bytes,
+    /// Digest of the interest that everything told so far was judged by.
+    judged: Bytes,
+    pub(crate) stage: Stage,
+    pub(crate) run: u64,
+    resource: Option<Resource>,
+    start: Start,
+    index: KeyIndex,
+    queue: CoalescingQueue<Key, Item>,
+    pub(crate) epoch: u64,
+    /// The newest resourceVersion seen, or the checkpoint we began from.
+    reached: ResourceVersion,
+    /// A list that is complete and waits for discovery to confirm that the kind is still served.
+    concluding: Option<u64>,
+    /// Does absence from the index mean absence from the cluster?
+    complete: bool,
+    /// A rewind was seen: nothing is concluded, and no checkpoint moves, until the hub says where
+    /// to go on.
+    rewound: bool,
+    pub(crate) listing: bool,
+    /// Objects of the list under way that could not be keyed.
+    unkeyed: u32,
+    unkeyed_at_last: u32,
+    failing: Option<&'static str>,
+    /// Was the kind found not to be served, for certain?
+    not_served: bool,
+    live_at: u64,
+    told: Option<WatchStatus>,
+    pub(crate) last_event: Millis,
+    tally: Tally,
+}
+
+impl Watch {
+    pub(crate) fn new(id: u32, interest: Interest, limits: Limits) -> Self {
+        let interest_digest = Bytes::copy_from_slice(&interest.digest());
+        Self {
+            id,
+            interest,
+            interest_digest,
+            judged: Bytes::new(),
+            stage: Stage::AwaitingResume,
+            run: 0,
+            resource: None,
+            start: Start::Nothing,
+            index: KeyIndex::new(),
+            queue: CoalescingQueue::new(limits),
+            epoch: 0,
+            reached: ResourceVersion::default(),
+            concluding: None,
+            complete: false,
+            rewound: false,
+            listing: false,
+            unkeyed: 0,
+            unkeyed_at_last: 0,
+            failing: None,
+            not_served: false,
+            live_at: 0,
+            told: None,
+            last_event: 0,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Takes where to go on. The owner has stopped the task, if one ran.
+    pub(crate) fn resume(&mut self, resumed: Resumed) {
+        let Resumed { watch: _, epoch, checkpoint, interest, api_version, entries } = resumed;
+        // Keys that we know and the hub does not (yet) stay: batches that create them may be under
+        // way, and only a key in the index can be found missing from a list.
+        for entry in entries {
+            let seen = Seen {
+                uid: &entry.uid,
+                resource_version: ResourceVersion::new(&entry.resource_version),
+                digest: SEEDED,
+                flags: Flags { body_sent: entry.body_held, managed: entry.managed },
+            };
+            self.index.observe(&entry.namespace, &entry.name, &seen);
+        }
+        self.epoch = self.epoch.max(epoch);
+        self.reached = ResourceVersion::new(&checkpoint);
+        let same = interest == self.interest_digest;
+        self.start = if same && !checkpoint.is_empty() {
+            Start::Checkpoint(self.reached.clone())
+        } else {
+            Start::Nothing
+        };
+        self.judged = interest;
+        self.resource = resource_of(&api_version, &self.interest);
+        self.queue.clear();
+        self.rewound = false;
+        self.told = None;
+        self.reset(Stage::AwaitingKind);
+    }
+
+    /// Takes another interest; true when a running task must be stopped: everything is listed and
+    /// judged again, against the index.
+    pub(crate) fn change(&mut self, interest: Interest) -> bool {
+        self.interest_digest = Bytes::copy_from_slice(&interest.digest());
+        self.interest = interest;
+        if self.stage == Stage::AwaitingResume {
+            return false;
+        }
+        self.relist()
+    }
+
+    /// Back to waiting for the kind, to list everything; true when a task must be stopped.
+    fn relist(&mut self) -> bool {
+        let ran = self.stage == Stage::Running;
+        self.start = Start::Nothing;
+        self.reset(Stage::AwaitingKind);
+        ran
+    }
+
+    fn reset(&mut self, stage: Stage) {
+        self.stage = stage;
+        self.concluding = None;
+        self.complete = false;
+        self.listing = false;
+        self.failing = None;
+    }
+
+    /// Looks at what is served now; true when a running task must be stopped. A kind that vanished
+    /// makes its objects unknown, not deleted (I3).
+    pub(crate) fn discovered(&mut self, served: &Served, now: Millis) -> bool {
+        let gk = &self.interest.gk;
+        let Some(kind) = served.get(gk) else {
+            self.not_served = !served.is_unknown(gk);
+            return self.not_served && self.stage != Stage::AwaitingResume && self.relist();
+        };
+        self.not_served = false;
+        let gone =
+            self.resource.as_ref().is_some_and(|known| kind.api_version(&known.api_version()).is_none());
+        if gone {
+            // Bodies that the hub holds are of a version that no longer exists here: send them anew.
+            self.resource = None;
+            self.forget_bodies();
+            return self.stage != Stage::AwaitingResume && self.relist();
+        }
+        if let Some(epoch) = self.concluding.take() {
+            self.conclude(epoch, now);
+        }
+        false
+    }
+
+    fn forget_bodies(&mut self) {
+        let mut index = KeyIndex::new();
+        for (namespace, name, entry) in self.index.iter() {
+            let flags = Flags { body_sent: false, ..entry.flags() };
+            let uid = entry.uid();
+            let resource_version = entry.resource_version();
+            let seen = Seen { uid: uid.as_str(), resource_version, digest: SEEDED, flags };
+            index.observe(namespace, name, &seen);
+        }
+        self.index = index;
+    }
+
+    /// Starts the task if it can be: the kind is served, and if a list is needed there is a slot.
+    pub(crate) fn try_start(&mut self, served: &Served, slot: bool, run: u64) -> Option<StartWatch> {
+        if !matches!(self.stage, Stage::AwaitingKind | Stage::AwaitingSlot) {
+            return None;
+        }
+        let kind = served.get(&self.interest.gk)?;
+        let known = self.resource.as_ref().and_then(|known| kind.api_version(&known.api_version()));
+        if known.is_none() {
+            self.start = Start::Nothing;
+        }
+        let resource = known.or_else(|| kind.preferred())?;
+        if self.start == Start::Nothing && !slot {
+            self.stage = Stage::AwaitingSlot;
+            return None;
+        }
+        let scope = match self.interest.scope.as_str() {
+            "" => Scope::Cluster,
+            namespace => Scope::Namespace(namespace.into()),
+        };
+        self.stage = Stage::Running;
+        self.listing = self.start == Start::Nothing;
+        self.run = run;
+        self.resource = Some(resource.clone());
+        let (watch, epoch, start) = (self.id, self.epoch, self.start.clone());
+        Some(StartWatch { watch, run, resource, scope, start, epoch })
+    }
+
+    /// What the index says of an object; nothing where the index cannot tell.
+    pub(crate) fn presence(&self, namespace: &str, name: &str) -> Option<bool> {
+        let sure = self.complete && self.stage == Stage::Running && self.failing.is_none() && !self.rewound;
+        match self.index.get(namespace, name) {
+            Some(_) => Some(true),
+            None if sure && self.unkeyed_at_last == 0 => Some(false),
+            None => None,
+        }
+    }
+
+    /// Does it cover this namespace?
+    pub(crate) fn covers(&self, namespace: &str) -> bool {
+        self.interest.scope.is_empty() || self.interest.scope == namespace
+    }
+
+    pub(crate) fn queued(&self) -> (usize, usize) {
+        (self.queue.len(), self.queue.bytes())
+    }
+
+    pub(crate) fn counts(&self) -> (Tally, CoalesceCounters) {
+        (self.tally, self.queue.counters())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.index.iter().map(|(namespace, name, _)| format!("{namespace}/{name}")).collect()
+    }
+}
+
+/// A resource that stands for an `apiVersion` until discovery has told the rest.
+fn resource_of(api_version: &str, interest: &Interest) -> Option<Resource> {
+    if api_version.is_empty() {
+        return None;
+    }
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let kind = Arc::clone(&interest.gk.kind);
+    Some(Resource {
+        group: group.into(),
+        version: version.into(),
+        kind,
+        plural: "".into(),
+        namespaced: false,
+    })
+}

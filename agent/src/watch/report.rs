@@ -1,0 +1,89 @@
+//! What a watch tells the hub: deltas, the checkpoint they lead to, and its status.
+
+use lockstep_cluster::Resource;
+use lockstep_wire::v1::{self, WatchPhase, WatchStatus};
+
+use super::{Stage, Watch};
+
+impl Watch {
+    /// What one batch takes from this watch.
+    pub(crate) fn take(&mut self, max_bytes: usize) -> Option<v1::Section> {
+        let taken = if self.queue.has_news() { self.queue.take_batch(max_bytes) } else { None };
+        let status = self.status().filter(|status| self.told.as_ref() != Some(status));
+        if taken.is_none() && status.is_none() {
+            return None;
+        }
+        if let Some(status) = &status {
+            self.judged.clone_from(&status.interest);
+            self.told = Some(status.clone());
+        }
+        let (items, checkpoint) =
+            taken.map_or((Vec::new(), None), |section| (section.items, section.checkpoint));
+        Some(v1::Section {
+            watch: self.id,
+            epoch: self.epoch,
+            items,
+            checkpoint: checkpoint.map(|version| version.as_str().to_owned()).unwrap_or_default(),
+            status,
+        })
+    }
+
+    /// Has it anything to say?
+    pub(crate) fn has_news(&self) -> bool {
+        self.queue.has_news() || self.status().is_some_and(|status| self.told.as_ref() != Some(&status))
+    }
+
+    /// The status to tell now. Nothing while what it says is not yet with the hub: `Live` waits
+    /// for everything that was queued before it.
+    fn status(&self) -> Option<WatchStatus> {
+        let (phase, reason, message) = self.phase();
+        let live = phase == WatchPhase::Live;
+        if live && !self.queue.drained_to(self.live_at) {
+            return None;
+        }
+        let interest = if live { &self.interest_digest } else { &self.judged };
+        Some(WatchStatus {
+            phase: phase.into(),
+            reason: reason.to_owned(),
+            message,
+            api_version: self.resource.as_ref().map(Resource::api_version).unwrap_or_default(),
+            interest: interest.clone(),
+        })
+    }
+
+    fn phase(&self) -> (WatchPhase, &'static str, String) {
+        let said = |phase, reason, message: &str| (phase, reason, message.to_owned());
+        if self.stage == Stage::AwaitingResume {
+            return said(WatchPhase::Pending, "", "");
+        }
+        if self.not_served {
+            let phase = if self.run > 0 { WatchPhase::Failing } else { WatchPhase::Pending };
+            return said(phase, "NotServed", "the cluster does not serve this kind");
+        }
+        if self.rewound {
+            return said(
+                WatchPhase::Failing,
+                "RewindSuspected",
+                "the API server is behind what was seen of it; nothing is concluded from absence until decided",
+            );
+        }
+        if let Some(reason) = self.failing {
+            return said(WatchPhase::Failing, reason, "requests to the API server fail; they are retried");
+        }
+        match self.stage {
+            Stage::AwaitingKind => said(WatchPhase::Pending, "DiscoveryPending", ""),
+            Stage::AwaitingSlot => said(WatchPhase::Pending, "ListQueued", "other lists are under way"),
+            _ if self.listing || self.concluding.is_some() => said(WatchPhase::Listing, "", ""),
+            _ if self.unkeyed_at_last > 0 => (
+                WatchPhase::Live,
+                "Undecodable",
+                format!(
+                    "{} objects could not be read; nothing is concluded from absence",
+                    self.unkeyed_at_last
+                ),
+            ),
+            _ if self.complete => said(WatchPhase::Live, "", ""),
+            _ => said(WatchPhase::Pending, "Starting", ""),
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The list-watch driver: carries out what [`lockstep_engine::listwatch::Machine`] decides.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use kube::client::Body;
+use lockstep_engine::Millis;
+use lockstep_engine::listwatch::{Command, Input, Machine, Observation, Output, RequestFailure, Start};
+use lockstep_engine::outcome::Status;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{Call, ClusterClient, Reply};
+use crate::error::RequestError;
+use crate::frame::{FrameError, LineSplitter, frame};
+use crate::page::page;
+use crate::resource::{Resource, Scope, with_query};
+
+/// What to watch, and from where.
+#[derive(Debug, Clone)]
+pub struct WatchOptions {
+    /// Kind and version.
+    pub resource: Resource,
+    /// Whole cluster or one namespace.
+    pub scope: Scope,
+    /// From nothing or from a committed checkpoint.
+    pub start: Start,
+    /// The number of the last list made of this watch.
+    pub epoch: u64,
+    /// Of the jitter; differ it per watch.
+    pub seed: u64,
+}
+
+/// Runs one list-watch until it is cancelled or nobody receives any more.
+///
+/// `wrap` turns an observation into what the channel carries, so that many watches can share one.
+/// The channel's bound is the back-pressure: a full channel stops reading from the server. Dropping
+/// the future at any point is safe.
+pub async fn run_watch<M: Send>(
+    client: &ClusterClient,
+    options: WatchOptions,
+    observations: mpsc::Sender<M>,
+    wrap: impl Fn(Observation<Bytes>) -> M + Send + Sync,
+    cancelled: CancellationToken,
+) {
+    let driver = Driver {
+        path: options.resource.scope(&options.scope),
+        machine: Machine::new(options.epoch, options.seed),
+        out: Vec::new(),
+        client,
+        observations,
+        wrap,
+    };
+    // Either way there is nothing left to do.
+    let _: Option<Result<(), Closed>> = cancelled.run_until_cancelled(driver.run(options.start)).await;
+}
+
+/// The receiver is gone.
+struct Closed;
+
+struct Driver<'a, M, W> {
+    path: String,
+    machine: Machine,
+    out: Vec<Output<Bytes>>,
+    client: &'a ClusterClient,
+    observations: mpsc::Sender<M>,
+    wrap: W,
+}
+
+impl<M: Send, W: Fn(Observation<Bytes>) -> M + Send + Sync> Driver<'_, M, W> {
+    async fn run(mut self, start: Start) -> Result<(), Closed> {
+        self.machine.start(start, now(), &mut self.out);
+        let mut next = self.flush().await?;
+        // A machine without a command would be a mistake in it: end rather than spin.
+        while let Some(command) = next {
+            next = match command {
+                Command::List { limit, continue_token } => {
+                    let input = self.list(limit, continue_token.as_deref()).await;
+                    self.feed(input).await?
+                }
+                Command::Probe => {
+                    let input = self.probe().await;
+                    self.feed(input).await?
+                }
+                Command::Sleep { ms } => {
+                    tokio::time::sleep(Duration::from_millis(ms)).await;
+                    self.feed(Input::Fired).await?
+                }
+                Command::Watch { from, timeout_s, cut_off_ms } => {
+                    self.watch(from.as_str(), timeout_s, Duration::from_millis(cut_off_ms)).await?
+                }
+            };
+        }
+        Ok(())
+    }
+
+    async fn feed(&mut self, input: Input<Bytes>) -> Result<Option<Command>, Closed> {
+        self.machine.step(input, now(), &mut self.out);
+        self.flush().await
+    }
+
+    /// Hands observations on; answers the command, if there is one.
+    async fn flush(&mut self) -> Result<Option<Command>, Closed> {
+        let mut command = None;
+        for output in self.out.drain(..) {
+            match output {
+                Output::Command(next) => command = Some(next),
+                Output::Observation(observation) => {
+                    if let Observation::StateChanged(health) = &observation {
+                        tracing::debug!(path = %self.path, ?health, "list-watch state");
+                    }
+                    self.observations.send((self.wrap)(observation)).await.map_err(|_| Closed)?;
+                }
+            }
+        }
+        Ok(command)
+    }
+
+    async fn list(&self, limit: u32, continue_token: Option<&str>) -> Input<Bytes> {
+        let limit = limit.to_string();
+        let mut parameters = vec![("limit", limit.as_str())];
+        if let Some(token) = continue_token {
+            parameters.push(("continue", token));
+        }
+        let path = with_query(&self.path, &parameters);
+        match self.client.list(Call::get(&path)).await {
+            Err(error) => Input::Failed(request_failure(&error)),
+            Ok(reply) if !reply.is_success() => Input::Failed(refused(&reply)),
+            Ok(reply) => match page(&reply.body) {
+                Err(error) => {
+                    tracing::warn!(path = %self.path, %error, "a list page could not be read");
+                    Input::Failed(RequestFailure::Undecodable)
+                }
+                Ok(read) => Input::Page {
+                    items: read.items,
+                    continue_token: read.continue_token,
+                    resource_version: read.resource_version,
+                },
+            },
+        }
+    }
+
+    async fn probe(&self) -> Input<Bytes> {
+        match self.list(1, None).await {
+            Input::Page { resource_version, .. } => Input::Probed { resource_version },
+            other => other,
+        }
+    }
+
+    /// One watch from opening to end; answers the command that follows it.
+    async fn watch(
+        &mut self,
+        from: &str,
+        timeout_s: u32,
+        cut_off: Duration,
+    ) -> Result<Option<Command>, Closed> {
+        let timeout = timeout_s.to_string();
+        let path = with_query(
+            &self.path,
+            &[
+                ("watch", "true"),
+                ("allowWatchBookmarks", "true"),
+                ("resourceVersion", from),
+                ("timeoutSeconds", &timeout),
+            ],
+        );
+        let deadline = tokio::time::Instant::now() + cut_off;
+        let (mut body, _permit) = match self.client.open(&path).await {
+            Err(error) => return self.feed(Input::Failed(request_failure(&error))).await,
+            Ok(Err(reply)) => return self.feed(Input::Failed(refused(&reply))).await,
+            Ok(Ok(open)) => open,
+        };
+        let mut next = self.feed(Input::Opened).await?;
+        let mut lines = LineSplitter::new(self.client.limits().object_bytes);
+        while next.is_none() {
+            match lines.next_line() {
+                Ok(Some(line)) => next = self.feed(Input::Event(frame(&line))).await?,
+                Ok(None) => match tokio::time::timeout_at(deadline, chunk(&mut body)).await {
+                    Ok(Some(bytes)) => lines.push(bytes),
+                    // The server's end, a broken connection, or our cut-off.
+                    Ok(None) | Err(_) => {
+                        // A last line without its end may be cut: only a whole event counts.
+                        if let Some(line) = lines.finish() {
+                            let event = frame(&line);
+                            if !matches!(event, lockstep_engine::listwatch::Event::Undecodable { .. }) {
+                                next = self.feed(Input::Event(event)).await?;
+                            }
+                        }
+                        if next.is_none() {
+                            return self.feed(Input::Ended).await;
+                        }
+                    }
+                },
+                Err(FrameError::TooLong { limit }) => {
+                    tracing::warn!(path = %self.path, limit, "a line of the watch is too long");
+                    next = self.feed(Input::Failed(RequestFailure::TooLong)).await?;
+                }
+            }
+        }
+        Ok(next)
+    }
+}
+
+/// The next data of a body; nothing at its end or when the connection breaks.
+async fn chunk(body: &mut Body) -> Option<Bytes> {
+    loop {
+        match body.frame().await? {
+            Ok(frame) => {
+                if let Ok(data) = frame.into_data() {
+                    return Some(data);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a watch broke");
+                return None;
+            }
+        }
+    }
+}
+
+fn refused(reply: &Reply) -> RequestFailure {
+    RequestFailure::from_status(reply.status, &Status::parse(&reply.body), reply.retry_after_ms)
+}
+
+fn request_failure(error: &RequestError) -> RequestFailure {
+    match error {
+        RequestError::Timeout { .. } => RequestFailure::Timeout,
+        RequestError::TooLarge { .. } => RequestFailure::TooLong,
+        RequestError::Undecodable { .. } => RequestFailure::Undecodable,
+        RequestError::Build(_) => RequestFailure::Rejected,
+        RequestError::Unreachable(_) | RequestError::Refused { .. } => RequestFailure::Unreachable,
+    }
+}
+
+fn now() -> Millis {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
+}

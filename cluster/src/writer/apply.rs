@@ -1,0 +1,259 @@
+//! The one way objects are written.
+
+use bytes::Bytes;
+use lockstep_engine::Uid;
+use lockstep_engine::object::RawObject;
+use lockstep_engine::outcome::{Failure, FailureClass, Operation};
+use lockstep_engine::ownership::{
+    ConflictCause, MANAGER, ManagedFields, Owned, YIELD_MANAGER, conflicts, force_allowed, owned_digest,
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::compose::{Extra, compose};
+use super::types::{Applied, ApplyPlan, ApplyReport, Expect, Foreign, Outcome, Undo};
+use super::{ApplyCall, Writer, given, live, sensitivity, status};
+use crate::client::Reply;
+
+/// Status of an apply that created its object.
+const CREATED: u16 = 201;
+
+impl Writer {
+    /// Applies one object.
+    pub async fn apply(&self, plan: &ApplyPlan) -> ApplyReport {
+        let outcome = self.apply_once(plan).await;
+        if !plan.ensure_namespace || plan.dry_run || !matches!(outcome, Outcome::NamespaceMissing) {
+            return ApplyReport { outcome, created_namespace: None };
+        }
+        match self.create_namespace(&plan.namespace).await {
+            Err(failure) => ApplyReport { outcome: Outcome::Failed(failure), created_namespace: None },
+            Ok(namespace) => ApplyReport {
+                outcome: self.apply_once(plan).await,
+                created_namespace: namespace.created.then_some(namespace.uid),
+            },
+        }
+    }
+
+    async fn apply_once(&self, plan: &ApplyPlan) -> Outcome {
+        let done = match &plan.expect {
+            Expect::Absent { nonce, seen, retry } => self.create(plan, nonce, seen.as_deref(), *retry).await,
+            Expect::Present { uid, .. } => self.update(plan, uid).await,
+        };
+        done.unwrap_or_else(|failure| match failure.class {
+            FailureClass::NamespaceMissing => Outcome::NamespaceMissing,
+            _ => Outcome::Failed(failure),
+        })
+    }
+
+    async fn create(
+        &self,
+        plan: &ApplyPlan,
+        nonce: &str,
+        seen: Option<&str>,
+        retry: bool,
+    ) -> Result<Outcome, Failure> {
+        let mut known: Option<Uid> = None;
+        if retry || seen.is_some() {
+            // Our earlier call may have got through. An object with our nonce is ours, any other is
+            // not, and then nothing is written at all.
+            match self.read(&plan.resource, &plan.namespace, &plan.name).await? {
+                Some(live) if live.nonce.as_deref() == Some(nonce) => known = Some(live.uid),
+                Some(live) => return Ok(foreign(&live.body, Vec::new(), Undo::NotNeeded)),
+                None => {}
+            }
+        }
+        let extra = Extra { uid: known.as_ref(), nonce: Some(nonce), ..Extra::default() };
+        let reply = self.send(plan, &extra, false).await?;
+        if !reply.is_success() {
+            return self.refused(plan, &reply);
+        }
+        if reply.status == CREATED || known.is_some() {
+            return self.applied(plan, reply.body, true, false);
+        }
+        if plan.dry_run {
+            return Ok(foreign(&reply.body, Vec::new(), Undo::NotNeeded));
+        }
+        let live = live(reply.body)?;
+        if retry {
+            // Absent a moment ago, and there now: the earlier call may have arrived in between, or
+            // somebody else was faster. An undo could empty our own object, so look again.
+            return Err(Failure::local(
+                FailureClass::Stale,
+                "the object appeared during the call; observe again",
+            ));
+        }
+        let undo = self.undo(&plan.resource, &plan.namespace, &plan.name, &live.uid).await;
+        Ok(foreign(&live.body, Vec::new(), undo))
+    }
+
+    async fn update(&self, plan: &ApplyPlan, uid: &Uid) -> Result<Outcome, Failure> {
+        let version = match &plan.expect {
+            Expect::Present { resource_version, .. } => given(resource_version.as_ref()),
+            Expect::Absent { .. } => None,
+        };
+        if let Some(yields) = &plan.yields {
+            self.yield_fields(plan, uid, yields).await?;
+        }
+        // A yield moves the version; the uid still guards the object.
+        let version = version.filter(|_| plan.yields.is_none());
+        let extra = Extra { uid: Some(uid), resource_version: version, nonce: None };
+        let reply = self.send(plan, &extra, false).await?;
+        if reply.is_success() {
+            return self.applied(plan, reply.body, false, false);
+        }
+        let causes = conflicts(&status(&reply));
+        if causes.is_empty() {
+            return self.refused(plan, &reply);
+        }
+        if !may_force(plan, &causes) {
+            return Ok(conflict(causes));
+        }
+        self.force(plan, uid).await
+    }
+
+    /// Takes back what is ours: only the very object, only in a state whose conflicts were looked at.
+    async fn force(&self, plan: &ApplyPlan, uid: &Uid) -> Result<Outcome, Failure> {
+        let Some(live) = self.read(&plan.resource, &plan.namespace, &plan.name).await? else {
+            return Err(Failure::local(FailureClass::Gone, "the object is gone"));
+        };
+        if live.uid != *uid {
+            return Err(Failure::local(FailureClass::Stale, "another object has taken the name"));
+        }
+        let extra = Extra { uid: Some(uid), resource_version: Some(&live.resource_version), nonce: None };
+        // The conflicts of exactly this version: more may have come since the first attempt.
+        let reply = self.send(plan, &extra, false).await?;
+        if reply.is_success() {
+            return self.applied(plan, reply.body, false, false);
+        }
+        let causes = conflicts(&status(&reply));
+        if causes.is_empty() || !may_force(plan, &causes) {
+            return self.refused(plan, &reply);
+        }
+        let reply = self.send(plan, &extra, true).await?;
+        if reply.is_success() {
+            let managers: Vec<_> = causes.iter().map(|cause| cause.manager.as_str()).collect();
+            tracing::info!(
+                kind = %plan.resource.kind, namespace = %plan.namespace, name = %plan.name, ?managers,
+                "took back fields of ours"
+            );
+            return self.applied(plan, reply.body, false, true);
+        }
+        self.refused(plan, &reply)
+    }
+
+    /// Keeps live values alive under a second manager before we omit them.
+    async fn yield_fields(&self, plan: &ApplyPlan, uid: &Uid, yields: &Bytes) -> Result<(), Failure> {
+        let body = compose(yields, &Extra { uid: Some(uid), ..Extra::default() })?;
+        let reply = self
+            .send_apply(ApplyCall {
+                resource: &plan.resource,
+                namespace: &plan.namespace,
+                name: &plan.name,
+                manager: YIELD_MANAGER,
+                force: false,
+                dry_run: plan.dry_run,
+                body,
+            })
+            .await?;
+        if reply.is_success() {
+            Ok(())
+        } else {
+            Err(reply.failure(Operation::Apply, sensitivity(&plan.resource)))
+        }
+    }
+
+    async fn send(&self, plan: &ApplyPlan, extra: &Extra<'_>, force: bool) -> Result<Reply, Failure> {
+        self.send_apply(ApplyCall {
+            resource: &plan.resource,
+            namespace: &plan.namespace,
+            name: &plan.name,
+            manager: MANAGER,
+            force,
+            dry_run: plan.dry_run,
+            body: compose(&plan.body, extra)?,
+        })
+        .await
+    }
+
+    fn refused(&self, plan: &ApplyPlan, reply: &Reply) -> Result<Outcome, Failure> {
+        let causes = conflicts(&status(reply));
+        if causes.is_empty() {
+            return Err(reply.failure(Operation::Apply, sensitivity(&plan.resource)));
+        }
+        Ok(conflict(causes))
+    }
+
+    fn applied(
+        &self,
+        plan: &ApplyPlan,
+        body: Bytes,
+        created: bool,
+        forced: bool,
+    ) -> Result<Outcome, Failure> {
+        let live = live(body)?;
+        let owned = owned_digest(&live.body, &plan.resource.api_version(), self.digest_key(&plan.resource))
+            .unwrap_or(Owned::None);
+        Ok(Outcome::Applied(Box::new(Applied {
+            fields: our_fields(&live.body),
+            uid: live.uid,
+            resource_version: live.resource_version,
+            owned,
+            created,
+            forced,
+            body: live.body,
+        })))
+    }
+}
+
+/// FieldsV1 of our entry, as a slice of the answer.
+fn our_fields(body: &Bytes) -> Option<Bytes> {
+    #[derive(Deserialize)]
+    struct Entry<'a> {
+        #[serde(default)]
+        manager: String,
+        #[serde(default)]
+        operation: String,
+        #[serde(default)]
+        subresource: String,
+        #[serde(borrow, default, rename = "fieldsV1")]
+        fields: Option<&'a RawValue>,
+    }
+    let object = RawObject::parse(body).ok()?;
+    let entries: Vec<Entry<'_>> = serde_json::from_str(object.metadata.managed_fields?.get()).ok()?;
+    let ours = entries.into_iter().find(|entry| {
+        entry.manager == MANAGER && entry.operation == "Apply" && entry.subresource.is_empty()
+    })?;
+    Some(body.slice_ref(ours.fields?.get().as_bytes()))
+}
+
+/// Was everything in conflict ours after our last apply?
+fn may_force(plan: &ApplyPlan, causes: &[ConflictCause]) -> bool {
+    plan.last_applied.as_ref().is_some_and(|last| force_allowed(causes, last))
+}
+
+/// Fields of others are in the way; nothing was written.
+fn conflict(causes: Vec<ConflictCause>) -> Outcome {
+    let managers = sorted(causes.iter().map(|cause| cause.manager.clone()));
+    let undo = Undo::NotNeeded;
+    Outcome::Conflict(Box::new(Foreign { managers, causes, owners: Vec::new(), uid: None, undo }))
+}
+
+/// The whole object is somebody else's.
+fn foreign(body: &Bytes, causes: Vec<ConflictCause>, undo: Undo) -> Outcome {
+    let object = RawObject::parse(body).ok();
+    let managed = object.as_ref().and_then(|object| object.metadata.managed_fields);
+    let owners = managed
+        .and_then(|raw| ManagedFields::parse(raw).ok())
+        .map(|fields| fields.summaries())
+        .unwrap_or_default();
+    let managers = sorted(owners.iter().map(|owner| owner.manager.clone()));
+    let uid = object.map(|object| object.uid());
+    Outcome::Conflict(Box::new(Foreign { managers, causes, owners, uid, undo }))
+}
+
+fn sorted(names: impl Iterator<Item = String>) -> Vec<String> {
+    let mut names: Vec<_> = names.filter(|name| !name.is_empty()).collect();
+    names.sort();
+    names.dedup();
+    names
+}

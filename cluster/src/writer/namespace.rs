@@ -1,0 +1,58 @@
+//! Namespaces that objects need.
+
+use lockstep_engine::Uid;
+use lockstep_engine::outcome::{Failure, Operation, Sensitivity};
+use lockstep_engine::ownership::MANAGER;
+use serde_json::json;
+
+use super::types::Undo;
+use super::{ApplyCall, Writer, live};
+use crate::resource::Resource;
+
+/// Marks a namespace that lockstep made because an object needed it; such are never deleted (I6).
+pub(super) const IMPLICIT_ANNOTATION: &str = "lockstep.dev/implicit";
+
+/// A namespace that is there now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreatedNamespace {
+    /// Its uid.
+    pub uid: Uid,
+    /// Did this call create it?
+    pub created: bool,
+}
+
+impl Writer {
+    /// Creates a namespace that was found missing. One that appeared meanwhile is left as it is.
+    ///
+    /// # Errors
+    /// When the server refuses or does not answer.
+    pub async fn create_namespace(&self, name: &str) -> Result<CreatedNamespace, Failure> {
+        let resource = Resource::namespaces();
+        let body = json!({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": name, "annotations": {IMPLICIT_ANNOTATION: "true"}},
+        });
+        let apply = ApplyCall {
+            resource: &resource,
+            namespace: "",
+            name,
+            manager: MANAGER,
+            force: false,
+            dry_run: false,
+            body: body.to_string().into_bytes(),
+        };
+        let reply = self.send_apply(apply).await?;
+        if !reply.is_success() {
+            return Err(reply.failure(Operation::Apply, Sensitivity::Plain));
+        }
+        let created = reply.status == 201;
+        let live = live(reply.body)?;
+        if created {
+            tracing::info!(namespace = name, "created a namespace that an object needs");
+        } else if let Undo::Failed(failure) = self.undo(&resource, "", name, &live.uid).await {
+            tracing::warn!(namespace = name, %failure, "a mark could not be taken off a namespace that is not ours");
+        }
+        Ok(CreatedNamespace { uid: live.uid, created })
+    }
+}

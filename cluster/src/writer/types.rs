@@ -1,0 +1,197 @@
+//! What a writer is asked, and what it answers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lockstep_engine::outcome::Failure;
+use lockstep_engine::ownership::{ConflictCause, FieldSet, ManagerSummary, OwnedState};
+use lockstep_engine::{ResourceVersion, Uid};
+
+use crate::resource::Resource;
+
+/// What we expect to find.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expect {
+    /// Nothing: this is a create. Apply has no create-only, so a recorded nonce travels as the
+    /// annotation lockstep.dev/intent.
+    Absent {
+        /// Fresh per intent; recorded before the call.
+        nonce: String,
+        /// The nonce on the object as seen just before this call, if one was there.
+        seen: Option<String>,
+        /// Was this nonce sent before, with an answer that never came?
+        retry: bool,
+    },
+    /// This object.
+    Present {
+        /// Its uid; always sent.
+        uid: Uid,
+        /// Its version, where the write depends on it; else any.
+        resource_version: Option<ResourceVersion>,
+    },
+}
+
+/// One server-side apply.
+#[derive(Debug, Clone)]
+pub struct ApplyPlan {
+    /// Kind and version; the version of the body.
+    pub resource: Resource,
+    /// Namespace; empty for cluster-scoped kinds.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+    /// The desired object as JSON, marks included; without uid, resourceVersion, managedFields.
+    pub body: Bytes,
+    /// What we expect to find.
+    pub expect: Expect,
+    /// The field set of our last apply to this object ([`Applied::fields`]); decides whether a
+    /// conflict may be overridden. Without it, never.
+    pub last_applied: Option<FieldSet>,
+    /// Live values of fields that we stop managing, as a partial object: applied first as
+    /// `lockstep-yield`, so that omitting them does not reset them.
+    pub yields: Option<Bytes>,
+    /// Create the namespace if it is missing.
+    pub ensure_namespace: bool,
+    /// Ask what would happen only.
+    pub dry_run: bool,
+}
+
+/// A successful apply.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    /// Of the object.
+    pub uid: Uid,
+    /// After the apply; the same as before when nothing changed.
+    pub resource_version: ResourceVersion,
+    /// Digest of what we own in the answer: later observations are compared with it.
+    pub owned: OwnedState,
+    /// FieldsV1 of our managedFields entry, as the server sent it.
+    pub fields: Option<Bytes>,
+    /// Did this intent create the object (now, or in a call whose answer was lost)?
+    pub created: bool,
+    /// Were conflicts overridden?
+    pub forced: bool,
+    /// The object as the server answered it.
+    pub body: Bytes,
+}
+
+/// Whether a merge into a foreign object was taken back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Undo {
+    /// Nothing was written.
+    NotNeeded,
+    /// Taken back.
+    Done,
+    /// Not taken back: our fields are still in an object that is not ours.
+    Failed(Failure),
+}
+
+/// Whose object or fields are in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreign {
+    /// Field managers, sorted, each once.
+    pub managers: Vec<String>,
+    /// Conflicting fields; empty when the whole object is foreign.
+    pub causes: Vec<ConflictCause>,
+    /// What the others own, where an answer showed it.
+    pub owners: Vec<ManagerSummary>,
+    /// Uid of the foreign object, where known.
+    pub uid: Option<Uid>,
+    /// What became of the merge.
+    pub undo: Undo,
+}
+
+/// What came of an apply.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// The object is as desired.
+    Applied(Box<Applied>),
+    /// Somebody else's object or fields are in the way; nothing was overridden.
+    Conflict(Box<Foreign>),
+    /// The namespace is not there (and was not to be created).
+    NamespaceMissing,
+    /// Anything else.
+    Failed(Failure),
+}
+
+/// What came of an apply, and what it created beside the object.
+#[derive(Debug, Clone)]
+pub struct ApplyReport {
+    /// Of the object.
+    pub outcome: Outcome,
+    /// Uid of the namespace, if this call created it; also when the apply then failed.
+    pub created_namespace: Option<Uid>,
+}
+
+/// One object as read.
+#[derive(Debug, Clone)]
+pub struct Live {
+    /// `metadata.uid`.
+    pub uid: Uid,
+    /// `metadata.resourceVersion`.
+    pub resource_version: ResourceVersion,
+    /// The annotation lockstep.dev/intent.
+    pub nonce: Option<String>,
+    /// The object as the server sent it.
+    pub body: Bytes,
+}
+
+/// One delete. Its tombstone must be durable before (I4).
+#[derive(Debug, Clone)]
+pub struct DeletePlan {
+    /// Kind and version.
+    pub resource: Resource,
+    /// Namespace; empty for cluster-scoped kinds.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+    /// Of the archived state.
+    pub uid: Uid,
+    /// Of the archived state.
+    pub resource_version: ResourceVersion,
+}
+
+/// What came of a delete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deleted {
+    /// Accepted.
+    Done {
+        /// Do finalizers hold the object for now?
+        finalizing: bool,
+    },
+    /// It was not there.
+    Gone,
+    /// It is another object or in another state: read, check, archive again.
+    Stale,
+    /// Anything else.
+    Failed(Failure),
+}
+
+/// Give an object up without changing what it does.
+#[derive(Debug, Clone)]
+pub struct ReleasePlan {
+    /// Kind and version.
+    pub resource: Resource,
+    /// Namespace; empty for cluster-scoped kinds.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+    /// The object that we mean.
+    pub uid: Uid,
+}
+
+/// What came of a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Released {
+    /// Our marks and managedFields entries are gone.
+    Done {
+        /// After the release.
+        resource_version: ResourceVersion,
+    },
+    /// It was not there.
+    Gone,
+    /// It is another object, or it changed meanwhile: try again.
+    Stale,
+    /// Anything else.
+    Failed(Failure),
+}

@@ -1,0 +1,212 @@
+//! What people ask for.
+
+use lockstep_engine::status::State;
+use lockstep_engine::{ClusterId, ClusterName, GroupKind, Millis};
+
+use super::Core;
+use super::command::{Approved, Command, CommandError, ObjectRef, PauseScope};
+use super::state::Cluster;
+use crate::seal;
+use crate::store::{DeleteStage, PlacementFilter, Store, StoreError};
+
+/// Placements that one approval visits at a time.
+const PAGE: usize = 512;
+
+pub(super) fn refusal(code: &str, message: String, remedy: &str) -> CommandError {
+    CommandError { code: code.to_owned(), message, remedy: remedy.to_owned() }
+}
+
+impl<S: Store> Core<S> {
+    pub(super) fn command(&mut self, command: Command, now: Millis) -> Result<(), StoreError> {
+        match command {
+            Command::Approve { policy, target, reply } => {
+                let result = self.approve(&policy, target.as_deref(), now)?;
+                self.answer(reply, result);
+            }
+            Command::Pause { scope, paused, reply } => {
+                let result = self.pause(&scope, paused)?;
+                self.answer(reply, result);
+            }
+            Command::CreateToken { cluster, reply } => {
+                let result = self.create_token(&cluster, now)?;
+                self.answer(reply, result);
+            }
+            Command::Explain { object, reply } => {
+                let result = self.explain(&object)?;
+                self.answer(reply, result);
+            }
+            Command::Compare { object, reply } => self.compare(&object, reply)?,
+        }
+        Ok(())
+    }
+
+    pub(super) fn cluster_by_name(&self, name: &str) -> Result<ClusterId, CommandError> {
+        self.names.iter().find(|(known, _)| known.as_str() == name).map(|(_, id)| *id).ok_or_else(|| {
+            let known: Vec<&str> = self.names.keys().map(ClusterName::as_str).collect();
+            refusal("LS0200", format!("no cluster is called `{name}`"), &format!("known: {}", known.join(", ")))
+        })
+    }
+
+    fn policy_exists(&mut self, policy: &str) -> Result<Result<(), CommandError>, StoreError> {
+        if self.set.by_name(policy).is_some() {
+            return Ok(Ok(()));
+        }
+        // A policy that was removed may still have deletes that are held.
+        let filter = PlacementFilter { policy: Some(policy.to_owned()), ..PlacementFilter::default() };
+        if self.store.placement_count(&filter)? > 0 {
+            return Ok(Ok(()));
+        }
+        let known: Vec<&str> = self.set.policies().map(|policy| policy.name.as_str()).collect();
+        let remedy = format!("known: {}", known.join(", "));
+        Ok(Err(refusal("LS0200", format!("no policy is called `{policy}`"), &remedy)))
+    }
+
+    /// Releases the deletes that are held now; what comes to be held later needs a new approval.
+    fn approve(
+        &mut self,
+        policy: &str,
+        target: Option<&str>,
+        now: Millis,
+    ) -> Result<Result<Vec<Approved>, CommandError>, StoreError> {
+        if let Err(refused) = self.policy_exists(policy)? {
+            return Ok(Err(refused));
+        }
+        let target = match target.map(|name| self.cluster_by_name(name)).transpose() {
+            Ok(target) => target,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let filter = PlacementFilter {
+            policy: Some(policy.to_owned()),
+            target,
+            states: vec![State::Held],
+            ..PlacementFilter::default()
+        };
+        let mut approved: Vec<Approved> = Vec::new();
+        let mut after = None;
+        loop {
+            let rows = self.store.placements(&filter, after.as_ref(), PAGE)?;
+            let full = rows.len() == PAGE;
+            for mut row in rows {
+                after = Some((row.target, row.key.clone()));
+                if row.status.reason == "DeletionPrevented" {
+                    continue;
+                }
+                row.delete = Some(DeleteStage::Granted);
+                self.store.put_placement(&row)?;
+                let name = self.cluster_name(row.target).to_owned();
+                match approved.last_mut().filter(|last| last.target == name) {
+                    Some(last) => last.objects.push(row.key.to_string()),
+                    None => approved.push(Approved {
+                        policy: policy.to_owned(),
+                        target: name,
+                        objects: vec![row.key.to_string()],
+                    }),
+                }
+            }
+            if !full {
+                break;
+            }
+        }
+        self.release_budgets(policy, target)?;
+        self.scan_placements(filter);
+        tracing::info!(policy, released = approved.iter().map(|a| a.objects.len()).sum::<usize>(), "deletes approved");
+        let _ = now;
+        Ok(Ok(approved))
+    }
+
+    fn release_budgets(&mut self, policy: &str, target: Option<ClusterId>) -> Result<(), StoreError> {
+        for ((name, id), budget) in &mut self.budgets {
+            if name == policy && target.is_none_or(|target| target == *id) {
+                budget.release();
+                let json = serde_json::to_string(budget).unwrap_or_default();
+                self.store.put_budget(name, *id, &json)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, scope: &PauseScope, paused: bool) -> Result<Result<(), CommandError>, StoreError> {
+        let mut filter = PlacementFilter::default();
+        match scope {
+            PauseScope::Everything => {
+                self.paused = paused;
+                self.store.put_meta("paused", if paused { "true" } else { "false" })?;
+            }
+            PauseScope::Cluster(name) => {
+                let id = match self.cluster_by_name(name) {
+                    Ok(id) => id,
+                    Err(refused) => return Ok(Err(refused)),
+                };
+                if let Some(cluster) = self.clusters.get_mut(&id) {
+                    cluster.row.paused = paused;
+                    self.store.put_cluster(&cluster.row)?;
+                }
+                filter.target = Some(id);
+            }
+            PauseScope::Policy(name) => {
+                let Some(row) = self.policies.get_mut(name) else {
+                    let remedy = "see `lockstep status` for the policies in force";
+                    return Ok(Err(refusal("LS0200", format!("no policy is called `{name}`"), remedy)));
+                };
+                row.paused = paused;
+                let row = row.clone();
+                self.store.put_policy(&row)?;
+                filter.policy = Some(name.clone());
+            }
+        }
+        tracing::info!(?scope, paused, "pause");
+        self.scan_placements(filter);
+        Ok(Ok(()))
+    }
+
+    fn create_token(
+        &mut self,
+        cluster: &ClusterName,
+        now: Millis,
+    ) -> Result<Result<String, CommandError>, StoreError> {
+        let token = match seal::new_token() {
+            Ok(token) => token,
+            Err(error) => {
+                let remedy = "the system's random source failed; try again";
+                return Ok(Err(refusal("LS0209", error.to_string(), remedy)));
+            }
+        };
+        let id = match self.names.get(cluster) {
+            Some(id) => *id,
+            None => {
+                let row = self.store.create_cluster(cluster, now)?;
+                self.names.insert(cluster.clone(), row.id);
+                let id = row.id;
+                self.clusters.insert(id, Cluster::new(row, Vec::new()));
+                id
+            }
+        };
+        if let Some(cluster) = self.clusters.get_mut(&id) {
+            cluster.row.token_hash = Some(seal::hash_token(&token));
+            self.store.put_cluster(&cluster.row)?;
+        }
+        // A policy that named the cluster before it was known may be good now.
+        if let Some(files) = self.last_files.clone() {
+            self.policies_read(Ok(files), now)?;
+        }
+        Ok(Ok(token))
+    }
+
+    /// A kind as people type it, among those that clusters serve or watches name.
+    pub(super) fn kind_of(&self, object: &ObjectRef) -> Result<(GroupKind, bool), CommandError> {
+        let typed = object.kind.to_ascii_lowercase();
+        let kinds = self.known_kinds();
+        let (name, group) = typed.split_once('.').map_or((typed.as_str(), None), |(n, g)| (n, Some(g)));
+        let found = kinds.iter().find(|(gk, served)| {
+            let named = [&served.kind, &served.plural, &served.singular]
+                .into_iter()
+                .chain(&served.short_names)
+                .any(|candidate| candidate.eq_ignore_ascii_case(name));
+            named && group.is_none_or(|group| gk.group.as_ref() == group)
+        });
+        found.map(|(gk, served)| (gk.clone(), served.namespaced)).ok_or_else(|| {
+            let remedy = "write it as kubectl does: plural, singular, short name or kind.group";
+            refusal("LS0200", format!("no cluster serves a kind `{}`", object.kind), remedy)
+        })
+    }
+}

@@ -1,0 +1,294 @@
+//! Sessions: who may speak for which cluster (I15), what its agent shall watch, and from where.
+
+use std::collections::BTreeSet;
+
+use lockstep_engine::interest::Interest;
+use lockstep_engine::{ClusterId, ClusterName, Millis, Uid};
+use lockstep_wire::hello::{Known, check};
+use lockstep_wire::{HubSession, Window, v1};
+
+use super::state::{Cluster, ServedKind, Session, SessionCommand, Watch, index_served};
+use super::{AfterCommit, Connect, Core};
+use crate::store::{PlacementFilter, Store, StoreError};
+
+/// Takeovers within this time that mean: one identity runs in two places.
+const ALTERNATION_WINDOW_MS: i64 = 60_000;
+/// How many of them.
+const ALTERNATION_COUNT: usize = 3;
+/// How long a fenced agent stays away, ms: the newer one shall get its work done.
+const FENCED_RETRY_MS: u64 = 30_000;
+/// How long an agent with a wrong identity waits before it asks again, ms.
+const REFUSED_RETRY_MS: u64 = 30_000;
+
+fn refuse(code: &str, message: String, remedy: &str, retry_after_ms: u64) -> v1::Refused {
+    v1::Refused { code: code.to_owned(), message, remedy: remedy.to_owned(), retry_after_ms }
+}
+
+impl<S: Store> Core<S> {
+    pub(super) fn connect(&mut self, connect: Connect, now: Millis) -> Result<(), StoreError> {
+        let Connect { token_hash, hello, out, reply } = connect;
+        let id = match self.identify(&token_hash, &hello) {
+            Ok(id) => id,
+            Err(refused) => {
+                tracing::warn!(code = refused.code, cluster = hello.cluster_name, "agent refused: {}", refused.message);
+                self.after.push(AfterCommit::Connected(reply, Err(refused)));
+                return Ok(());
+            }
+        };
+        self.fence(id, now);
+        let number = self.begin_session(id, &hello, out, now)?;
+        self.after.push(AfterCommit::Connected(reply, Ok((id, number))));
+        self.welcome(id, &hello, now)?;
+        self.counts.sessions += 1;
+        Ok(())
+    }
+
+    fn identify(&self, token_hash: &[u8; 32], hello: &v1::Hello) -> Result<ClusterId, v1::Refused> {
+        // blake3::Hash compares in constant time.
+        let given = blake3::Hash::from(*token_hash);
+        let cluster = self
+            .clusters
+            .values()
+            .find(|cluster| cluster.row.token_hash.is_some_and(|hash| blake3::Hash::from(hash) == given))
+            .ok_or_else(|| {
+                refuse(
+                    "LS0201",
+                    "the token is not known to this hub".to_owned(),
+                    "create one with `lockstep token create CLUSTER` and give it to the agent",
+                    REFUSED_RETRY_MS,
+                )
+            })?;
+        let uid = Uid::new(&hello.cluster_uid);
+        let other = self.clusters.values().find(|c| c.row.uid.as_ref() == Some(&uid));
+        let known = Known {
+            token_cluster: cluster.row.name.as_str(),
+            uid_of_name: cluster.row.uid.as_ref().map(Uid::as_str),
+            name_of_uid: other.map(|other| other.row.name.as_str()),
+        };
+        check(hello, &known)?;
+        Ok(cluster.row.id)
+    }
+
+    /// The newest session of a cluster fences the older.
+    fn fence(&mut self, id: ClusterId, now: Millis) {
+        let Some(cluster) = self.clusters.get_mut(&id) else { return };
+        let Some(session) = cluster.session.take() else { return };
+        cluster.takeovers.retain(|at| now - at < ALTERNATION_WINDOW_MS);
+        cluster.takeovers.push(now);
+        if cluster.takeovers.len() >= ALTERNATION_COUNT {
+            tracing::error!(cluster = %cluster.row.name, "two agents take turns under one identity; stop one of them");
+        }
+        let refused = refuse(
+            "LS0207",
+            "a newer session of the same cluster took over".to_owned(),
+            "run one agent per cluster",
+            FENCED_RETRY_MS,
+        );
+        // If its queue is full the task notices the dropped sender instead.
+        let _ = session.out.try_send(SessionCommand::Close(refused));
+        cluster.end_session(now);
+    }
+
+    fn begin_session(
+        &mut self,
+        id: ClusterId,
+        hello: &v1::Hello,
+        out: tokio::sync::mpsc::Sender<SessionCommand>,
+        now: Millis,
+    ) -> Result<u64, StoreError> {
+        let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(0) };
+        let row = &mut cluster.row;
+        row.uid = Some(Uid::new(&hello.cluster_uid));
+        row.session += 1;
+        let stored = (!row.instance.is_empty()).then_some((row.instance.as_str(), row.committed));
+        let stream = HubSession::open(hello, stored, Window::default());
+        if !stream.same_instance() {
+            row.instance.clone_from(&hello.instance);
+            row.committed = 0;
+        }
+        row.server_version.clone_from(&hello.server_version);
+        row.agent_version.clone_from(&hello.agent_version);
+        row.accepts.clone_from(&hello.accepts);
+        row.connected_at = Some(now);
+        row.disconnected_at = None;
+        let number = row.session;
+        let skew_ms = now - hello.clock_ms;
+        cluster.session =
+            Some(Session { number, out, stream, skew_ms, generation: 0, interest: std::collections::BTreeMap::new() });
+        self.store.put_cluster(&cluster.row)?;
+        tracing::info!(cluster = %cluster.row.name, server = hello.server_version, "agent connected");
+        Ok(number)
+    }
+
+    fn welcome(&mut self, id: ClusterId, hello: &v1::Hello, now: Millis) -> Result<(), StoreError> {
+        let Some(cluster) = self.clusters.get(&id) else { return Ok(()) };
+        let Some(session) = &cluster.session else { return Ok(()) };
+        let same_instance = session.stream.same_instance();
+        let welcome = session.stream.welcome(v1::Welcome {
+            hub_version: env!("CARGO_PKG_VERSION").to_owned(),
+            hub_id: self.hub_id.clone(),
+            cluster: id.0,
+            session: session.number,
+            clock_ms: now,
+            secret_key: self.keys.secret_digest.to_vec().into(),
+            ..v1::Welcome::default()
+        });
+        let number = session.number;
+        self.after.push(AfterCommit::Send(id, number, SessionCommand::Message(Box::new(welcome))));
+        let live = if same_instance { hello.live.as_slice() } else { &[] };
+        self.send_interest(id, live, now)
+    }
+
+    /// Works out what a cluster's agent shall watch, and tells it when that changed. Watches that
+    /// the agent keeps running are not resumed anew.
+    pub(super) fn send_interest(
+        &mut self,
+        id: ClusterId,
+        live: &[v1::LiveWatch],
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        let Some(name) = self.clusters.get(&id).map(|c| c.row.name.clone()) else { return Ok(()) };
+        let interests = self.interests(&name);
+        let mut wanted = BTreeSet::new();
+        let mut message = v1::InterestSet { generation: 0, watches: Vec::with_capacity(interests.len()) };
+        for interest in interests {
+            let row = self.store.ensure_watch(id, &interest.gk, &interest.scope, now)?;
+            wanted.insert(row.id);
+            let digest = interest.digest();
+            // A struct of strings and sets always serialises.
+            let json = serde_json::to_vec(&interest).unwrap_or_default();
+            message.watches.push(v1::WatchInterest { watch: row.id, interest: json.into() });
+            if let Some(cluster) = self.clusters.get_mut(&id) {
+                let watch =
+                    cluster.watches.entry(row.id).or_insert(Watch { row, wanted: digest, told: false });
+                watch.wanted = digest;
+            }
+        }
+        self.drop_unwanted(id, &wanted)?;
+        self.tell_interest(id, message, live);
+        Ok(())
+    }
+
+    fn drop_unwanted(&mut self, id: ClusterId, wanted: &BTreeSet<u32>) -> Result<(), StoreError> {
+        let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
+        // Before the policies are known, nothing is known to be unwanted.
+        if !self.policies_known {
+            return Ok(());
+        }
+        let unwanted: Vec<u32> = cluster.watches.keys().filter(|watch| !wanted.contains(watch)).copied().collect();
+        for watch in unwanted {
+            cluster.watches.remove(&watch);
+            self.store.drop_watch(watch)?;
+        }
+        Ok(())
+    }
+
+    fn tell_interest(&mut self, id: ClusterId, mut message: v1::InterestSet, live: &[v1::LiveWatch]) {
+        let Some(cluster) = self.clusters.get_mut(&id) else { return };
+        let Some(session) = cluster.session.as_mut() else { return };
+        let digests: std::collections::BTreeMap<u32, [u8; 32]> = message
+            .watches
+            .iter()
+            .filter_map(|w| cluster.watches.get(&w.watch).map(|watch| (w.watch, watch.wanted)))
+            .collect();
+        if session.generation > 0 && session.interest == digests {
+            return;
+        }
+        let fresh: Vec<_> = digests
+            .keys()
+            .filter(|watch| !session.interest.contains_key(watch))
+            .filter(|watch| !live.iter().any(|l| l.watch == **watch))
+            .filter_map(|watch| cluster.watches.get(watch).map(|w| w.row.clone()))
+            .collect();
+        session.generation += 1;
+        message.generation = session.generation;
+        session.interest = digests;
+        let number = session.number;
+        for kept in live {
+            // It goes on where it was: what was known of it before the break still holds.
+            if let Some(watch) = cluster.watches.get_mut(&kept.watch).filter(|w| w.row.epoch == kept.epoch) {
+                watch.told = true;
+            }
+        }
+        self.send_after(id, v1::hub_message::Body::Interest(message));
+        if !fresh.is_empty() {
+            self.after.push(AfterCommit::Send(id, number, SessionCommand::Resume(fresh)));
+        }
+    }
+
+    fn interests(&self, name: &ClusterName) -> Vec<Interest> {
+        self.set.interest(name.as_str()).iter().flat_map(lockstep_policies::KindInterest::watches).collect()
+    }
+
+    pub(super) fn disconnected(&mut self, id: ClusterId, number: u64, now: Millis) -> Result<(), StoreError> {
+        let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
+        if cluster.session.as_ref().is_none_or(|session| session.number != number) {
+            return Ok(());
+        }
+        cluster.end_session(now);
+        tracing::warn!(cluster = %cluster.row.name, "agent disconnected: what it holds is unknown until it is back");
+        self.store.put_cluster(&cluster.row)?;
+        self.tickets.cluster_left(id);
+        Ok(())
+    }
+
+    pub(super) fn served(&mut self, id: ClusterId, served: v1::Served) -> Result<(), StoreError> {
+        let kinds: Vec<ServedKind> = served.kinds.into_iter().map(from_wire).collect();
+        let index = index_served(&kinds);
+        let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
+        let before = cluster.served.replace(index);
+        let was_partial = std::mem::replace(&mut cluster.discovery_partial, !served.unknown_groups.is_empty());
+        cluster.row.served = serde_json::to_vec(&kinds).unwrap_or_default().into();
+        self.store.put_cluster(&cluster.row)?;
+        if before != cluster.served || was_partial != cluster.discovery_partial {
+            // Kinds came or went: what could not be decided before may be decidable now.
+            self.scan_placements(PlacementFilter {
+                target: Some(id),
+                states: super::scan::WAITING.to_vec(),
+                ..PlacementFilter::default()
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn close_all(&mut self, code: &str, message: &str, remedy: &str, now: Millis) {
+        for cluster in self.clusters.values_mut() {
+            if let Some(session) = &cluster.session {
+                let refused = refuse(code, message.to_owned(), remedy, 1000);
+                let _ = session.out.try_send(SessionCommand::Close(refused));
+                cluster.end_session(now);
+            }
+        }
+    }
+
+    /// Sends after the commit.
+    pub(super) fn send_after(&mut self, id: ClusterId, body: v1::hub_message::Body) {
+        let Some(number) = self.clusters.get(&id).and_then(|c| c.session.as_ref()).map(|s| s.number) else { return };
+        let message = Box::new(v1::HubMessage { body: Some(body) });
+        self.after.push(AfterCommit::Send(id, number, SessionCommand::Message(message)));
+    }
+
+    /// Sends now. An agent that does not read its bounded queue loses its session rather than
+    /// delaying others (I12).
+    pub(super) fn send_to(&mut self, id: ClusterId, number: u64, command: SessionCommand) {
+        let Some(cluster) = self.clusters.get_mut(&id) else { return };
+        let Some(session) = cluster.session.as_ref().filter(|session| session.number == number) else { return };
+        if session.out.try_send(command).is_err() {
+            tracing::warn!(cluster = %cluster.row.name, "the agent does not read its messages; its session ends");
+            end(cluster);
+        }
+    }
+}
+
+/// Dropping the sender ends the task, which then reports the disconnect like any other.
+fn end(cluster: &mut Cluster) {
+    if let Some(session) = cluster.session.as_mut() {
+        let (closed, _) = tokio::sync::mpsc::channel(1);
+        session.out = closed;
+    }
+}
+
+fn from_wire(kind: v1::ServedKind) -> ServedKind {
+    let v1::ServedKind { group, kind, versions, plural, singular, short_names, namespaced, verbs } = kind;
+    ServedKind { group, kind, versions, plural, singular, short_names, namespaced, verbs }
+}

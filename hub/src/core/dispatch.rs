@@ -1,0 +1,222 @@
+//! Steps to targets: a bounded window per target, in the order of waves, behind a circuit breaker.
+//! One target's trouble stays its own (I12); what does not fit into memory stays in the store (I14).
+
+use std::collections::BTreeMap;
+
+use lockstep_engine::breaker::{Admission, Permit};
+use lockstep_engine::catalogue::wave;
+use lockstep_engine::marks;
+use lockstep_engine::object::RawObject;
+use lockstep_engine::status::State;
+use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
+use lockstep_wire::v1::{self, step::Action};
+
+use super::Core;
+use super::state::{InFlight, MAX_IN_FLIGHT, MAX_READY, Purpose, SessionCommand};
+use super::target::Desired;
+use crate::store::{ObjectRow, PlacementFilter, PlacementRow, Store, StoreError};
+
+/// A step that is ready to go.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    action: Action,
+    purpose: Purpose,
+}
+
+impl Prepared {
+    /// Reads the image for the archive.
+    pub(super) fn read(must_be_empty: bool) -> Self {
+        Self { action: Action::Read(v1::Read { must_be_empty }), purpose: Purpose::Image }
+    }
+
+    /// Reads for a comparison.
+    pub(super) fn compare(ticket: u64) -> Self {
+        Self { action: Action::Read(v1::Read { must_be_empty: false }), purpose: Purpose::Compare { ticket } }
+    }
+
+    /// Deletes exactly the archived state.
+    pub(super) fn delete(
+        tombstone: i64,
+        uid: &Uid,
+        resource_version: &ResourceVersion,
+        must_be_empty: bool,
+    ) -> Self {
+        let action = Action::Delete(v1::DeleteStep {
+            uid: uid.to_string(),
+            resource_version: resource_version.to_string(),
+            must_be_empty,
+        });
+        Self { action, purpose: Purpose::Delete { tombstone } }
+    }
+
+    /// Did these very inputs fail for good?
+    pub(super) fn is_barred(&self, row: &PlacementRow) -> bool {
+        match &self.purpose {
+            Purpose::Apply { fingerprint, .. } => {
+                row.barred.as_deref().is_some_and(|barred| barred == fingerprint.as_slice())
+            }
+            _ => false,
+        }
+    }
+
+    /// Deletes wait for the commit (I4); writes may leave before it.
+    fn waits_for_commit(&self) -> bool {
+        matches!(self.purpose, Purpose::Delete { .. } | Purpose::Image)
+    }
+}
+
+/// What decides about an apply besides the desired body: when it changes, a barred one may go again.
+fn fingerprint(row: &PlacementRow, desired: &[u8; 32], object: Option<&ObjectRow>, target: &[&str]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(desired);
+    match object {
+        None => hasher.update(b"absent"),
+        Some(object) if object.managed.is_none() => hasher.update(object.uid.as_str().as_bytes()),
+        Some(object) => hasher.update(format!("{:?}", (&object.uid, &object.managed)).as_bytes()),
+    };
+    hasher.update(format!("{:?}", (target, &row.policy)).as_bytes());
+    let mut short = [0; 16];
+    short.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    short
+}
+
+/// API version and marks of a body that is about to be written.
+fn written(body: &[u8]) -> (String, BTreeMap<String, String>) {
+    let Ok(object) = RawObject::parse(body) else { return Default::default() };
+    let annotations = object.metadata.annotations.into_iter();
+    (object.api_version.into_owned(), annotations.filter(|(name, _)| marks::is_mark(name)).collect())
+}
+
+impl<S: Store> Core<S> {
+    pub(super) fn prepare_apply(
+        &self,
+        row: &PlacementRow,
+        desired: &Desired,
+        object: Option<&ObjectRow>,
+        create: bool,
+    ) -> Prepared {
+        let Desired { claim, rendered } = desired;
+        let body = self.stamped(row.target, &row.key, claim, rendered);
+        let (api_version, marks) = written(&body);
+        let mut target: Vec<&str> = Vec::new();
+        if let Some(cluster) = self.clusters.get(&row.target) {
+            target.push(&cluster.row.server_version);
+            target.extend(cluster.row.accepts.iter().map(String::as_str));
+        }
+        let fingerprint = fingerprint(row, &rendered.digest, object, &target);
+        let expect = match object.filter(|_| !create) {
+            Some(object) => v1::apply::Expect::Present(v1::Present {
+                uid: object.uid.to_string(),
+                resource_version: String::new(),
+            }),
+            None => {
+                let uid = self.clusters.get(&row.target).and_then(|c| c.row.uid.as_ref()).map(Uid::to_string);
+                let nonce = self.intent(&uid.unwrap_or_default(), &row.key, &claim.object.uid);
+                v1::apply::Expect::Absent(v1::Absent { nonce })
+            }
+        };
+        let action = Action::Apply(v1::Apply {
+            body,
+            versions: vec![api_version.clone()],
+            expect: Some(expect),
+            last_field_set: row.record.as_ref().map(|record| record.field_set.clone()).unwrap_or_default(),
+            ensure_namespace: !row.key.namespace.is_empty(),
+        });
+        let rendered = self.desired_digest(claim, rendered);
+        Prepared { action, purpose: Purpose::Apply { rendered, fingerprint, source_seen: None, api_version, marks } }
+    }
+
+    /// Sends a step, or lets it wait for a place in the target's window.
+    pub(super) fn dispatch(
+        &mut self,
+        row: &PlacementRow,
+        mut step: Prepared,
+        seen: Option<Millis>,
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        if let Purpose::Apply { source_seen, .. } = &mut step.purpose {
+            *source_seen = seen;
+        }
+        let Some(cluster) = self.clusters.get_mut(&row.target) else { return Ok(()) };
+        if cluster.session.is_none() {
+            return Ok(());
+        }
+        if cluster.in_flight.len() >= MAX_IN_FLIGHT {
+            self.wait(row);
+            return Ok(());
+        }
+        let permit = match cluster.breaker.admit(now) {
+            Admission::Go(permit) => permit,
+            Admission::Wait { until } => {
+                let until = until.unwrap_or(now + PROBE_POLL_MS);
+                return self.postpone(row.target, &row.key, until);
+            }
+        };
+        self.send_step(row.target, &row.key, step, Some(permit));
+        Ok(())
+    }
+
+    fn wait(&mut self, row: &PlacementRow) {
+        let Some(cluster) = self.clusters.get_mut(&row.target) else { return };
+        if cluster.ready.len() >= MAX_READY {
+            cluster.overflow = true;
+            return;
+        }
+        let wave = i32::from(wave(&row.key.gk));
+        // Creation in the order of waves, deletion after it and in reverse.
+        let order = if row.ending.is_some() { i32::from(u16::MAX) - wave } else { wave };
+        cluster.ready.insert((order, row.key.clone()));
+    }
+
+    pub(super) fn send_step(&mut self, target: ClusterId, key: &ObjectKey, step: Prepared, permit: Option<Permit>) {
+        let number = self.next_step;
+        self.next_step += 1;
+        self.counts.steps += 1;
+        let waits = step.waits_for_commit();
+        let Prepared { action, purpose } = step;
+        let Some(cluster) = self.clusters.get_mut(&target) else { return };
+        let Some(session) = cluster.session.as_ref().map(|session| session.number) else { return };
+        cluster.busy.insert(key.clone(), number);
+        cluster.in_flight.insert(number, InFlight { key: key.clone(), purpose, permit, again: false });
+        let body = v1::hub_message::Body::Step(v1::Step {
+            step: number,
+            group: key.gk.group.to_string(),
+            kind: key.gk.kind.to_string(),
+            namespace: key.namespace.to_string(),
+            name: key.name.to_string(),
+            action: Some(action),
+        });
+        if waits {
+            self.send_after(target, body);
+        } else {
+            let message = Box::new(v1::HubMessage { body: Some(body) });
+            self.send_to(target, session, SessionCommand::Message(message));
+        }
+    }
+
+    /// A place in the window is free: the next keys are planned anew, so that only the net effect
+    /// is carried out.
+    pub(super) fn fill_window(&mut self, target: ClusterId, now: Millis) -> Result<(), StoreError> {
+        loop {
+            let Some(cluster) = self.clusters.get_mut(&target) else { return Ok(()) };
+            if cluster.session.is_none() || cluster.in_flight.len() >= MAX_IN_FLIGHT {
+                return Ok(());
+            }
+            let Some((_, key)) = cluster.ready.pop_first() else {
+                if std::mem::take(&mut cluster.overflow) {
+                    self.scan_placements(PlacementFilter {
+                        target: Some(target),
+                        states: vec![State::Pending],
+                        ..PlacementFilter::default()
+                    });
+                }
+                return Ok(());
+            };
+            self.plan(target, &key, None, now)?;
+        }
+    }
+}
+
+/// How often a key that waits for a probe in flight asks again, ms.
+const PROBE_POLL_MS: i64 = 1000;
+

@@ -1,0 +1,274 @@
+//! Deltas into the store, in the transaction that also moves the checkpoint (I1, I2), and from
+//! there to the placements that they concern.
+
+use bytes::Bytes;
+use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
+use lockstep_wire::HubEffect;
+use lockstep_wire::v1::{self, item::Change};
+
+use super::state::SessionCommand;
+use super::{AfterCommit, Core};
+use crate::store::{
+    Cause, ManagedRow, ManagerRow, ObjectRow, Owned, Phase, PlacementFilter, Store, StoreError, TombstoneRow,
+};
+
+impl<S: Store> Core<S> {
+    pub(super) fn message(
+        &mut self,
+        id: ClusterId,
+        session: u64,
+        message: v1::AgentMessage,
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
+        let Some(live) = cluster.session.as_mut().filter(|live| live.number == session) else { return Ok(()) };
+        match live.stream.handle(message) {
+            Ok(Some(HubEffect::Commit { batch, .. })) => self.batch(id, session, batch, now),
+            Ok(Some(HubEffect::Outcome(outcome))) => self.outcome(id, outcome, now),
+            Ok(Some(HubEffect::Served(served))) => self.served(id, served),
+            Ok(Some(HubEffect::Heartbeat(beat))) => {
+                live.skew_ms = now - beat.clock_ms;
+                cluster.queued = (beat.queued_items, beat.queued_bytes);
+                Ok(())
+            }
+            Ok(Some(HubEffect::Send(message))) => {
+                self.after.push(AfterCommit::Send(id, session, SessionCommand::Message(Box::new(message))));
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(error) => {
+                self.protocol_error(id, session, &error.to_string());
+                Ok(())
+            }
+        }
+    }
+
+    fn protocol_error(&mut self, id: ClusterId, session: u64, what: &str) {
+        tracing::warn!(cluster = self.cluster_name(id), "protocol error: {what}");
+        let refused = v1::Refused {
+            code: "LS0208".to_owned(),
+            message: format!("protocol error: {what}"),
+            remedy: "bring agent and hub to the same version".to_owned(),
+            retry_after_ms: 1000,
+        };
+        self.after.push(AfterCommit::Send(id, session, SessionCommand::Close(refused)));
+    }
+
+    fn batch(&mut self, id: ClusterId, session: u64, batch: v1::Batch, now: Millis) -> Result<(), StoreError> {
+        let sequence = batch.sequence;
+        for section in batch.sections {
+            self.section(id, section, now)?;
+        }
+        self.counts.batches += 1;
+        let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
+        cluster.row.committed = sequence;
+        self.store.put_cluster(&cluster.row)?;
+        // The ack leaves after the commit (I1).
+        let ack = cluster.session.as_mut().and_then(|live| live.stream.committed(sequence));
+        if let Some(ack) = ack {
+            self.after.push(AfterCommit::Send(id, session, SessionCommand::Message(Box::new(ack))));
+        }
+        Ok(())
+    }
+
+    fn section(&mut self, id: ClusterId, section: v1::Section, now: Millis) -> Result<(), StoreError> {
+        let v1::Section { watch, epoch, items, checkpoint, status } = section;
+        let Some(cluster) = self.clusters.get(&id) else { return Ok(()) };
+        let skew = cluster.session.as_ref().map_or(0, |session| session.skew_ms);
+        // A watch that was stopped meanwhile: its deltas are of no use any more.
+        let Some(gk) = cluster.watches.get(&watch).map(|w| w.row.gk.clone()) else { return Ok(()) };
+        for item in items {
+            self.counts.deltas += 1;
+            self.item(id, watch, &gk, item, skew, now)?;
+        }
+        let Some(watch) = self.clusters.get_mut(&id).and_then(|c| c.watches.get_mut(&watch)) else { return Ok(()) };
+        let was_live = watch.is_live();
+        let row = &mut watch.row;
+        row.epoch = epoch;
+        row.updated_at = now;
+        if !checkpoint.is_empty() {
+            row.checkpoint = ResourceVersion::new(&checkpoint);
+        }
+        if let Some(status) = status {
+            let phase = phase(status.phase());
+            if row.phase != phase || row.reason != status.reason {
+                row.since = now;
+            }
+            row.phase = phase;
+            row.reason = status.reason;
+            row.message = status.message;
+            row.api_version = status.api_version;
+            row.interest = status.interest;
+            watch.told = true;
+        }
+        self.store.put_watch(&watch.row)?;
+        if !was_live && watch.is_live() {
+            self.became_live(id, &gk);
+        }
+        Ok(())
+    }
+
+    /// What could not be decided while the watch was not live can be now.
+    fn became_live(&mut self, id: ClusterId, gk: &GroupKind) {
+        tracing::debug!(cluster = self.cluster_name(id), kind = %gk, "watch is live");
+        let waiting = super::scan::WAITING.to_vec();
+        let filter = PlacementFilter { gk: Some(gk.clone()), states: waiting, ..PlacementFilter::default() };
+        self.scan_placements(PlacementFilter { target: Some(id), ..filter.clone() });
+        self.scan_placements(PlacementFilter { source: Some(id), ..filter });
+    }
+
+    fn item(
+        &mut self,
+        id: ClusterId,
+        watch: u32,
+        gk: &GroupKind,
+        item: v1::Item,
+        skew_ms: i64,
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        let v1::Item { namespace, name, uid, resource_version, observed_ms, change } = item;
+        let key = ObjectKey::new(gk.clone(), &namespace, &name);
+        let observed_at = observed_ms + skew_ms;
+        match change {
+            Some(Change::Upsert(upsert)) => {
+                if self.is_stale_echo(id, &key, &resource_version) {
+                    return Ok(());
+                }
+                let v1::Upsert { body, left: _, managed, deleting } = upsert;
+                let before = self.store.object(id, &key)?;
+                // A uid that changed under one name is a delete and a create (I5).
+                if let Some(before) = before.filter(|row| row.uid.as_str() != uid && row.body.is_some()) {
+                    self.entomb(before, Cause::Inferred, None, now)?;
+                }
+                self.store.put_object(&ObjectRow {
+                    cluster: id,
+                    key: key.clone(),
+                    watch,
+                    uid: Uid::new(&uid),
+                    resource_version: ResourceVersion::new(&resource_version),
+                    body: (!body.is_empty()).then_some(body),
+                    managed: managed.map(managed_row),
+                    deleting,
+                    observed_at,
+                })?;
+            }
+            Some(Change::Delete(delete)) => {
+                let Some(row) = self.store.object(id, &key)? else { return Ok(()) };
+                if row.uid.as_str() != uid && !uid.is_empty() {
+                    // The row is a younger object that our own write told us of: watches deliver
+                    // in order, so the delete of its predecessor is old news.
+                    return Ok(());
+                }
+                self.store.delete_object(id, &key)?;
+                self.clear_echo(id, &key);
+                if row.body.is_some() {
+                    let cause = if delete.inferred { Cause::Inferred } else { Cause::Observed };
+                    self.entomb(row, cause, Some((delete.body, resource_version)), now)?;
+                }
+            }
+            Some(Change::Undecodable(undecodable)) => {
+                tracing::warn!(cluster = self.cluster_name(id), object = %key, "not decodable: {}", undecodable.error);
+                return Ok(());
+            }
+            None => return Ok(()),
+        }
+        self.concerns(id, &key, observed_at, now)
+    }
+
+    /// Plans every placement that an object may matter for: as a source, and as a copy.
+    fn concerns(&mut self, id: ClusterId, key: &ObjectKey, seen: Millis, now: Millis) -> Result<(), StoreError> {
+        let Some(name) = self.clusters.get(&id).map(|c| c.row.name.clone()) else { return Ok(()) };
+        let set = self.set.clone();
+        let mut targets = std::collections::BTreeSet::new();
+        for policy in set.for_source(name.as_str(), &key.gk) {
+            targets.extend(policy.spec.target_clusters.iter().filter_map(|target| self.names.get(target).copied()));
+        }
+        for target in targets {
+            self.plan(target, key, Some(seen), now)?;
+        }
+        self.plan(id, key, None, now)
+    }
+
+    /// Keeps what was deleted: into the outbox now, in this transaction; into the archive from there.
+    pub(super) fn entomb(
+        &mut self,
+        row: ObjectRow,
+        cause: Cause,
+        last: Option<(Bytes, String)>,
+        now: Millis,
+    ) -> Result<i64, StoreError> {
+        let (body, resource_version) = match last {
+            Some((body, version)) if !body.is_empty() => (Some(body), ResourceVersion::new(&version)),
+            _ => (row.body, row.resource_version),
+        };
+        let api_version = body.as_deref().and_then(super::gather::api_version_of).unwrap_or_default();
+        let deleted = !matches!(cause, Cause::Lockstep { .. });
+        let tombstone = TombstoneRow {
+            id: 0,
+            cluster: row.cluster,
+            key: row.key,
+            uid: row.uid,
+            resource_version,
+            api_version,
+            cause,
+            deleted_at: now,
+            last_seen: row.observed_at,
+            body,
+            path: None,
+            deleted,
+        };
+        let id = self.store.put_tombstone(&tombstone)?;
+        self.counts.tombstones += 1;
+        self.after.push(AfterCommit::Archive);
+        Ok(id)
+    }
+
+    /// An observation that is older than our own last write of that key: its echo is still to come.
+    fn is_stale_echo(&mut self, id: ClusterId, key: &ObjectKey, resource_version: &str) -> bool {
+        let Some(cluster) = self.clusters.get_mut(&id) else { return false };
+        let Some(expected) = cluster.echoes.get(key) else { return false };
+        let seen = ResourceVersion::new(resource_version);
+        let older = match (seen.ordinal(), expected.ordinal()) {
+            (Some(seen), Some(expected)) => seen < expected,
+            _ => false,
+        };
+        if !older {
+            cluster.echoes.remove(key);
+        }
+        older
+    }
+
+    fn clear_echo(&mut self, id: ClusterId, key: &ObjectKey) {
+        if let Some(cluster) = self.clusters.get_mut(&id) {
+            cluster.echoes.remove(key);
+        }
+    }
+}
+
+fn phase(phase: v1::WatchPhase) -> Phase {
+    match phase {
+        v1::WatchPhase::Unspecified | v1::WatchPhase::Pending => Phase::Pending,
+        v1::WatchPhase::Listing => Phase::Listing,
+        v1::WatchPhase::Live => Phase::Live,
+        v1::WatchPhase::Failing => Phase::Failing,
+    }
+}
+
+fn managed_row(managed: v1::Managed) -> ManagedRow {
+    let owned = match (managed.owned(), <[u8; 16]>::try_from(managed.owned_digest.as_ref())) {
+        (v1::OwnedState::Digest, Ok(digest)) => Owned::Digest(digest),
+        (v1::OwnedState::OtherVersion, _) => Owned::OtherVersion,
+        _ => Owned::NoEntry,
+    };
+    ManagedRow {
+        owned,
+        marks: managed.marks.into_iter().collect(),
+        managers: managed.managers.into_iter().map(manager_row).collect(),
+        created_at: managed.created_ms,
+    }
+}
+
+pub(super) fn manager_row(manager: v1::Manager) -> ManagerRow {
+    let v1::Manager { name, operation, subresource, time, fields, truncated } = manager;
+    ManagerRow { name, operation, subresource, time, fields, truncated }
+}

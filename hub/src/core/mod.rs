@@ -1,0 +1,353 @@
+//! The hub's core: one owner of all state. It takes inputs one after the other, works in store
+//! transactions, and hands out effects. It has no tokio runtime of its own to wait on, reads no
+//! clock (`now` comes with every input) and no network: the shells move its messages.
+//!
+//! Order of effects: creates and updates may leave before the commit (marks with a MAC let a hub
+//! that crashed in between recognise them); acks, deletes and archive orders leave after it (I1, I4).
+
+pub mod command;
+mod commands;
+mod compare;
+mod connect;
+mod dispatch;
+mod explain;
+mod gather;
+mod ingest;
+mod outcome;
+mod policy;
+mod retry;
+mod scan;
+pub mod state;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use lockstep_engine::budget::Budget;
+use lockstep_engine::{ClusterId, ClusterName, GroupKind, Millis, ObjectKey};
+use lockstep_policies::PolicySet;
+use lockstep_wire::v1;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::store::{PolicyRow, Store, StoreError};
+use command::{Command, CommandError};
+use compare::Tickets;
+use scan::Scan;
+use state::{Cluster, SessionCommand};
+
+/// Files of the policies directory, or why it cannot be read.
+pub type PolicyFiles = Result<Vec<(String, Result<String, String>)>, String>;
+
+/// What happens to the core.
+#[derive(Debug)]
+pub enum Input {
+    /// An agent said Hello with this token.
+    Connect(Box<Connect>),
+    /// A message of the session with this number.
+    Message {
+        /// Cluster.
+        cluster: ClusterId,
+        /// Session number; messages of fenced sessions are dropped.
+        session: u64,
+        /// The message.
+        message: Box<v1::AgentMessage>,
+    },
+    /// The stream of that session ended.
+    Disconnected {
+        /// Cluster.
+        cluster: ClusterId,
+        /// Session number.
+        session: u64,
+    },
+    /// The policies directory was read.
+    Policies(PolicyFiles),
+    /// The archive has a tombstone at this path.
+    Archived {
+        /// Which.
+        id: i64,
+        /// Where.
+        path: String,
+    },
+    /// A person asks.
+    Command(Command),
+    /// Time passes.
+    Tick,
+}
+
+/// The opening of a session.
+#[derive(Debug)]
+pub struct Connect {
+    /// blake3 of the bearer token.
+    pub token_hash: [u8; 32],
+    /// What the agent says of itself.
+    pub hello: v1::Hello,
+    /// To the task that serves the session.
+    pub out: mpsc::Sender<SessionCommand>,
+    /// Answer: (cluster, session number), or the refusal to send.
+    pub reply: oneshot::Sender<Result<(ClusterId, u64), v1::Refused>>,
+}
+
+/// Keys derived from the hub key.
+#[derive(Clone)]
+pub struct Keys {
+    /// Signs marks.
+    pub mac: [u8; 32],
+    /// Keys the digests of Secrets.
+    pub secret_digest: [u8; 32],
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keys(redacted)")
+    }
+}
+
+/// What must not leave before the commit.
+#[derive(Debug)]
+enum AfterCommit {
+    Send(ClusterId, u64, SessionCommand),
+    /// There is something new in the outbox.
+    Archive,
+    Connected(oneshot::Sender<Result<(ClusterId, u64), v1::Refused>>, Result<(ClusterId, u64), v1::Refused>),
+    Answer(Answer),
+}
+
+/// An answer to a person, given once what it says is durable.
+struct Answer(Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Answer")
+    }
+}
+
+/// Counters that the shell turns into metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Deltas committed.
+    pub deltas: u64,
+    /// Batches committed.
+    pub batches: u64,
+    /// Placements planned.
+    pub planned: u64,
+    /// Steps sent.
+    pub steps: u64,
+    /// Steps answered with a failure.
+    pub failed_steps: u64,
+    /// Tombstones made.
+    pub tombstones: u64,
+    /// Deletes carried out.
+    pub deletes: u64,
+    /// Deletes held by a budget.
+    pub held: u64,
+    /// Sessions begun.
+    pub sessions: u64,
+}
+
+/// The owner of the hub's state.
+pub struct Core<S> {
+    store: S,
+    keys: Keys,
+    hub_id: String,
+    set: Arc<PolicySet>,
+    /// Told by the policies directory at least once: before, nothing is concluded from absence of a
+    /// policy (I3).
+    policies_known: bool,
+    /// What the directory held last, good or bad.
+    last_files: Option<Vec<(String, Result<String, String>)>>,
+    policies: BTreeMap<String, PolicyRow>,
+    clusters: BTreeMap<ClusterId, Cluster>,
+    names: BTreeMap<ClusterName, ClusterId>,
+    budgets: BTreeMap<(String, ClusterId), Budget>,
+    paused: bool,
+    scans: VecDeque<Scan>,
+    /// Deletes of this transaction that ask the budget together.
+    asking: BTreeMap<(String, ClusterId), Vec<ObjectKey>>,
+    tickets: Tickets,
+    next_step: u64,
+    next_due: Option<Millis>,
+    render_cache: gather::RenderCache,
+    after: Vec<AfterCommit>,
+    archive: Arc<Notify>,
+    findings: Arc<std::sync::RwLock<Findings>>,
+    counts: Counts,
+}
+
+/// What is wrong with policy files now; read by the HTTP API.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    /// Of the files.
+    pub files: Vec<lockstep_policies::Finding>,
+    /// Of the directory as a whole.
+    pub directory: Option<String>,
+}
+
+/// What a core is made of.
+pub struct Parts<S> {
+    /// The state store.
+    pub store: S,
+    /// Derived keys.
+    pub keys: Keys,
+    /// Wakes the archiver, which empties the outbox at its own pace.
+    pub archive: Arc<Notify>,
+    /// Shared with the HTTP API.
+    pub findings: Arc<std::sync::RwLock<Findings>>,
+    /// Derived from the hub key, so that it survives the loss of the data directory (I11).
+    pub hub_id: String,
+}
+
+impl<S: Store> Core<S> {
+    /// Loads the core from its store.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub fn load(parts: Parts<S>, now: Millis) -> Result<Self, StoreError> {
+        let Parts { store, keys, archive, findings, hub_id } = parts;
+        let mut core = Self {
+            store,
+            keys,
+            hub_id,
+            set: Arc::default(),
+            policies_known: false,
+            last_files: None,
+            policies: BTreeMap::new(),
+            clusters: BTreeMap::new(),
+            names: BTreeMap::new(),
+            budgets: BTreeMap::new(),
+            paused: false,
+            scans: VecDeque::new(),
+            asking: BTreeMap::new(),
+            tickets: Tickets::default(),
+            next_step: 1,
+            next_due: None,
+            render_cache: gather::RenderCache::default(),
+            after: Vec::new(),
+            archive,
+            findings,
+            counts: Counts::default(),
+        };
+        core.reload(now)?;
+        Ok(core)
+    }
+
+    /// Builds everything in memory anew from the store; sessions end. Also the way back after a
+    /// transaction that failed.
+    fn reload(&mut self, now: Millis) -> Result<(), StoreError> {
+        self.clusters.clear();
+        self.names.clear();
+        for row in self.store.clusters()? {
+            let watches = self.store.watches(Some(row.id))?;
+            self.names.insert(row.name.clone(), row.id);
+            self.clusters.insert(row.id, Cluster::new(row, watches));
+        }
+        self.policies = self.store.policies()?.into_iter().map(|row| (row.name.clone(), row)).collect();
+        self.budgets.clear();
+        for (policy, target, json) in self.store.budgets()? {
+            let budget = serde_json::from_str(&json)
+                .map_err(|error| StoreError::Row { table: "budgets", why: error.to_string() })?;
+            self.budgets.insert((policy, target), budget);
+        }
+        self.paused = self.store.meta("paused")?.as_deref() == Some("true");
+        self.scans.clear();
+        self.asking.clear();
+        self.tickets = Tickets::default();
+        self.after.clear();
+        self.render_cache = gather::RenderCache::default();
+        self.next_due = self.store.next_due()?;
+        self.archive.notify_one();
+        self.load_last_good(now)
+    }
+
+    /// Takes inputs that came together, and commits once for all of them. Returns whether there is
+    /// more to do at once (a scan that is not through).
+    ///
+    /// # Errors
+    /// When the store refused: nothing was acknowledged, sessions were closed, and the agents send
+    /// again what was not acknowledged.
+    pub fn handle(&mut self, inputs: Vec<Input>, now: Millis) -> Result<bool, StoreError> {
+        self.store.begin()?;
+        match self.work(inputs, now).and_then(|()| self.store.commit()) {
+            Ok(()) => {
+                self.release_effects();
+                Ok(!self.scans.is_empty())
+            }
+            Err(error) => {
+                self.store.rollback()?;
+                self.close_all("LS0205", "the hub's state store refused a write", "see the hub's log", now);
+                self.reload(now)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn work(&mut self, inputs: Vec<Input>, now: Millis) -> Result<(), StoreError> {
+        for input in inputs {
+            self.take(input, now)?;
+        }
+        self.scan_slice(now)?;
+        self.retry_due(now)?;
+        self.settle_deletes(now)
+    }
+
+    fn take(&mut self, input: Input, now: Millis) -> Result<(), StoreError> {
+        match input {
+            Input::Connect(connect) => self.connect(*connect, now),
+            Input::Message { cluster, session, message } => self.message(cluster, session, *message, now),
+            Input::Disconnected { cluster, session } => self.disconnected(cluster, session, now),
+            Input::Policies(files) => self.policies_read(files, now),
+            Input::Archived { id, path } => self.archived(id, &path, now),
+            Input::Command(command) => self.command(command, now),
+            Input::Tick => Ok(()),
+        }
+    }
+
+    fn release_effects(&mut self) {
+        for effect in std::mem::take(&mut self.after) {
+            match effect {
+                AfterCommit::Send(cluster, session, command) => self.send_to(cluster, session, command),
+                AfterCommit::Archive => self.archive.notify_one(),
+                AfterCommit::Connected(reply, result) => drop(reply.send(result)),
+                AfterCommit::Answer(answer) => (answer.0)(),
+            }
+        }
+    }
+
+    /// When the core wants to be woken at the latest.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Millis> {
+        self.next_due
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts.clone()
+    }
+
+    /// Connected clusters.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.clusters.values().filter(|cluster| cluster.session.is_some()).count()
+    }
+
+    fn cluster_name(&self, id: ClusterId) -> &str {
+        self.clusters.get(&id).map_or("?", |cluster| cluster.row.name.as_str())
+    }
+
+    fn answer<T: Send + 'static>(&mut self, reply: command::Reply<T>, result: Result<T, CommandError>) {
+        // Nobody waits any more: that is their decision.
+        self.after.push(AfterCommit::Answer(Answer(Box::new(move || drop(reply.send(result))))));
+    }
+
+    fn known_kinds(&self) -> BTreeMap<GroupKind, state::ServedKind> {
+        let mut kinds = BTreeMap::new();
+        for served in self.clusters.values().filter_map(|cluster| cluster.served.as_ref()) {
+            for (gk, kind) in served {
+                kinds.entry(gk.clone()).or_insert_with(|| kind.clone());
+            }
+        }
+        kinds
+    }
+}

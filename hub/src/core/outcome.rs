@@ -1,0 +1,318 @@
+//! What a step came to: the record, the next stage of a delete, or when to try again.
+
+use std::collections::BTreeMap;
+
+use lockstep_engine::backoff::Backoff;
+use lockstep_engine::status::{State, Status};
+use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
+use lockstep_wire::v1::{self, outcome::Result as Answer};
+
+use super::Core;
+use super::state::{InFlight, Purpose};
+use crate::store::{
+    Cause, DeleteStage, ManagedRow, ObjectRow, Owned, PlacementRow, Record, Store, StoreError,
+};
+
+/// Between attempts that may succeed by themselves: 1 s doubling to 5 min, a fifth of jitter.
+const RETRY: Backoff = Backoff { base_ms: 1_000, factor: 2, max_ms: 300_000, jitter_percent: 20 };
+/// A refusal by RBAC, admission or quota: somebody may change that, and no watch tells us.
+const FORBIDDEN_RETRY_MS: i64 = 60_000;
+/// How long to wait for the observation that a stale step asks for, ms.
+const STALE_RETRY_MS: i64 = 500;
+
+impl<S: Store> Core<S> {
+    pub(super) fn outcome(&mut self, id: ClusterId, outcome: v1::Outcome, now: Millis) -> Result<(), StoreError> {
+        let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
+        let Some(step) = cluster.in_flight.remove(&outcome.step) else { return Ok(()) };
+        cluster.busy.remove(&step.key);
+        let answer = outcome.result.unwrap_or_else(|| {
+            Answer::Failed(v1::Failed { class: "Transient".to_owned(), ..v1::Failed::default() })
+        });
+        if let Some(permit) = step.permit {
+            match &answer {
+                Answer::Failed(failed) if no_answer(&failed.class) => cluster.breaker.on_failure(permit, now),
+                _ => cluster.breaker.on_success(permit),
+            }
+        }
+        let key = step.key.clone();
+        if let Purpose::Compare { ticket } = step.purpose {
+            self.compared(ticket, answer);
+            return self.after_outcome(id, &key, step.again, now);
+        }
+        let row = self.store.placement(id, &key)?;
+        if let Some(row) = row {
+            self.note(id, row, step, answer, now)?;
+        }
+        self.after_outcome(id, &key, true, now)
+    }
+
+    fn after_outcome(&mut self, id: ClusterId, key: &ObjectKey, plan: bool, now: Millis) -> Result<(), StoreError> {
+        if plan {
+            self.plan(id, key, None, now)?;
+        }
+        self.fill_window(id, now)
+    }
+
+    fn note(
+        &mut self,
+        id: ClusterId,
+        row: PlacementRow,
+        step: InFlight,
+        answer: Answer,
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        match (answer, step.purpose) {
+            (Answer::Applied(applied), Purpose::Apply { rendered, source_seen, api_version, marks, .. }) => {
+                self.applied(id, row, applied, rendered, source_seen, api_version, marks, now)
+            }
+            (Answer::Image(image), Purpose::Image) => self.image(row, image, now),
+            (Answer::Deleted(_), Purpose::Delete { tombstone }) => self.deleted(row, tombstone),
+            (Answer::Gone(_), Purpose::Image | Purpose::Delete { .. }) => self.gone(id, row),
+            (Answer::Failed(failed), purpose) => self.failed(row, failed, &purpose, now),
+            (_, purpose) => {
+                tracing::warn!(cluster = self.cluster_name(id), object = %step.key, ?purpose, "an answer that does not fit its step");
+                Ok(())
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // the parts of one answer
+    fn applied(
+        &mut self,
+        id: ClusterId,
+        mut row: PlacementRow,
+        applied: v1::Applied,
+        rendered: [u8; 32],
+        source_seen: Option<Millis>,
+        api_version: String,
+        marks: BTreeMap<String, String>,
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        let uid = Uid::new(&applied.uid);
+        let resource_version = ResourceVersion::new(&applied.resource_version);
+        let owned = <[u8; 16]>::try_from(applied.owned_digest.as_ref()).ok();
+        self.own_echo(id, &row.key, &uid, &resource_version, owned, marks, now)?;
+        if !applied.created_namespace_uid.is_empty() {
+            self.record_namespace(&row, &applied.created_namespace_uid, now)?;
+        }
+        let created_at = row.record.as_ref().map_or(now, |record| record.created_at);
+        let implicit = row.record.as_ref().is_some_and(|record| record.implicit);
+        row.record = Some(Record {
+            uid: Some(uid),
+            resource_version,
+            rendered,
+            owned,
+            field_set: applied.field_set,
+            api_version: if applied.api_version.is_empty() { api_version } else { applied.api_version },
+            implicit,
+            created_at,
+        });
+        row.attempts = 0;
+        row.next_attempt = None;
+        row.barred = None;
+        row.synced_at = Some(now);
+        if let Some(seen) = source_seen {
+            row.lag_ms = Some((now - seen).max(0));
+        }
+        tracing::debug!(cluster = self.cluster_name(id), object = %row.key, created = applied.created, "applied");
+        self.store.put_placement(&row)
+    }
+
+    /// The answer tells what the object is now; the watch will tell it once more.
+    #[allow(clippy::too_many_arguments)] // the parts of one answer
+    fn own_echo(
+        &mut self,
+        id: ClusterId,
+        key: &ObjectKey,
+        uid: &Uid,
+        resource_version: &ResourceVersion,
+        owned: Option<[u8; 16]>,
+        marks: BTreeMap<String, String>,
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        let before = self.store.object(id, key)?;
+        let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
+        let Some(watch) = cluster.covering(&key.gk, &key.namespace).map(|watch| watch.row.id) else { return Ok(()) };
+        let same = before.as_ref().is_some_and(|row| row.uid == *uid);
+        let newer = before.as_ref().filter(|row| row.uid == *uid).is_some_and(|row| {
+            row.resource_version == *resource_version
+                || matches!((row.resource_version.ordinal(), resource_version.ordinal()), (Some(a), Some(b)) if a > b)
+        });
+        if newer {
+            // The echo came before the answer, or something newer did.
+            return Ok(());
+        }
+        cluster.echoes.insert(key.clone(), resource_version.clone());
+        let before = before.filter(|_| same);
+        let managers = before.as_ref().and_then(|row| row.managed.clone()).map(|m| m.managers).unwrap_or_default();
+        let created_at = before.as_ref().and_then(|row| row.managed.as_ref()).map_or(now, |m| m.created_at);
+        self.store.put_object(&ObjectRow {
+            cluster: id,
+            key: key.clone(),
+            watch,
+            uid: uid.clone(),
+            resource_version: resource_version.clone(),
+            body: None,
+            managed: Some(ManagedRow {
+                owned: owned.map_or(Owned::NoEntry, Owned::Digest),
+                marks,
+                managers,
+                created_at,
+            }),
+            deleting: before.is_some_and(|row| row.deleting),
+            observed_at: now,
+        })
+    }
+
+    /// A namespace that was created in passing is remembered, so that it is never deleted.
+    fn record_namespace(&mut self, of: &PlacementRow, uid: &str, now: Millis) -> Result<(), StoreError> {
+        let gk = lockstep_engine::GroupKind::new("", "Namespace");
+        let key = ObjectKey::new(gk, "", &of.key.namespace);
+        if self.store.placement(of.target, &key)?.is_some() {
+            return Ok(());
+        }
+        let mut row = super::gather::fresh_placement(of.target, &key, now);
+        row.status = Status::new(State::Orphaned, "ImplicitNamespace", "created in passing, never deleted");
+        row.ending = Some(crate::store::Ending::Unselected);
+        row.record = Some(Record {
+            uid: Some(Uid::new(uid)),
+            resource_version: ResourceVersion::default(),
+            rendered: [0; 32],
+            owned: None,
+            field_set: bytes::Bytes::new(),
+            api_version: "v1".to_owned(),
+            implicit: true,
+            created_at: now,
+        });
+        self.store.put_placement(&row)
+    }
+
+    /// The image goes into the outbox; the delete waits until the archive has it (I4).
+    fn image(&mut self, mut row: PlacementRow, image: v1::Image, now: Millis) -> Result<(), StoreError> {
+        let ours = row.record.as_ref().and_then(|record| record.uid.as_ref()).is_some_and(|uid| uid.as_str() == image.uid);
+        if !ours || row.delete != Some(DeleteStage::Granted) {
+            // Replaced meanwhile, or claimed again: plan anew, keep nothing.
+            return Ok(());
+        }
+        let object = ObjectRow {
+            cluster: row.target,
+            key: row.key.clone(),
+            watch: 0,
+            uid: Uid::new(&image.uid),
+            resource_version: ResourceVersion::new(&image.resource_version),
+            body: Some(image.body),
+            managed: None,
+            deleting: false,
+            observed_at: now,
+        };
+        let tombstone = self.entomb(object, Cause::Lockstep { policy: row.policy.clone() }, None, now)?;
+        row.delete = Some(DeleteStage::Archiving { tombstone });
+        self.store.put_placement(&row)
+    }
+
+    pub(super) fn archived(&mut self, id: i64, path: &str, now: Millis) -> Result<(), StoreError> {
+        self.store.set_archived(id, path)?;
+        let Some(tombstone) = self.store.tombstone(id)? else { return Ok(()) };
+        let Some(mut row) = self.store.placement(tombstone.cluster, &tombstone.key)? else { return Ok(()) };
+        if row.delete != Some((DeleteStage::Archiving { tombstone: id }).clone()) {
+            return Ok(());
+        }
+        row.delete = Some(DeleteStage::Archived {
+            tombstone: id,
+            uid: tombstone.uid,
+            resource_version: tombstone.resource_version,
+        });
+        self.store.put_placement(&row)?;
+        self.plan(row.target, &row.key, None, now)
+    }
+
+    fn deleted(&mut self, row: PlacementRow, tombstone: i64) -> Result<(), StoreError> {
+        self.counts.deletes += 1;
+        self.store.set_deleted(tombstone, true)?;
+        tracing::info!(cluster = self.cluster_name(row.target), object = %row.key, policy = row.policy, "deleted, archived before");
+        // The object goes when its finalizers and grace period are over; the watch tells.
+        if let Some(mut object) = self.store.object(row.target, &row.key)? {
+            object.deleting = true;
+            self.store.put_object(&object)?;
+        }
+        Ok(())
+    }
+
+    fn gone(&mut self, id: ClusterId, row: PlacementRow) -> Result<(), StoreError> {
+        let uid = row.record.as_ref().and_then(|record| record.uid.clone());
+        if self.store.object(id, &row.key)?.is_some_and(|object| Some(object.uid) == uid) {
+            self.store.delete_object(id, &row.key)?;
+        }
+        Ok(())
+    }
+
+    fn failed(
+        &mut self,
+        mut row: PlacementRow,
+        failed: v1::Failed,
+        purpose: &Purpose,
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        self.counts.failed_steps += 1;
+        tracing::debug!(cluster = self.cluster_name(row.target), object = %row.key, class = failed.class, "step failed: {}", failed.message);
+        let class = failed.class.as_str();
+        let state = match class {
+            "Conflict" => State::Conflict,
+            "NotServed" | "NotAccepted" | "SchemaMismatch" | "NamespaceTerminating" | "Immutable" => State::Blocked,
+            "Stale" | "Gone" => State::Pending,
+            _ => State::Failed,
+        };
+        let status = Status::new(state, class, failure_message(&failed));
+        if (row.status.state, &row.status.reason) != (status.state, &status.reason) {
+            row.since = now;
+        }
+        row.status = status;
+        row.attempts += 1;
+        let retry_after = i64::try_from(failed.retry_after_ms).unwrap_or(i64::MAX);
+        row.next_attempt = match (class, purpose) {
+            ("Stale" | "Gone", _) => {
+                if matches!(purpose, Purpose::Delete { .. }) {
+                    // Changed since it was archived: read and archive it again (I4).
+                    row.delete = Some(DeleteStage::Granted);
+                }
+                Some(now + STALE_RETRY_MS)
+            }
+            ("Forbidden", _) => Some(now + FORBIDDEN_RETRY_MS),
+            (
+                "Conflict" | "Immutable" | "Invalid" | "SchemaMismatch" | "DuplicateKeys" | "NotServed" | "TooLarge"
+                | "NotAccepted",
+                Purpose::Apply { fingerprint, .. },
+            ) => {
+                row.barred = Some(fingerprint.to_vec().into());
+                None
+            }
+            _ => {
+                let seed = u64::from(row.target.0) ^ u64::from(row.attempts);
+                let delay = RETRY.delay_ms(seed, row.attempts.saturating_sub(1));
+                Some(now + i64::try_from(delay).unwrap_or(i64::MAX).max(retry_after))
+            }
+        };
+        self.store.put_placement(&row)?;
+        self.note_due(row.next_attempt);
+        Ok(())
+    }
+}
+
+/// Did the target not answer at all?
+fn no_answer(class: &str) -> bool {
+    matches!(class, "Unreachable" | "Timeout" | "Transient" | "Throttled")
+}
+
+/// The server's sentence, who is in the way, and where.
+fn failure_message(failed: &v1::Failed) -> String {
+    let mut message = failed.message.clone();
+    if !failed.managers.is_empty() {
+        let names: std::collections::BTreeSet<&str> = failed.managers.iter().map(|m| m.name.as_str()).collect();
+        let names: Vec<&str> = names.into_iter().collect();
+        message = format!("{message} (managed by {})", names.join(", "));
+    }
+    if !failed.paths.is_empty() {
+        message = format!("{message}: {}", failed.paths.join(", "));
+    }
+    message
+}

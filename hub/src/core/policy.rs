@@ -1,0 +1,220 @@
+//! Policies as they change while running: the last good version of every file (I10), generations,
+//! and what has to be looked at again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use lockstep_engine::budget::{Answer, Limit};
+use lockstep_engine::status::State;
+use lockstep_engine::{ClusterId, ClusterName, Millis, ObjectKey};
+use lockstep_policies::{Change, CompiledPolicy, Disposition, LoadedFile, PolicySet, load};
+
+use super::scan::Scan;
+use super::{Core, PolicyFiles};
+use crate::store::{DeleteStage, PlacementFilter, PolicyFileRow, PolicyRow, Store, StoreError};
+
+impl<S: Store> Core<S> {
+    /// The set as it was when the hub stopped.
+    pub(super) fn load_last_good(&mut self, _now: Millis) -> Result<(), StoreError> {
+        let files = self.store.policy_files()?;
+        let (set, findings) =
+            PolicySet::restore(files.iter().map(|file| (file.path.as_str(), file.text.as_str())));
+        for finding in findings {
+            tracing::error!("a stored policy is no longer understood: {finding}");
+        }
+        self.set = Arc::new(set);
+        self.policies_known = false;
+        self.last_files = None;
+        Ok(())
+    }
+
+    pub(super) fn policies_read(&mut self, files: PolicyFiles, now: Millis) -> Result<(), StoreError> {
+        let files: Vec<LoadedFile> = match files {
+            Ok(files) => {
+                self.last_files = Some(files.clone());
+                files.into_iter().map(|(path, text)| LoadedFile { path, text }).collect()
+            }
+            Err(why) => {
+                tracing::error!("the policies directory cannot be read, the policies in force stay: {why}");
+                if let Ok(mut findings) = self.findings.write() {
+                    findings.directory = Some(why);
+                }
+                return Ok(());
+            }
+        };
+        let known: BTreeSet<ClusterName> = self.names.keys().cloned().collect();
+        let outcome = load(&self.set, &files, Some(&known));
+        for finding in &outcome.findings {
+            tracing::warn!("{finding}");
+        }
+        if let Ok(mut findings) = self.findings.write() {
+            *findings = super::Findings { files: outcome.findings.clone(), directory: None };
+        }
+        let first = !self.policies_known;
+        self.policies_known = true;
+        let before = std::mem::replace(&mut self.set, Arc::new(outcome.set));
+        self.remember_files()?;
+        for change in &outcome.changed {
+            tracing::info!(policy = %change.name, change = ?change.change, "policy");
+            if change.change == Change::Removed {
+                self.policy_removed(&before, change.name.as_str())?;
+            }
+        }
+        self.update_policies()?;
+        if first || !outcome.changed.is_empty() {
+            let clusters: Vec<ClusterId> = self.clusters.keys().copied().collect();
+            for id in clusters {
+                self.send_interest(id, &[], now)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remember_files(&mut self) -> Result<(), StoreError> {
+        let rows: Vec<PolicyFileRow> = self
+            .set
+            .last_good()
+            .map(|(path, text)| PolicyFileRow { path: path.to_owned(), text: text.to_owned() })
+            .collect();
+        if self.store.policy_files()? == rows { Ok(()) } else { self.store.put_policy_files(&rows) }
+    }
+
+    fn policy_removed(&mut self, before: &PolicySet, name: &str) -> Result<(), StoreError> {
+        let delete = before
+            .by_name(name)
+            .is_some_and(|policy| policy.spec.deletion.on_policy_delete == Disposition::Delete);
+        self.store.put_meta(&removal_key(name), if delete { "Delete" } else { "Orphan" })?;
+        self.store.delete_policy(name)?;
+        self.policies.remove(name);
+        self.scan_placements(PlacementFilter { policy: Some(name.to_owned()), ..PlacementFilter::default() });
+        Ok(())
+    }
+
+    /// Did the policy that was removed ask for its copies to be deleted?
+    pub(super) fn deletes_on_removal(&mut self, policy: &str) -> Result<bool, StoreError> {
+        Ok(self.store.meta(&removal_key(policy))?.as_deref() == Some("Delete"))
+    }
+
+    /// Gives generations to what changed, and plans whatever was not planned with its generation.
+    fn update_policies(&mut self) -> Result<(), StoreError> {
+        let set = self.set.clone();
+        for policy in set.policies() {
+            let name = policy.name.as_str();
+            let row = match self.policies.get(name) {
+                Some(row) if row.digest == policy.digest && row.planned => continue,
+                Some(row) if row.digest == policy.digest => row.clone(),
+                Some(row) => PolicyRow {
+                    digest: policy.digest,
+                    generation: row.generation + 1,
+                    planned: false,
+                    ..row.clone()
+                },
+                None => PolicyRow {
+                    name: name.to_owned(),
+                    digest: policy.digest,
+                    generation: 1,
+                    planned: false,
+                    paused: false,
+                },
+            };
+            self.store.put_policy(&row)?;
+            self.scan_policy(policy, row.generation);
+            self.policies.insert(row.name.clone(), row);
+        }
+        Ok(())
+    }
+
+    fn scan_policy(&mut self, policy: &CompiledPolicy, generation: u64) {
+        let name = policy.name.as_str().to_owned();
+        self.scan_placements(PlacementFilter { policy: Some(name.clone()), ..PlacementFilter::default() });
+        let targets: Vec<ClusterId> =
+            policy.spec.target_clusters.iter().filter_map(|target| self.names.get(target).copied()).collect();
+        if let Some(source) = self.names.get(&policy.spec.source_cluster).copied() {
+            let kinds: BTreeSet<_> = policy.spec.resources.iter().map(|resource| resource.gk.clone()).collect();
+            for gk in kinds {
+                self.scans.push_back(Scan::Sources { cluster: source, gk, targets: targets.clone(), after: None });
+            }
+        }
+        self.scans.push_back(Scan::Planned { policy: name, generation });
+    }
+
+    /// Deletes that came up in this transaction ask their budget together (I7).
+    pub(super) fn settle_deletes(&mut self, now: Millis) -> Result<(), StoreError> {
+        for ((policy, target), mut keys) in std::mem::take(&mut self.asking) {
+            keys.sort();
+            keys.dedup();
+            self.still_asking(target, &mut keys)?;
+            if keys.is_empty() {
+                continue;
+            }
+            let limit = self.set.by_name(&policy).map_or_else(Limit::default, |policy| {
+                policy.spec.deletion.budget.into()
+            });
+            let filter = PlacementFilter {
+                policy: Some(policy.clone()),
+                target: Some(target),
+                ..PlacementFilter::default()
+            };
+            let placements = self.store.placement_count(&filter)?;
+            let held = self
+                .store
+                .placement_count(&PlacementFilter { states: vec![State::Held], ..filter })?;
+            let budget = self.budgets.entry((policy.clone(), target)).or_default();
+            if budget.latched.is_some() && held == 0 {
+                // The sources came back: what was held has dissolved.
+                budget.release();
+            }
+            let answer = budget.ask(limit, keys.len() as u64, placements, now);
+            let json = serde_json::to_string(budget).unwrap_or_default();
+            self.store.put_budget(&policy, target, &json)?;
+            for key in keys {
+                self.settle(target, &key, answer, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A source that came back within the transaction no longer asks for a delete.
+    fn still_asking(&mut self, target: ClusterId, keys: &mut Vec<ObjectKey>) -> Result<(), StoreError> {
+        let mut still = Vec::with_capacity(keys.len());
+        for key in keys.drain(..) {
+            let row = self.store.placement(target, &key)?;
+            if row.is_some_and(|row| row.ending.is_some() && row.delete.is_none()) {
+                still.push(key);
+            }
+        }
+        *keys = still;
+        Ok(())
+    }
+
+    fn settle(&mut self, target: ClusterId, key: &ObjectKey, answer: Answer, now: Millis) -> Result<(), StoreError> {
+        let Some(mut row) = self.store.placement(target, key)? else { return Ok(()) };
+        match answer {
+            Answer::Granted => {
+                row.delete = Some(DeleteStage::Granted);
+                self.store.put_placement(&row)?;
+                self.plan(target, key, None, now)
+            }
+            Answer::Held { allowed, spent } => {
+                let why = row.status.message.trim_end_matches("; it is being deleted").to_owned();
+                if row.status.state != State::Held {
+                    row.since = now;
+                    self.counts.held += 1;
+                }
+                row.status = lockstep_engine::status::Status::new(
+                    State::Held,
+                    "DeleteBudget",
+                    format!(
+                        "{why}; the delete is held: the policy's budget allows {allowed} here in ten minutes, {spent} were spent; `lockstep approve {}` releases it",
+                        row.policy
+                    ),
+                );
+                self.store.put_placement(&row)
+            }
+        }
+    }
+}
+
+fn removal_key(policy: &str) -> String {
+    format!("policy-removed/{policy}")
+}

@@ -1,0 +1,246 @@
+//! What the core holds in memory. Everything here can be built anew from the store; nothing in it
+//! grows with the number of objects (I14), except the bounded queues.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lockstep_engine::breaker::{Breaker, BreakerConfig, Permit};
+use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion};
+use lockstep_wire::{HubSession, v1};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::store::{ClusterRow, Phase, WatchRow};
+
+/// Steps under way at one target. Several times an agent's concurrency, so that it never idles
+/// between an outcome and the next step, and small enough to re-plan quickly.
+pub const MAX_IN_FLIGHT: usize = 64;
+
+/// Keys that wait in memory for a place in the window of one target. What does not fit stays in
+/// the store as Pending and is found by a scan when the queue has drained (I14).
+pub const MAX_READY: usize = 4096;
+
+/// What the core tells the task that serves a session.
+#[derive(Debug)]
+pub enum SessionCommand {
+    /// Send this.
+    Message(Box<v1::HubMessage>),
+    /// Stream the checkpoint and key index of these watches, in order.
+    Resume(Vec<WatchRow>),
+    /// Send this refusal and end the stream.
+    Close(v1::Refused),
+}
+
+/// The live session of a cluster.
+#[derive(Debug)]
+pub struct Session {
+    /// Fencing number.
+    pub number: u64,
+    /// To the task that serves it; bounded.
+    pub out: mpsc::Sender<SessionCommand>,
+    /// Sequence numbers, acks and window of its stream.
+    pub stream: HubSession,
+    /// Hub's clock minus agent's clock at Hello, milliseconds.
+    pub skew_ms: i64,
+    /// Raised with every interest that is sent.
+    pub generation: u64,
+    /// What was sent: watch -> interest digest.
+    pub interest: BTreeMap<u32, [u8; 32]>,
+}
+
+/// A watch, and whether what it told can be relied on now.
+#[derive(Debug)]
+pub struct Watch {
+    /// As stored.
+    pub row: WatchRow,
+    /// Digest of the interest that is wanted now.
+    pub wanted: [u8; 32],
+    /// Its phase was told in this session.
+    pub told: bool,
+}
+
+impl Watch {
+    /// Is everything up to the checkpoint here, judged by the interest that is wanted now?
+    pub fn is_live(&self) -> bool {
+        self.told && self.row.phase == Phase::Live && self.row.interest.as_ref() == self.wanted
+    }
+}
+
+/// A kind as a cluster serves it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedKind {
+    /// API group as the server has it (not the canonical one).
+    pub group: String,
+    /// Kind.
+    pub kind: String,
+    /// Full API versions (`apps/v1`), the preferred one first.
+    pub versions: Vec<String>,
+    /// Plural resource name.
+    pub plural: String,
+    /// Singular name.
+    pub singular: String,
+    /// Short names.
+    pub short_names: Vec<String>,
+    /// Namespaced?
+    pub namespaced: bool,
+    /// Verbs.
+    pub verbs: Vec<String>,
+}
+
+/// What a step is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Create or update to this desired digest.
+    Apply {
+        /// Digest of the desired body.
+        rendered: [u8; 32],
+        /// Fingerprint of the inputs: barred when it fails for good.
+        fingerprint: [u8; 16],
+        /// When the source event that led here was read (hub's clock); for the lag.
+        source_seen: Option<Millis>,
+        /// API version written.
+        api_version: String,
+        /// The `lockstep.dev/*` annotations that are written.
+        marks: BTreeMap<String, String>,
+    },
+    /// Read the image for the archive.
+    Image,
+    /// Delete the archived state of this tombstone.
+    Delete {
+        /// The tombstone.
+        tombstone: i64,
+    },
+    /// Read for a comparison that a person asked for.
+    Compare {
+        /// Index into the core's pending comparisons.
+        ticket: u64,
+    },
+}
+
+/// A step that was sent and not yet answered.
+#[derive(Debug)]
+pub struct InFlight {
+    /// The object.
+    pub key: ObjectKey,
+    /// Why.
+    pub purpose: Purpose,
+    /// The breaker's permit.
+    pub permit: Option<Permit>,
+    /// Something about the key changed meanwhile: plan again when the outcome is in.
+    pub again: bool,
+}
+
+/// A member cluster as the core sees it.
+#[derive(Debug)]
+pub struct Cluster {
+    /// As stored.
+    pub row: ClusterRow,
+    /// Present while its agent is connected.
+    pub session: Option<Session>,
+    /// Its watches.
+    pub watches: BTreeMap<u32, Watch>,
+    /// What it serves, by canonical kind; none before it was told for the first time.
+    pub served: Option<BTreeMap<GroupKind, ServedKind>>,
+    /// Discovery of some groups failed: a kind that is missing is unknown, not gone.
+    pub discovery_partial: bool,
+    /// Steps under way.
+    pub in_flight: BTreeMap<u64, InFlight>,
+    /// Keys with a step under way.
+    pub busy: BTreeMap<ObjectKey, u64>,
+    /// Keys that wait for a place in the window, by order.
+    pub ready: BTreeSet<(i32, ObjectKey)>,
+    /// More is Pending in the store than fitted into `ready`.
+    pub overflow: bool,
+    /// Writes whose echo has not come yet: older observations of the key are not news.
+    pub echoes: BTreeMap<ObjectKey, ResourceVersion>,
+    /// Opens when the target does not answer (I12).
+    pub breaker: Breaker,
+    /// When sessions replaced each other lately: alternation means one identity in two places.
+    pub takeovers: Vec<Millis>,
+    /// Last heartbeat: queued items and bytes at the agent.
+    pub queued: (u64, u64),
+}
+
+impl Cluster {
+    /// A cluster without a session.
+    pub fn new(row: ClusterRow, watches: Vec<WatchRow>) -> Self {
+        let served = decode_served(&row.served);
+        let seed = u64::from(row.id.0);
+        Self {
+            row,
+            session: None,
+            watches: watches
+                .into_iter()
+                .map(|row| (row.id, Watch { row, wanted: [0; 32], told: false }))
+                .collect(),
+            served,
+            discovery_partial: true,
+            in_flight: BTreeMap::new(),
+            busy: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            overflow: false,
+            echoes: BTreeMap::new(),
+            breaker: Breaker::new(BreakerConfig::default(), seed),
+            takeovers: Vec::new(),
+            queued: (0, 0),
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> ClusterId {
+        self.row.id
+    }
+
+    /// The watch that covers a key, if there is one.
+    pub fn covering(&self, gk: &GroupKind, namespace: &str) -> Option<&Watch> {
+        self.watches.values().find(|watch| {
+            watch.row.gk == *gk && (watch.row.namespace.is_empty() || watch.row.namespace == namespace)
+        })
+    }
+
+    /// Does it serve a kind? None: nobody can tell.
+    pub fn serves(&self, gk: &GroupKind) -> Option<bool> {
+        let served = self.served.as_ref()?;
+        match (served.contains_key(gk), self.discovery_partial) {
+            (true, _) => Some(true),
+            (false, true) => None,
+            (false, false) => Some(false),
+        }
+    }
+
+    /// Forgets what belonged to a session that ended.
+    pub fn end_session(&mut self, now: Millis) {
+        self.session = None;
+        self.row.disconnected_at = Some(now);
+        for watch in self.watches.values_mut() {
+            watch.told = false;
+        }
+        for (_, step) in std::mem::take(&mut self.in_flight) {
+            if let Some(permit) = step.permit {
+                self.breaker.on_abandoned(permit);
+            }
+        }
+        self.busy.clear();
+        self.ready.clear();
+        self.overflow = false;
+        self.echoes.clear();
+    }
+}
+
+/// Kinds as told, keyed canonically. A kind served in two groups is listed under the canonical one,
+/// whichever the server offers; the canonical group's own entry wins.
+pub fn index_served(kinds: &[ServedKind]) -> BTreeMap<GroupKind, ServedKind> {
+    let mut served: BTreeMap<GroupKind, ServedKind> = BTreeMap::new();
+    for kind in kinds {
+        let gk = GroupKind::new(&kind.group, &kind.kind);
+        if gk.group.as_ref() == kind.group || !served.contains_key(&gk) {
+            served.insert(gk, kind.clone());
+        }
+    }
+    served
+}
+
+/// The stored form: JSON of a list of [`ServedKind`].
+pub fn decode_served(json: &[u8]) -> Option<BTreeMap<GroupKind, ServedKind>> {
+    let kinds: Vec<ServedKind> = serde_json::from_slice(json).ok()?;
+    Some(index_served(&kinds))
+}

@@ -1,0 +1,359 @@
+//! Planning of one object at one target: gather, decide, note, act.
+
+use std::sync::Arc;
+
+use lockstep_engine::plan::{self, Act, Decision, DeleteProgress, Input, RecordChange, RecordView, Wish};
+use lockstep_engine::status::{State, Status};
+use lockstep_engine::{ClusterId, Millis, ObjectKey, Uid};
+use lockstep_policies::{CompiledPolicy, Disposition, Rendered};
+
+use super::Core;
+use super::gather::{Claim, NoClaim, fresh_placement, observed, pause};
+use crate::store::{
+    DeleteStage, Ending, ObjectRow, Owned, PlacementRow, Record, SourceRef, Store, StoreError,
+};
+
+/// What is asked for, with everything it borrows from.
+enum Asked {
+    Claimed { claim: Claim, rendered: Result<Arc<Rendered>, Status> },
+    Ended { ending: Ending, delete: bool, why: String },
+    Unknown { reason: &'static str, message: String },
+}
+
+impl<S: Store> Core<S> {
+    /// Looks at one object at one target, and does what is to be done. `seen`: when the source
+    /// event that led here was read, for the lag.
+    pub(super) fn plan(
+        &mut self,
+        target: ClusterId,
+        key: &ObjectKey,
+        seen: Option<Millis>,
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        let Some(cluster) = self.clusters.get_mut(&target) else { return Ok(()) };
+        if let Some(step) = cluster.busy.get(key).and_then(|step| cluster.in_flight.get_mut(step)) {
+            // Observations of a key are held while a step is in flight: echoes arrive before replies.
+            step.again = true;
+            return Ok(());
+        }
+        let mut row = self.store.placement(target, key)?;
+        let claims = self.claims(target, key)?;
+        if claims.is_empty() && row.is_none() {
+            return Ok(());
+        }
+        if claims.is_empty() && row.as_ref().and_then(|row| row.record.as_ref()).is_some_and(|r| r.implicit) {
+            // A namespace created in passing: remembered, and nobody's business.
+            return Ok(());
+        }
+        self.counts.planned += 1;
+        let before = row.clone();
+        let mut row = row.take().unwrap_or_else(|| fresh_placement(target, key, now));
+        let asked = self.asked(&mut row, claims)?;
+        let object = self.store.object(target, key)?;
+        let absence = self.absence(target, key);
+        let mut marks_uid = String::new();
+        let marks = self.marks_view(
+            target,
+            key,
+            object.as_ref().and_then(|object| object.managed.as_ref()),
+            &mut marks_uid,
+        );
+        let observed = observed(object.as_ref(), absence.as_ref(), marks);
+        let decision = self.decide(&row, &asked, observed);
+        self.carry_out(before, row, asked, decision, object, seen, now)
+    }
+
+    /// What is asked for the placement now; notes claimant, rivals and source in the row.
+    fn asked(&mut self, row: &mut PlacementRow, mut claims: Vec<Claim>) -> Result<Asked, StoreError> {
+        if !claims.is_empty() {
+            let rivals = claims.split_off(1);
+            let Some(claim) = claims.pop() else { return Ok(unclaimed()) };
+            row.policy = claim.policy.name.as_str().to_owned();
+            row.rivals = rivals.iter().map(|rival| rival.policy.name.as_str().to_owned()).collect();
+            row.source = Some(SourceRef {
+                cluster: claim.source,
+                namespace: claim.object.key.namespace.to_string(),
+                name: claim.object.key.name.to_string(),
+                uid: claim.object.uid.clone(),
+            });
+            row.observed_generation = self.policies.get(&row.policy).map_or(0, |policy| policy.generation);
+            row.ending = None;
+            row.delete = None;
+            let rendered = self.rendered(&claim, &row.key);
+            return Ok(Asked::Claimed { claim, rendered });
+        }
+        row.rivals.clear();
+        if !self.policies_known {
+            let message = "the policies have not been read yet".to_owned();
+            return Ok(Asked::Unknown { reason: "PoliciesUnknown", message });
+        }
+        let Some(policy) = self.set.by_name(&row.policy).cloned() else {
+            let delete = self.deletes_on_removal(&row.policy)?;
+            let why = format!("the policy {} was removed", row.policy);
+            return Ok(end(row, Ending::PolicyRemoved, delete, why));
+        };
+        row.observed_generation = self.policies.get(&row.policy).map_or(0, |row| row.generation);
+        let name = self.cluster_name(row.target).to_owned();
+        if !policy.spec.target_clusters.iter().any(|target| target.as_str() == name) {
+            let delete = policy.spec.deletion.on_policy_delete == Disposition::Delete;
+            let why = format!("the policy {} no longer names {name} as a target", row.policy);
+            return Ok(end(row, Ending::TargetRemoved, delete, why));
+        }
+        self.ended(row, &policy)
+    }
+
+    fn ended(&mut self, row: &mut PlacementRow, policy: &Arc<CompiledPolicy>) -> Result<Asked, StoreError> {
+        let (target, key) = (row.target, row.key.clone());
+        let deletion = policy.spec.deletion;
+        Ok(match self.claim(policy, target, &key)? {
+            Ok(_) => unclaimed(),
+            Err(NoClaim::Unknown(reason, message)) => Asked::Unknown { reason, message },
+            Err(NoClaim::Absent) => {
+                let delete = deletion.on_source_delete == Disposition::Delete;
+                end(row, Ending::SourceDeleted, delete, "the source object was deleted".to_owned())
+            }
+            Err(NoClaim::NotSelected(_, sentence)) => {
+                // The last state says "not selected"; only a live source makes that news (I3).
+                if let Some((reason, message)) = self.absence_of_source(policy, &key) {
+                    return Ok(Asked::Unknown { reason, message });
+                }
+                let delete = deletion.on_unselect == Disposition::Delete;
+                end(row, Ending::Unselected, delete, format!("the source object is no longer selected: {sentence}"))
+            }
+        })
+    }
+
+    fn absence_of_source(&self, policy: &CompiledPolicy, key: &ObjectKey) -> Option<(&'static str, String)> {
+        let source = self.names.get(&policy.spec.source_cluster)?;
+        self.absence(*source, key)
+    }
+
+    fn decide(&self, row: &PlacementRow, asked: &Asked, observed: plan::Observed<'_>) -> Decision {
+        let no_uid = Uid::default();
+        let mut obstacle = None;
+        let mut desired = [0; 32];
+        if let Asked::Claimed { claim, rendered } = asked {
+            match rendered {
+                Ok(rendered) => {
+                    desired = self.desired_digest(claim, rendered);
+                    let api_version =
+                        rendered.body.get("apiVersion").and_then(|v| v.as_str()).unwrap_or_default();
+                    obstacle = self.versions(row.target, &row.key.gk, api_version).err();
+                }
+                Err(status) => obstacle = Some(status.clone()),
+            }
+            if claim.source == row.target {
+                obstacle = Some(Status::new(State::Blocked, "SourceIsTarget", "source and target are one cluster"));
+            }
+        }
+        let wish = match asked {
+            Asked::Claimed { claim, .. } => Wish::Present {
+                source_uid: &claim.object.uid,
+                desired,
+                source_deleting: claim.object.deleting,
+                obstacle: obstacle.as_ref(),
+                run_once: row.key.gk.is("batch", "Job"),
+            },
+            Asked::Ended { why, delete: true, .. } => Wish::Gone { why, takes_others: takes_others(&row.key) },
+            Asked::Ended { why, ending, .. } => Wish::Left { reason: ending_reason(*ending), why },
+            Asked::Unknown { reason, message } => Wish::Unknown { reason, message },
+        };
+        let record = row.record.as_ref().map(|record| RecordView {
+            uid: record.uid.as_ref().filter(|uid| **uid != no_uid),
+            rendered: record.rendered,
+            owned: record.owned,
+            implicit: record.implicit,
+        });
+        let Some(cluster) = self.clusters.get(&row.target) else {
+            return plan::decide(&Input {
+                wish: Wish::Unknown { reason: "NotConnected", message: "the target cluster is not known" },
+                record,
+                observed,
+                served: None,
+                paused: None,
+                delete: DeleteProgress::Asking,
+            });
+        };
+        let suspended = self.set.by_name(&row.policy).is_some_and(|policy| policy.spec.suspend);
+        let policy_paused = self.policies.get(&row.policy).is_some_and(|policy| policy.paused);
+        plan::decide(&Input {
+            wish,
+            record,
+            observed,
+            served: cluster.serves(&row.key.gk),
+            paused: pause(self.paused, cluster, suspended, policy_paused),
+            delete: match &row.delete {
+                None => DeleteProgress::Asking,
+                Some(DeleteStage::Granted) => DeleteProgress::Granted,
+                Some(DeleteStage::Archiving { .. }) => DeleteProgress::Archiving,
+                Some(DeleteStage::Archived { .. }) => DeleteProgress::Archived,
+            },
+        })
+    }
+
+    #[allow(clippy::too_many_arguments)] // one call, and every part of it is needed
+    fn carry_out(
+        &mut self,
+        before: Option<PlacementRow>,
+        mut row: PlacementRow,
+        asked: Asked,
+        decision: Decision,
+        object: Option<ObjectRow>,
+        seen: Option<Millis>,
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        if decision.record == RecordChange::TakeOver {
+            take_over(&mut row, object.as_ref(), &asked, now);
+        }
+        let Decision { status, act, .. } = decision;
+        if act == Act::Forget {
+            self.forget(&row)?;
+            return Ok(());
+        }
+        let prepared = self.prepare(&row, act, &asked, object.as_ref(), &status);
+        let waits = row.next_attempt.is_some_and(|at| at > now);
+        if prepared.as_ref().is_some_and(|step| waits || step.is_barred(&row)) {
+            // The same inputs failed for good, or the next attempt is not due: what was said of the
+            // last one still stands.
+            return self.put_if_changed(before.as_ref(), &row);
+        }
+        if prepared.is_none() {
+            row.attempts = 0;
+            row.next_attempt = None;
+            row.barred = None;
+        }
+        // A delete that is held asks again at each look, and stays held until the budget says otherwise.
+        let held = act == Act::AskToDelete && row.status.state == State::Held;
+        if row.status != status && !held {
+            if (row.status.state, &row.status.reason) != (status.state, &status.reason) {
+                row.since = now;
+            }
+            row.status = status;
+        }
+        if row.status.state == State::InStep {
+            row.synced_at.get_or_insert(now);
+        }
+        if act == Act::AskToDelete {
+            self.asking.entry((row.policy.clone(), row.target)).or_default().push(row.key.clone());
+        }
+        self.put_if_changed(before.as_ref(), &row)?;
+        prepared.map_or(Ok(()), |step| self.dispatch(&row, step, seen, now))
+    }
+
+    fn put_if_changed(&mut self, before: Option<&PlacementRow>, row: &PlacementRow) -> Result<(), StoreError> {
+        if before == Some(row) { Ok(()) } else { self.store.put_placement(row) }
+    }
+
+    fn forget(&mut self, row: &PlacementRow) -> Result<(), StoreError> {
+        if let Some(DeleteStage::Archived { tombstone, .. } | DeleteStage::Archiving { tombstone }) = &row.delete {
+            // Whoever deleted it: it is gone, and this was its last state.
+            self.store.set_deleted(*tombstone, true)?;
+        }
+        self.store.delete_placement(row.target, &row.key)
+    }
+}
+
+fn unclaimed() -> Asked {
+    Asked::Unknown { reason: "NotClaimed", message: "what claims it is being worked out".to_owned() }
+}
+
+fn end(row: &mut PlacementRow, ending: Ending, delete: bool, why: String) -> Asked {
+    if row.ending != Some(ending) {
+        row.ending = Some(ending);
+        row.delete = None;
+    }
+    Asked::Ended { ending, delete, why }
+}
+
+fn ending_reason(ending: Ending) -> &'static str {
+    match ending {
+        Ending::SourceDeleted => "SourceDeleted",
+        Ending::Unselected => "Unselected",
+        Ending::PolicyRemoved => "PolicyRemoved",
+        Ending::TargetRemoved => "TargetRemoved",
+    }
+}
+
+/// Deleting one of these deletes what lockstep never created.
+pub(super) fn takes_others(key: &ObjectKey) -> bool {
+    key.gk.is("", "Namespace") || key.gk.is("apiextensions.k8s.io", "CustomResourceDefinition")
+}
+
+/// The object there is ours by its marks: the record follows it.
+fn take_over(row: &mut PlacementRow, object: Option<&ObjectRow>, asked: &Asked, now: Millis) {
+    let Some(object) = object else { return };
+    let Some(managed) = &object.managed else { return };
+    let rendered = managed
+        .marks
+        .get(lockstep_engine::marks::RENDERED)
+        .and_then(|hex| blake3::Hash::from_hex(hex).ok())
+        .map_or([0; 32], Into::into);
+    let api_version = match asked {
+        Asked::Claimed { rendered: Ok(rendered), .. } => {
+            rendered.body.get("apiVersion").and_then(|v| v.as_str()).unwrap_or_default().to_owned()
+        }
+        _ => row.record.as_ref().map(|record| record.api_version.clone()).unwrap_or_default(),
+    };
+    let old = row.record.take();
+    row.record = Some(Record {
+        uid: Some(object.uid.clone()),
+        resource_version: object.resource_version.clone(),
+        rendered,
+        owned: match managed.owned {
+            Owned::Digest(digest) => Some(digest),
+            Owned::NoEntry | Owned::OtherVersion => None,
+        },
+        field_set: old.as_ref().map(|record| record.field_set.clone()).unwrap_or_default(),
+        api_version,
+        implicit: old.as_ref().is_some_and(|record| record.implicit),
+        created_at: old.map_or(now, |record| record.created_at),
+    });
+}
+
+/// What a claim carries that a step needs.
+pub(super) struct Desired {
+    pub claim: Claim,
+    pub rendered: Arc<Rendered>,
+}
+
+impl Asked {
+    fn desired(&self) -> Option<Desired> {
+        match self {
+            Self::Claimed { claim, rendered: Ok(rendered) } => {
+                Some(Desired { claim: claim.clone(), rendered: rendered.clone() })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl<S: Store> Core<S> {
+    /// Turns an act into a step, if it is one.
+    fn prepare(
+        &self,
+        row: &PlacementRow,
+        act: Act,
+        asked: &Asked,
+        object: Option<&ObjectRow>,
+        status: &Status,
+    ) -> Option<super::dispatch::Prepared> {
+        use super::dispatch::Prepared;
+        match act {
+            Act::Create => asked.desired().map(|desired| self.prepare_apply(row, &desired, object, true)),
+            Act::Update => asked.desired().map(|desired| self.prepare_apply(row, &desired, object, false)),
+            Act::ReadImage => Some(Prepared::read(takes_others(&row.key))),
+            Act::Delete => match &row.delete {
+                Some(DeleteStage::Archived { tombstone, uid, resource_version }) => {
+                    Some(Prepared::delete(*tombstone, uid, resource_version, takes_others(&row.key)))
+                }
+                _ => None,
+            },
+            // Only the agent can tell who manages what is in the way: a create that expects nothing
+            // there looks first, writes nothing, and answers with the managers.
+            Act::Rest if status.state == State::Conflict => {
+                asked.desired().map(|desired| self.prepare_apply(row, &desired, object, true))
+            }
+            Act::Rest | Act::AskToDelete | Act::Forget => None,
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! The core as a whole, on a real store, with agents played by the tests.
+
+mod deletes;
+mod fleet;
+mod sessions;
+mod syncing;

@@ -1,0 +1,199 @@
+use lockstep_wire::v1::{self, outcome::Result as Answer, step::Action};
+use tokio::sync::oneshot;
+
+use super::fleet::*;
+use crate::core::Input;
+use crate::core::command::{Approved, Command, PauseScope};
+
+fn image(uid: &str, rv: u64) -> Answer {
+    Answer::Image(v1::Image {
+        uid: uid.into(),
+        resource_version: rv.to_string(),
+        body: br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"}}"#.to_vec().into(),
+        api_version: "v1".into(),
+    })
+}
+
+fn is_read(step: &v1::Step) -> bool {
+    matches!(step.action, Some(Action::Read(_)))
+}
+
+fn approve(fleet: &mut Fleet) -> Vec<Approved> {
+    let (reply, mut answer) = oneshot::channel();
+    fleet.input(Input::Command(Command::Approve { policy: "maps".into(), target: None, reply }));
+    answer.try_recv().unwrap().unwrap()
+}
+
+#[test]
+fn i4_a_delete_is_archived_first_and_names_exactly_that_state() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(1);
+    fleet.section("a", vec![deleted("cm-0", "s0", 20)], None);
+    let read = fleet.one_step("b");
+    assert!(is_read(&read));
+    fleet.outcome("b", read.step, image("t0", 50));
+    assert!(fleet.steps("b").is_empty(), "it waits for the archive");
+    assert_eq!(fleet.status("b", "cm-0"), "Pending/Archiving");
+    assert_eq!(fleet.tombstones().len(), 2, "the source's and the target's");
+    fleet.archive();
+    let delete = fleet.one_step("b");
+    let Some(Action::Delete(action)) = &delete.action else { panic!("{delete:?}") };
+    assert_eq!((action.uid.as_str(), action.resource_version.as_str()), ("t0", "50"));
+    fleet.outcome("b", delete.step, Answer::Deleted(v1::Done {}));
+    assert!(fleet.steps("b").is_empty());
+    fleet.section("b", vec![deleted("cm-0", "t0", 60)], None);
+    assert_eq!(fleet.status("b", "cm-0"), "-");
+    assert!(fleet.tombstones().iter().all(|t| t.deleted));
+}
+
+#[test]
+fn i4_a_state_that_changed_after_it_was_archived_is_archived_again() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(1);
+    fleet.section("a", vec![deleted("cm-0", "s0", 20)], None);
+    let read = fleet.one_step("b");
+    fleet.outcome("b", read.step, image("t0", 50));
+    fleet.archive();
+    let delete = fleet.one_step("b");
+    let stale = v1::Failed { class: "Stale".into(), ..Default::default() };
+    fleet.outcome("b", delete.step, Answer::Failed(stale));
+    fleet.tick(1_000);
+    let again = fleet.one_step("b");
+    assert!(is_read(&again));
+    fleet.outcome("b", again.step, image("t0", 51));
+    fleet.archive();
+    let Some(Action::Delete(action)) = fleet.one_step("b").action else { panic!() };
+    assert_eq!(action.resource_version, "51");
+}
+
+#[test]
+fn leaving_the_selection_deletes_like_a_delete_at_the_source() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(1);
+    fleet.section("a", vec![left("cm-0", "s0", 20)], None);
+    assert!(is_read(&fleet.one_step("b")));
+    assert!(fleet.tombstones().is_empty(), "nothing was deleted at the source");
+}
+
+#[test]
+fn i3_a_source_that_is_silent_or_listing_deletes_nothing() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(2);
+    fleet.disconnect("a");
+    fleet.tick(600_000);
+    assert!(fleet.steps("b").is_empty());
+    assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
+    fleet.connect("a");
+    // A list is under way and says so: a delete is not believed before it is complete.
+    fleet.section("a", vec![deleted("cm-0", "s0", 20)], Some(v1::WatchPhase::Listing));
+    assert!(fleet.steps("b").is_empty());
+    assert_eq!(fleet.status("b", "cm-0"), "Unknown/Listing");
+    fleet.section("a", Vec::new(), Some(v1::WatchPhase::Live));
+    assert!(is_read(&fleet.one_step("b")));
+    assert_eq!(fleet.status("b", "cm-1"), "InStep/InStep");
+}
+
+#[test]
+fn i7_a_burst_beyond_the_budget_is_held_as_a_whole_until_approved() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(5);
+    let burst = (0..4).map(|n| deleted(&format!("cm-{n}"), &format!("s{n}"), 20 + n)).collect();
+    fleet.section("a", burst, None);
+    assert!(fleet.steps("b").is_empty());
+    for n in 0..4 {
+        assert_eq!(fleet.status("b", &format!("cm-{n}")), "Held/DeleteBudget");
+    }
+    // The latch holds, also for one more, and over a restart.
+    fleet.tick(3_600_000);
+    fleet.section("a", vec![deleted("cm-4", "s4", 30)], None);
+    assert_eq!(fleet.status("b", "cm-4"), "Held/DeleteBudget");
+    fleet.restart();
+    fleet.policies(&[("p.yaml", POLICY)]);
+    fleet.connect("a");
+    fleet.connect("b");
+    fleet.live("a", Vec::new());
+    fleet.live("b", Vec::new());
+    assert!(fleet.steps("b").is_empty());
+    let approved = approve(&mut fleet);
+    assert_eq!(approved[0].objects.len(), 5);
+    let steps = fleet.steps("b");
+    assert_eq!(steps.iter().filter(|step| is_read(step)).count(), 5);
+}
+
+#[test]
+fn i7_a_hold_dissolves_when_the_sources_come_back() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(4);
+    fleet.section("a", (0..4).map(|n| deleted(&format!("cm-{n}"), &format!("s{n}"), 20 + n)).collect(), None);
+    assert_eq!(fleet.status("b", "cm-0"), "Held/DeleteBudget");
+    let back = (0..4).map(|n| source(&format!("cm-{n}"), &format!("new{n}"), 40 + n, "1")).collect();
+    fleet.section("a", back, None);
+    let steps = fleet.steps("b");
+    assert_eq!(steps.len(), 4);
+    for (n, step) in steps.iter().enumerate() {
+        assert!(matches!(step.action, Some(Action::Apply(_))), "updated in place (I5)");
+        fleet.perform("b", step, &format!("t{n}"), 80 + n as u64, false);
+    }
+    assert_eq!(fleet.status("b", "cm-3"), "InStep/InStep");
+    fleet.section("a", vec![deleted("cm-0", "new0", 60)], None);
+    assert!(is_read(&fleet.one_step("b")), "the latch is gone with the hold");
+}
+
+#[test]
+fn i5_a_source_recreated_under_one_name_updates_the_target_in_place() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(1);
+    fleet.section("a", vec![deleted("cm-0", "s0", 20), source("cm-0", "s9", 21, "2")], None);
+    let step = fleet.one_step("b");
+    assert!(matches!(step.action, Some(Action::Apply(_))), "{step:?}");
+    assert_eq!(fleet.tombstones().len(), 1);
+}
+
+#[test]
+fn a_removed_policy_and_an_emptied_directory_orphan_and_a_returning_file_finds_its_objects() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(2);
+    fleet.policies(&[]);
+    assert!(fleet.steps("b").is_empty());
+    assert_eq!(fleet.status("b", "cm-0"), "Orphaned/PolicyRemoved");
+    fleet.policies(&[("p.yaml", POLICY)]);
+    fleet.live("a", vec![source("cm-0", "s0", 10, "1"), source("cm-1", "s1", 11, "1")]);
+    fleet.received("b");
+    assert_eq!(fleet.status("b", "cm-0"), "Unknown/Listing");
+}
+
+#[test]
+fn an_unreadable_directory_changes_nothing() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(1);
+    fleet.input(Input::Policies(Err("no such directory".into())));
+    assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
+    assert!(fleet.steps("b").is_empty());
+}
+
+#[test]
+fn a_pause_stops_writes_and_deletes_and_a_resume_catches_up() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(2);
+    let pause = |fleet: &mut Fleet, paused| {
+        let (reply, mut answer) = oneshot::channel();
+        fleet.input(Input::Command(Command::Pause { scope: PauseScope::Policy("maps".into()), paused, reply }));
+        answer.try_recv().unwrap().unwrap();
+    };
+    pause(&mut fleet, true);
+    fleet.section("a", vec![deleted("cm-0", "s0", 20), source("cm-1", "s1", 21, "2")], None);
+    assert!(fleet.steps("b").is_empty());
+    assert_eq!(fleet.status("b", "cm-1"), "Paused/Paused");
+    pause(&mut fleet, false);
+    assert_eq!(fleet.steps("b").len(), 2);
+}
+
+#[test]
+fn an_object_that_somebody_replaced_at_the_target_is_not_deleted() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(1);
+    fleet.section("b", vec![deleted("cm-0", "t0", 70), foreign("cm-0", "theirs", 71)], None);
+    fleet.steps("b");
+    fleet.section("a", vec![deleted("cm-0", "s0", 20)], None);
+    assert!(fleet.steps("b").iter().all(|step| matches!(step.action, Some(Action::Apply(_)))));
+}

@@ -1,0 +1,327 @@
+//! A core on a real store with agents played by the test: synchronous, and without a clock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lockstep_engine::{ClusterId, ClusterName, GroupKind, Millis, ObjectKey, marks};
+use lockstep_wire::v1::{self, agent_message, hub_message, step::Action};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::core::command::Command;
+use crate::core::state::SessionCommand;
+use crate::core::{Connect, Core, Input, Keys, Parts};
+use crate::seal::{HubKey, hash_token};
+use crate::store::sqlite::SqliteStore;
+use crate::store::{PlacementRow, Reader, TombstoneFilter, TombstoneRow};
+
+pub(super) const POLICY: &str = "
+apiVersion: sync.k8s.io/v1
+kind: ClusterSyncPolicy
+metadata: { name: maps }
+spec:
+  sourceCluster: a
+  targetClusters: [b]
+  resources:
+  - kind: ConfigMap
+    matchLabels: { sync: 'yes' }
+";
+
+pub(super) struct Agent {
+    pub id: ClusterId,
+    pub session: u64,
+    pub sequence: u64,
+    pub commands: mpsc::Receiver<SessionCommand>,
+    /// (watch, interest) by kind.
+    pub watches: BTreeMap<String, (u32, lockstep_engine::interest::Interest)>,
+}
+
+pub(super) struct Fleet {
+    pub core: Core<SqliteStore>,
+    pub agents: BTreeMap<&'static str, Agent>,
+    tokens: BTreeMap<&'static str, String>,
+    dir: tempfile::TempDir,
+    pub now: Millis,
+}
+
+fn open(dir: &tempfile::TempDir, now: Millis) -> Core<SqliteStore> {
+    let key = HubKey::from_bytes([7; 32]);
+    let store = SqliteStore::open(&dir.path().join("state.db"), key.sealer()).unwrap();
+    let parts = Parts {
+        store,
+        keys: Keys { mac: key.mac_key(), secret_digest: key.secret_digest_key() },
+        archive: Arc::new(Notify::new()),
+        findings: Arc::default(),
+        hub_id: "hub-1".to_owned(),
+    };
+    Core::load(parts, now).unwrap()
+}
+
+impl Fleet {
+    /// Clusters a, b and c are registered; the policies are read; nobody is connected.
+    pub(super) fn new(policies: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let core = open(&dir, 1_000);
+        let mut fleet = Self { core, agents: BTreeMap::new(), tokens: BTreeMap::new(), dir, now: 1_000 };
+        for name in ["a", "b", "c"] {
+            let (reply, mut answer) = oneshot::channel();
+            let cluster = ClusterName::new(name).unwrap();
+            fleet.input(Input::Command(Command::CreateToken { cluster, reply }));
+            fleet.tokens.insert(name, answer.try_recv().unwrap().unwrap());
+        }
+        fleet.policies(policies);
+        fleet
+    }
+
+    pub(super) fn policies(&mut self, files: &[(&str, &str)]) {
+        let files = files.iter().map(|(path, text)| ((*path).to_owned(), Ok((*text).to_owned()))).collect();
+        self.input(Input::Policies(Ok(files)));
+    }
+
+    pub(super) fn input(&mut self, input: Input) {
+        self.now += 10;
+        let mut more = self.core.handle(vec![input], self.now).unwrap();
+        while more {
+            more = self.core.handle(Vec::new(), self.now).unwrap();
+        }
+    }
+
+    pub(super) fn tick(&mut self, ms: i64) {
+        self.now += ms;
+        self.input(Input::Tick);
+    }
+
+    /// The hub dies and starts again on its disk.
+    pub(super) fn restart(&mut self) {
+        self.agents.clear();
+        let spare = tempfile::tempdir().unwrap();
+        self.core = open(&spare, self.now);
+        self.core = open(&self.dir, self.now);
+    }
+
+    pub(super) fn connect(&mut self, name: &'static str) {
+        self.connect_as(name, "instance-1", &format!("uid-of-{name}")).unwrap();
+        self.served(name, &[("", "ConfigMap", "v1"), ("", "Secret", "v1"), ("batch", "Job", "batch/v1")]);
+    }
+
+    pub(super) fn connect_as(&mut self, name: &'static str, instance: &str, uid: &str) -> Result<(), v1::Refused> {
+        let (out, commands) = mpsc::channel(1024);
+        let (reply, mut answer) = oneshot::channel();
+        let hello = v1::Hello {
+            protocol: lockstep_wire::PROTOCOL,
+            agent_version: "test".into(),
+            cluster_name: name.into(),
+            cluster_uid: uid.into(),
+            server_version: "v1.20.2".into(),
+            instance: format!("{instance}-{}", self.now),
+            clock_ms: self.now,
+            ..v1::Hello::default()
+        };
+        let token_hash = hash_token(&self.tokens[name]);
+        self.input(Input::Connect(Box::new(Connect { token_hash, hello, out, reply })));
+        let (id, session) = answer.try_recv().unwrap()?;
+        let agent = Agent { id, session, sequence: 0, commands, watches: BTreeMap::new() };
+        self.agents.insert(name, agent);
+        Ok(())
+    }
+
+    pub(super) fn disconnect(&mut self, name: &'static str) {
+        let agent = self.agents.remove(name).unwrap();
+        self.input(Input::Disconnected { cluster: agent.id, session: agent.session });
+    }
+
+    fn message(&mut self, name: &'static str, body: agent_message::Body) {
+        let agent = &self.agents[name];
+        let (cluster, session) = (agent.id, agent.session);
+        self.input(Input::Message { cluster, session, message: Box::new(v1::AgentMessage { body: Some(body) }) });
+    }
+
+    pub(super) fn served(&mut self, name: &'static str, kinds: &[(&str, &str, &str)]) {
+        let kinds = kinds
+            .iter()
+            .map(|(group, kind, version)| v1::ServedKind {
+                group: (*group).into(),
+                kind: (*kind).into(),
+                versions: vec![(*version).into()],
+                plural: format!("{}s", kind.to_lowercase()),
+                singular: kind.to_lowercase(),
+                namespaced: true,
+                ..v1::ServedKind::default()
+            })
+            .collect();
+        self.message(name, agent_message::Body::Served(v1::Served { kinds, unknown_groups: Vec::new() }));
+    }
+
+    /// What the hub sent since the last look; interests are noted.
+    pub(super) fn received(&mut self, name: &'static str) -> Vec<hub_message::Body> {
+        let Some(agent) = self.agents.get_mut(name) else { return Vec::new() };
+        let mut bodies = Vec::new();
+        while let Ok(command) = agent.commands.try_recv() {
+            let SessionCommand::Message(message) = command else { continue };
+            if let Some(hub_message::Body::Interest(set)) = &message.body {
+                agent.watches = set
+                    .watches
+                    .iter()
+                    .map(|w| {
+                        let interest: lockstep_engine::interest::Interest =
+                            serde_json::from_slice(&w.interest).unwrap();
+                        (interest.gk.kind.to_string(), (w.watch, interest))
+                    })
+                    .collect();
+            }
+            bodies.extend(message.body);
+        }
+        bodies
+    }
+
+    pub(super) fn steps(&mut self, name: &'static str) -> Vec<v1::Step> {
+        let bodies = self.received(name);
+        bodies.into_iter().filter_map(|b| if let hub_message::Body::Step(step) = b { Some(step) } else { None }).collect()
+    }
+
+    pub(super) fn one_step(&mut self, name: &'static str) -> v1::Step {
+        let mut steps = self.steps(name);
+        assert_eq!(steps.len(), 1, "{steps:?}");
+        steps.remove(0)
+    }
+
+    pub(super) fn section(&mut self, name: &'static str, items: Vec<v1::Item>, phase: Option<v1::WatchPhase>) {
+        self.received(name);
+        let agent = self.agents.get_mut(name).unwrap();
+        let (watch, interest) = agent.watches["ConfigMap"].clone();
+        agent.sequence += 1;
+        let sequence = agent.sequence;
+        let status = phase.map(|phase| v1::WatchStatus {
+            phase: phase.into(),
+            api_version: "v1".into(),
+            interest: interest.digest().to_vec().into(),
+            ..v1::WatchStatus::default()
+        });
+        let checkpoint = format!("{}", 100 + sequence);
+        let section = v1::Section { watch, epoch: 1, items, checkpoint, status };
+        self.message(name, agent_message::Body::Batch(v1::Batch { sequence, sections: vec![section] }));
+    }
+
+    /// The watch is listed and live, with these objects.
+    pub(super) fn live(&mut self, name: &'static str, items: Vec<v1::Item>) {
+        self.section(name, items, Some(v1::WatchPhase::Live));
+    }
+
+    pub(super) fn outcome(&mut self, name: &'static str, step: u64, result: v1::outcome::Result) {
+        let outcome = v1::Outcome { step, result: Some(result), took_us: 1 };
+        self.message(name, agent_message::Body::Outcome(outcome));
+    }
+
+    /// Carries an apply out as an API server would, echo first when `echo`.
+    pub(super) fn perform(&mut self, name: &'static str, step: &v1::Step, uid: &str, rv: u64, echo: bool) {
+        let Some(Action::Apply(apply)) = &step.action else { panic!("not an apply: {step:?}") };
+        let digest = [u8::try_from(rv % 250).unwrap(); 16];
+        if echo {
+            let item = copy(&step.name, uid, rv, &apply.body, digest);
+            self.section(name, vec![item], None);
+        }
+        let applied = v1::Applied {
+            uid: uid.into(),
+            resource_version: rv.to_string(),
+            owned_digest: digest.to_vec().into(),
+            field_set: b"{}".to_vec().into(),
+            created: true,
+            api_version: "v1".into(),
+            ..v1::Applied::default()
+        };
+        self.outcome(name, step.step, v1::outcome::Result::Applied(applied));
+    }
+
+    pub(super) fn placement(&mut self, name: &'static str, object: &str) -> Option<PlacementRow> {
+        let id = self.core.names[&ClusterName::new(name).unwrap()];
+        self.core.store.placement(id, &key(object)).unwrap()
+    }
+
+    /// `State/Reason` of an object at a target; `-` when there is no placement.
+    pub(super) fn status(&mut self, name: &'static str, object: &str) -> String {
+        self.placement(name, object)
+            .map_or("-".to_owned(), |row| format!("{}/{}", row.status.state, row.status.reason))
+    }
+
+    pub(super) fn tombstones(&mut self) -> Vec<TombstoneRow> {
+        let filter = TombstoneFilter { undeleted: true, ..TombstoneFilter::default() };
+        self.core.store.tombstones(&filter, 1000).unwrap()
+    }
+
+    /// The archive takes everything in the outbox.
+    pub(super) fn archive(&mut self) {
+        for row in self.core.store.outbox(0, 1000).unwrap() {
+            self.input(Input::Archived { id: row.id, path: format!("path/{}", row.id) });
+        }
+    }
+
+    /// a and b connected and live and empty.
+    pub(super) fn up(policies: &[(&str, &str)]) -> Self {
+        let mut fleet = Self::new(policies);
+        fleet.connect("a");
+        fleet.connect("b");
+        fleet.live("a", Vec::new());
+        fleet.live("b", Vec::new());
+        fleet
+    }
+
+    /// Brings `count` objects in step: cm-0, cm-1, ...
+    pub(super) fn in_step(&mut self, count: usize) {
+        for n in 0..count {
+            let name = format!("cm-{n}");
+            self.section("a", vec![source(&name, &format!("s{n}"), 10, "1")], None);
+            let step = self.one_step("b");
+            self.perform("b", &step, &format!("t{n}"), 50 + n as u64, true);
+            assert_eq!(self.status("b", &name), "InStep/InStep");
+        }
+    }
+}
+
+pub(super) fn key(name: &str) -> ObjectKey {
+    ObjectKey::new(GroupKind::new("", "ConfigMap"), "shop", name)
+}
+
+fn item(name: &str, uid: &str, rv: u64, change: v1::item::Change) -> v1::Item {
+    v1::Item {
+        namespace: "shop".into(),
+        name: name.into(),
+        uid: uid.into(),
+        resource_version: rv.to_string(),
+        observed_ms: 0,
+        change: Some(change),
+    }
+}
+
+/// A selected source object.
+pub(super) fn source(name: &str, uid: &str, rv: u64, value: &str) -> v1::Item {
+    let body = format!(
+        r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}","namespace":"shop","uid":"{uid}","resourceVersion":"{rv}","labels":{{"sync":"yes"}}}},"data":{{"k":"{value}"}}}}"#
+    );
+    item(name, uid, rv, v1::item::Change::Upsert(v1::Upsert { body: body.into(), ..v1::Upsert::default() }))
+}
+
+/// An object that is a key only.
+pub(super) fn foreign(name: &str, uid: &str, rv: u64) -> v1::Item {
+    item(name, uid, rv, v1::item::Change::Upsert(v1::Upsert::default()))
+}
+
+pub(super) fn left(name: &str, uid: &str, rv: u64) -> v1::Item {
+    item(name, uid, rv, v1::item::Change::Upsert(v1::Upsert { left: true, ..v1::Upsert::default() }))
+}
+
+pub(super) fn deleted(name: &str, uid: &str, rv: u64) -> v1::Item {
+    item(name, uid, rv, v1::item::Change::Delete(v1::Delete::default()))
+}
+
+/// What a target's agent tells of a copy.
+pub(super) fn copy(name: &str, uid: &str, rv: u64, body: &[u8], digest: [u8; 16]) -> v1::Item {
+    let object = lockstep_engine::object::RawObject::parse(body).unwrap();
+    let marks = object.metadata.annotations.iter().filter(|(k, _)| marks::is_mark(k));
+    let managed = v1::Managed {
+        owned_digest: digest.to_vec().into(),
+        owned: v1::OwnedState::Digest.into(),
+        marks: marks.map(|(k, v)| (k.clone(), v.clone())).collect(),
+        ..v1::Managed::default()
+    };
+    let upsert = v1::Upsert { managed: Some(managed), ..v1::Upsert::default() };
+    item(name, uid, rv, v1::item::Change::Upsert(upsert))
+}

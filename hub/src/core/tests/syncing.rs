@@ -1,0 +1,216 @@
+use lockstep_wire::v1::{self, step::Action};
+
+use super::fleet::*;
+
+fn body(step: &v1::Step) -> serde_json::Value {
+    let Some(Action::Apply(apply)) = &step.action else { panic!("not an apply: {step:?}") };
+    serde_json::from_slice(&apply.body).unwrap()
+}
+
+fn expects_absent(step: &v1::Step) -> bool {
+    let Some(Action::Apply(apply)) = &step.action else { panic!("not an apply: {step:?}") };
+    matches!(apply.expect, Some(v1::apply::Expect::Absent(_)))
+}
+
+#[test]
+fn an_object_is_created_updated_and_then_rests() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let step = fleet.one_step("b");
+    assert!(expects_absent(&step));
+    assert_eq!(body(&step)["data"]["k"], "1");
+    assert_eq!(body(&step)["metadata"]["labels"]["lockstep.dev/managed"], "true");
+    assert!(body(&step)["metadata"].get("uid").is_none());
+    fleet.perform("b", &step, "t0", 50, true);
+    assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
+    fleet.section("a", vec![source("cm-0", "s0", 11, "2")], None);
+    let step = fleet.one_step("b");
+    assert!(!expects_absent(&step));
+    fleet.perform("b", &step, "t0", 51, false);
+    assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
+    assert!(fleet.placement("b", "cm-0").unwrap().lag_ms.is_some());
+    // The same state again, as after a relist or a status update: nothing to do (I8).
+    fleet.section("a", vec![source("cm-0", "s0", 12, "2")], None);
+    assert!(fleet.steps("b").is_empty());
+}
+
+#[test]
+fn observations_of_a_key_are_held_while_a_step_is_in_flight() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let first = fleet.one_step("b");
+    fleet.section("a", vec![source("cm-0", "s0", 11, "2")], None);
+    fleet.section("a", vec![source("cm-0", "s0", 12, "3")], None);
+    assert!(fleet.steps("b").is_empty(), "one step per object at a time");
+    fleet.perform("b", &first, "t0", 50, false);
+    let net = fleet.one_step("b");
+    assert_eq!(body(&net)["data"]["k"], "3", "only the net effect");
+}
+
+#[test]
+fn an_echo_older_than_our_own_answer_is_no_news() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(1);
+    fleet.section("a", vec![source("cm-0", "s0", 11, "2")], None);
+    let step = fleet.one_step("b");
+    let Some(Action::Apply(apply)) = &step.action else { panic!() };
+    let bytes = apply.body.clone();
+    fleet.perform("b", &step, "t0", 90, false);
+    // The watch brings what was there before our write, then our write.
+    fleet.section("b", vec![copy("cm-0", "t0", 60, &bytes, [1; 16])], None);
+    assert!(fleet.steps("b").is_empty());
+    fleet.section("b", vec![copy("cm-0", "t0", 90, &bytes, [90; 16])], None);
+    assert!(fleet.steps("b").is_empty());
+    assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
+    // A later change of fields we own is news.
+    fleet.section("b", vec![copy("cm-0", "t0", 95, &bytes, [2; 16])], None);
+    assert!(!expects_absent(&fleet.one_step("b")));
+    assert_eq!(fleet.status("b", "cm-0"), "Pending/Drifted");
+}
+
+#[test]
+fn an_object_that_is_not_ours_is_a_conflict_that_is_not_tried_again() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.section("b", vec![foreign("cm-0", "theirs", 40)], None);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let look = fleet.one_step("b");
+    assert!(expects_absent(&look), "a step that writes nothing onto an existing object asks who manages it");
+    let manager = v1::Manager { name: "kubectl-client-side-apply".into(), ..v1::Manager::default() };
+    let failed = v1::Failed { class: "Conflict".into(), message: "it exists".into(), managers: vec![manager], ..Default::default() };
+    fleet.outcome("b", look.step, v1::outcome::Result::Failed(failed));
+    assert!(fleet.steps("b").is_empty());
+    let row = fleet.placement("b", "cm-0").unwrap();
+    assert_eq!(row.status.state.as_str(), "Conflict");
+    assert!(row.status.message.contains("kubectl-client-side-apply"), "{}", row.status.message);
+    // A heartbeat of theirs changes nothing; once it is gone, ours is created.
+    fleet.section("b", vec![foreign("cm-0", "theirs", 41)], None);
+    assert!(fleet.steps("b").is_empty());
+    fleet.section("b", vec![deleted("cm-0", "theirs", 42)], None);
+    assert!(expects_absent(&fleet.one_step("b")));
+}
+
+#[test]
+fn a_restart_of_the_hub_writes_nothing() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(5);
+    fleet.restart();
+    fleet.policies(&[("p.yaml", POLICY)]);
+    fleet.connect("a");
+    fleet.connect("b");
+    fleet.live("a", Vec::new());
+    fleet.live("b", Vec::new());
+    assert!(fleet.steps("a").is_empty() && fleet.steps("b").is_empty());
+    assert_eq!(fleet.status("b", "cm-4"), "InStep/InStep");
+}
+
+#[test]
+fn a_create_whose_reply_was_lost_is_recognised_by_its_marks() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let step = fleet.one_step("b");
+    let Some(Action::Apply(apply)) = &step.action else { panic!() };
+    let bytes = apply.body.clone();
+    fleet.disconnect("b");
+    assert_eq!(fleet.status("b", "cm-0"), "Pending/Creating");
+    fleet.connect("b");
+    fleet.live("b", vec![copy("cm-0", "t0", 50, &bytes, [5; 16])]);
+    assert!(fleet.steps("b").is_empty(), "it is there already");
+    assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
+    assert!(fleet.placement("b", "cm-0").unwrap().record.unwrap().uid.is_some());
+}
+
+#[test]
+fn forged_and_copied_marks_change_nothing() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let step = fleet.one_step("b");
+    let Some(Action::Apply(apply)) = &step.action else { panic!() };
+    let bytes = String::from_utf8(apply.body.to_vec()).unwrap();
+    fleet.perform("b", &step, "t0", 50, true);
+    // The marks of cm-0 on another object, which a policy comes to want.
+    fleet.section("b", vec![copy("cm-1", "theirs", 60, bytes.as_bytes(), [5; 16])], None);
+    fleet.section("a", vec![source("cm-1", "s1", 20, "1")], None);
+    assert!(expects_absent(&fleet.one_step("b")));
+    assert_eq!(fleet.status("b", "cm-1"), "Conflict/ForgedMarks");
+    let foreign_hub = bytes.replace(r#""lockstep.dev/hub":"hub-1""#, r#""lockstep.dev/hub":"hub-2""#);
+    fleet.section("b", vec![copy("cm-2", "theirs2", 61, foreign_hub.as_bytes(), [5; 16])], None);
+    fleet.section("a", vec![source("cm-2", "s2", 21, "1")], None);
+    assert!(expects_absent(&fleet.one_step("b")));
+    assert_eq!(fleet.status("b", "cm-2"), "Conflict/ForeignHub");
+}
+
+#[test]
+fn a_kind_the_target_lacks_is_blocked_and_follows_when_it_appears() {
+    let mut fleet = Fleet::new(&[("p.yaml", POLICY)]);
+    fleet.connect("a");
+    fleet.connect("b");
+    fleet.served("b", &[("", "Secret", "v1")]);
+    fleet.live("a", vec![source("cm-0", "s0", 10, "1")]);
+    assert_eq!(fleet.status("b", "cm-0"), "Blocked/KindNotServed");
+    assert!(fleet.steps("b").is_empty());
+    fleet.served("b", &[("", "ConfigMap", "v1")]);
+    fleet.live("b", Vec::new());
+    assert!(expects_absent(&fleet.one_step("b")));
+}
+
+#[test]
+fn a_policy_edit_follows_and_a_bad_file_changes_nothing() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(1);
+    fleet.policies(&[("p.yaml", &POLICY.replace("targetClusters: [b]", "targetCluster: [b]"))]);
+    assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
+    assert!(fleet.steps("b").is_empty());
+    fleet.policies(&[("p.yaml", &POLICY.replace("[b]", "[b, c]"))]);
+    fleet.connect("c");
+    fleet.live("c", Vec::new());
+    assert_eq!(fleet.one_step("c").name, "cm-0");
+    assert!(fleet.steps("b").is_empty());
+}
+
+#[test]
+fn two_policies_on_one_object_are_reported_and_the_first_name_wins() {
+    let other = POLICY.replace("name: maps", "name: also-maps");
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY), ("q.yaml", &other)]);
+    fleet.in_step(1);
+    let row = fleet.placement("b", "cm-0").unwrap();
+    assert_eq!((row.policy.as_str(), row.rivals), ("also-maps", vec!["maps".to_owned()]));
+    // The winner goes: the other one takes over, and nothing is deleted.
+    fleet.policies(&[("p.yaml", POLICY)]);
+    assert!(fleet.steps("b").iter().all(|step| matches!(step.action, Some(Action::Apply(_)))));
+    assert_eq!(fleet.placement("b", "cm-0").unwrap().policy, "maps");
+}
+
+#[test]
+fn a_copy_is_never_a_source() {
+    let back = POLICY.replace("maps", "back").replace("sourceCluster: a", "sourceCluster: b").replace("[b]", "[a]");
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY), ("q.yaml", &back)]);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let step = fleet.one_step("b");
+    let Some(Action::Apply(apply)) = &step.action else { panic!() };
+    let copied = String::from_utf8(apply.body.to_vec()).unwrap();
+    fleet.perform("b", &step, "t0", 50, false);
+    // b is a source too, so its agent sends the body of the copy, which matches the labels.
+    let mut item = copy("cm-0", "t0", 50, copied.as_bytes(), [50; 16]);
+    if let Some(v1::item::Change::Upsert(upsert)) = &mut item.change {
+        upsert.body = copied.replacen("\"name\":\"cm-0\"", "\"name\":\"cm-0\",\"uid\":\"t0\"", 1).into();
+    }
+    fleet.section("b", vec![item], None);
+    assert!(fleet.steps("a").is_empty());
+    assert_eq!(fleet.status("a", "cm-0"), "-");
+}
+
+#[test]
+fn a_poisoned_object_waits_and_the_others_go_on() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.section("a", vec![source("bad", "s0", 10, "1"), source("good", "s1", 11, "1")], None);
+    let steps = fleet.steps("b");
+    let (bad, good) = (steps.iter().find(|s| s.name == "bad").unwrap(), steps.iter().find(|s| s.name == "good").unwrap());
+    let failed = v1::Failed { class: "Transient".into(), message: "500".into(), ..Default::default() };
+    fleet.outcome("b", bad.step, v1::outcome::Result::Failed(failed));
+    assert!(fleet.steps("b").is_empty(), "not at once");
+    fleet.perform("b", good, "t1", 50, true);
+    assert_eq!(fleet.status("b", "good"), "InStep/InStep");
+    assert_eq!(fleet.status("b", "bad"), "Failed/Transient");
+    fleet.tick(2_000);
+    assert_eq!(fleet.one_step("b").name, "bad");
+}

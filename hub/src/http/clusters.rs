@@ -1,0 +1,135 @@
+//! `GET /clusters` and `GET /hub`: sessions, watches, checkpoints, clocks, versions.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+
+use super::error::ApiError;
+use super::params::{Params, all_clusters, find_cluster};
+use super::types::{ClusterStatus, HubFacts, List, WatchStatus};
+use super::{Api, SessionFacts, policies};
+use crate::owner::now;
+use crate::store::{ClusterRow, Reader, StoreError, WatchRow};
+
+/// Tombstones of the outbox that are counted at most.
+const OUTBOX_COUNTED: usize = 1000;
+/// Name of the store's setting that pauses everything.
+const PAUSED: &str = "paused";
+/// Name of the store's setting that identifies the hub.
+const HUB_ID: &str = "hub_id";
+
+/// Query of `GET /clusters`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    cluster: Option<String>,
+}
+
+/// Every cluster, or one.
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(query): Params<ListQuery>,
+) -> Result<Json<List<ClusterStatus>>, ApiError> {
+    let sessions = (api.0.sessions)();
+    let items = api
+        .0
+        .readers
+        .read(move |reader| {
+            let mut clusters = all_clusters(reader)?;
+            if let Some(name) = &query.cluster {
+                let id = find_cluster(&clusters, name)?.id;
+                clusters.retain(|row| row.id == id);
+            }
+            statuses(reader, &clusters, &sessions).map_err(|error| ApiError::store(&error))
+        })
+        .await?;
+    Ok(Json(List::new("ClusterList", items)))
+}
+
+/// The hub itself.
+pub(super) async fn hub(State(api): State<Api>) -> Result<Json<HubFacts>, ApiError> {
+    let (sessions, findings, shared) = ((api.0.sessions)(), api.findings(), api.clone());
+    let facts = api
+        .0
+        .readers
+        .read(move |reader| {
+            let clusters = all_clusters(reader)?;
+            let policies = policies::facts(&shared, reader)?.len();
+            let mut gather = || -> Result<HubFacts, StoreError> {
+                Ok(HubFacts {
+                    kind: "HubFacts".to_owned(),
+                    version: env!("CARGO_PKG_VERSION").to_owned(),
+                    protocol: lockstep_wire::PROTOCOL,
+                    hub_id: reader.meta(HUB_ID)?.unwrap_or_default(),
+                    clock_ms: now(),
+                    started_at_ms: shared.0.started_at,
+                    paused: paused(reader)?,
+                    outbox: u64::try_from(reader.outbox(0, OUTBOX_COUNTED)?.len()).unwrap_or(u64::MAX),
+                    policies: u64::try_from(policies).unwrap_or(u64::MAX),
+                    findings: findings.clone(),
+                    clusters: statuses(reader, &clusters, &sessions)?,
+                })
+            };
+            gather().map_err(|error| ApiError::store(&error))
+        })
+        .await?;
+    Ok(Json(facts))
+}
+
+/// Is everything paused?
+pub(super) fn paused(reader: &mut dyn Reader) -> Result<bool, StoreError> {
+    Ok(reader.meta(PAUSED)?.is_some_and(|value| matches!(value.as_str(), "true" | "1")))
+}
+
+/// Is a session of this cluster open?
+pub(super) fn connected(row: &ClusterRow) -> bool {
+    row.connected_at.is_some() && row.disconnected_at.is_none()
+}
+
+fn statuses(reader: &mut dyn Reader, rows: &[ClusterRow], sessions: &[SessionFacts]) -> Result<Vec<ClusterStatus>, StoreError> {
+    let mut items = Vec::with_capacity(rows.len());
+    for row in rows {
+        let watches = reader.watches(Some(row.id))?;
+        let objects = reader.object_count(row.id)?;
+        items.push(status(row, watches, objects, sessions));
+    }
+    items.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(items)
+}
+
+fn status(row: &ClusterRow, watches: Vec<WatchRow>, objects: u64, sessions: &[SessionFacts]) -> ClusterStatus {
+    let session = sessions.iter().find(|session| session.cluster == row.name.as_str());
+    let connected = connected(row);
+    ClusterStatus {
+        name: row.name.to_string(),
+        uid: row.uid.as_ref().map(ToString::to_string),
+        connected,
+        since_ms: if connected { row.connected_at } else { row.disconnected_at },
+        server_version: row.server_version.clone(),
+        agent_version: row.agent_version.clone(),
+        accepts: row.accepts.clone(),
+        paused: row.paused,
+        objects,
+        clock_skew_ms: session.and_then(|session| session.clock_skew_ms),
+        queued_items: session.and_then(|session| session.queued_items),
+        problem: session.and_then(|session| session.problem.clone()),
+        watches: watches.into_iter().map(|watch| watch_status(watch, connected)).collect(),
+    }
+}
+
+/// Only a connected session's phase counts: without one nobody knows.
+fn watch_status(row: WatchRow, connected: bool) -> WatchStatus {
+    let phase = if connected { format!("{:?}", row.phase) } else { "Unknown".to_owned() };
+    WatchStatus {
+        kind: row.gk.to_string(),
+        namespace: row.namespace,
+        phase,
+        reason: row.reason,
+        message: row.message,
+        api_version: row.api_version,
+        epoch: row.epoch,
+        checkpoint: row.checkpoint.to_string(),
+        since_ms: row.since,
+        updated_at_ms: row.updated_at,
+    }
+}

@@ -1,0 +1,59 @@
+//! Query parameters and bodies, with errors of our own shape; names of clusters.
+
+use axum::extract::{FromRequestParts, Query};
+use axum::http::request::Parts;
+use lockstep_engine::ClusterId;
+use serde::de::DeserializeOwned;
+
+use super::error::ApiError;
+use super::kinds::did_you_mean;
+use crate::store::{ClusterRow, Reader};
+
+/// Query parameters.
+pub(super) struct Params<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Query::<T>::from_request_parts(parts, state).await {
+            Ok(Query(params)) => Ok(Self(params)),
+            Err(rejection) => Err(ApiError::bad_request(
+                format!("bad query parameters: {}", rejection.body_text()),
+                "see docs/reference/api.md",
+            )),
+        }
+    }
+}
+
+/// A JSON body.
+pub(super) fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| ApiError::bad_request(format!("bad request body: {error}"), "see docs/reference/api.md"))
+}
+
+/// The clusters, from the store.
+pub(super) fn all_clusters(reader: &mut dyn Reader) -> Result<Vec<ClusterRow>, ApiError> {
+    reader.clusters().map_err(|error| ApiError::store(&error))
+}
+
+/// The cluster of a name; an error names near ones.
+pub(super) fn find_cluster<'a>(clusters: &'a [ClusterRow], name: &str) -> Result<&'a ClusterRow, ApiError> {
+    clusters.iter().find(|row| row.name.as_str() == name).ok_or_else(|| {
+        let near = did_you_mean(name, clusters.iter().map(|row| row.name.as_str()));
+        let remedy = near.map_or_else(
+            || format!("`lockstep clusters` lists them; `lockstep token create {name}` registers one"),
+            |near| format!("did you mean `{near}`?"),
+        );
+        ApiError::unknown_cluster(format!("there is no cluster `{name}`"), remedy)
+    })
+}
+
+/// The id of an optional name.
+pub(super) fn cluster_id(clusters: &[ClusterRow], name: Option<&str>) -> Result<Option<ClusterId>, ApiError> {
+    name.map(|name| find_cluster(clusters, name).map(|row| row.id)).transpose()
+}
+
+/// The name of an id; the id itself where the store forgot it.
+pub(super) fn cluster_name(clusters: &[ClusterRow], id: ClusterId) -> String {
+    clusters.iter().find(|row| row.id == id).map_or_else(|| id.to_string(), |row| row.name.to_string())
+}

@@ -1,0 +1,183 @@
+//! `GET /policies` and `GET /findings`: every policy with its standing at each target.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Json;
+use axum::extract::State;
+use lockstep_engine::status::State as Standing;
+use lockstep_policies::PolicySet;
+use serde::Deserialize;
+
+use super::clusters::{connected, paused};
+use super::error::ApiError;
+use super::kinds::did_you_mean;
+use super::params::{Params, all_clusters, cluster_name};
+use super::types::{Counts, Finding, List, PolicyReport, PolicyStatus, ReasonCount, TargetStatus};
+use super::Api;
+use crate::store::{ClusterRow, PolicyRow, Reader, StoreError, SummaryRow};
+
+/// Query of `GET /policies`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    policy: Option<String>,
+}
+
+/// Every policy, or one.
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(query): Params<ListQuery>,
+) -> Result<Json<PolicyReport>, ApiError> {
+    let shared = api.clone();
+    api.0.readers.read(move |reader| report(&shared, reader, query.policy.as_deref())).await.map(Json)
+}
+
+/// What is wrong with policy files.
+pub(super) async fn findings(State(api): State<Api>) -> Json<List<Finding>> {
+    Json(List::new("FindingList", api.findings()))
+}
+
+/// A loaded policy.
+#[derive(Clone, Debug)]
+pub(super) struct PolicyFacts {
+    name: String,
+    file: String,
+    source: String,
+    targets: Vec<String>,
+    kinds: Vec<String>,
+    suspended: bool,
+}
+
+/// The policies of the last texts that were seen, with the digest of those texts.
+#[derive(Default)]
+pub(super) struct Cache(Mutex<Option<(blake3::Hash, Arc<Vec<PolicyFacts>>)>>);
+
+/// The policies in force: those of the last good texts, which are in the store.
+pub(super) fn facts(api: &Api, reader: &mut dyn Reader) -> Result<Arc<Vec<PolicyFacts>>, ApiError> {
+    let files = reader.policy_files().map_err(|error| ApiError::store(&error))?;
+    let mut hasher = blake3::Hasher::new();
+    for file in &files {
+        for part in [&file.path, &file.text] {
+            hasher.update(&part.len().to_le_bytes()).update(part.as_bytes());
+        }
+    }
+    let digest = hasher.finalize();
+    let mut cache = api.0.policies.0.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((cached, facts)) = &*cache
+        && *cached == digest
+    {
+        return Ok(facts.clone());
+    }
+    let texts = files.iter().map(|file| (file.path.as_str(), file.text.as_str()));
+    let (set, _) = PolicySet::restore(texts);
+    let facts = set.policies().map(|policy| PolicyFacts {
+        name: policy.name.to_string(),
+        file: policy.file.clone(),
+        source: policy.spec.source_cluster.to_string(),
+        targets: policy.spec.target_clusters.iter().map(ToString::to_string).collect(),
+        kinds: policy.spec.resources.iter().map(|resource| resource.gk.to_string()).collect(),
+        suspended: policy.spec.suspend,
+    });
+    let facts = Arc::new(facts.collect());
+    *cache = Some((digest, Arc::clone(&facts)));
+    Ok(facts)
+}
+
+fn report(api: &Api, reader: &mut dyn Reader, only: Option<&str>) -> Result<PolicyReport, ApiError> {
+    let clusters = all_clusters(reader)?;
+    let loaded = facts(api, reader)?;
+    let mut gather = || -> Result<_, StoreError> {
+        Ok((reader.policies()?, reader.summary(only)?, paused(reader)?))
+    };
+    let (rows, summary, all_paused) = gather().map_err(|error| ApiError::store(&error))?;
+    let mut names: BTreeSet<&str> = loaded.iter().map(|facts| facts.name.as_str()).collect();
+    names.extend(rows.iter().map(|row| row.name.as_str()));
+    if let Some(name) = only
+        && !names.contains(name)
+    {
+        let remedy = did_you_mean(name, names.iter().copied()).map_or_else(
+            || "`lockstep status` lists them; a file with an error is named there too".to_owned(),
+            |near| format!("did you mean `{near}`?"),
+        );
+        return Err(ApiError::unknown_policy(format!("there is no policy `{name}`"), remedy));
+    }
+    let items = names
+        .into_iter()
+        .filter(|name| only.is_none_or(|only| only == *name))
+        .map(|name| {
+            let facts = loaded.iter().find(|facts| facts.name == name);
+            let row = rows.iter().find(|row| row.name == name);
+            let counted: Vec<&SummaryRow> = summary.iter().filter(|row| row.policy == name).collect();
+            policy(name, facts, row, &counted, &clusters, all_paused)
+        })
+        .collect();
+    Ok(PolicyReport {
+        kind: "PolicyList".to_owned(),
+        items,
+        paused: all_paused,
+        findings: api.findings(),
+    })
+}
+
+fn policy(
+    name: &str,
+    facts: Option<&PolicyFacts>,
+    row: Option<&PolicyRow>,
+    counted: &[&SummaryRow],
+    clusters: &[ClusterRow],
+    all_paused: bool,
+) -> PolicyStatus {
+    let generation = row.map_or(0, |row| row.generation);
+    let planned = row.is_some_and(|row| row.planned);
+    let policy_paused =
+        row.is_some_and(|row| row.paused) || facts.is_some_and(|facts| facts.suspended);
+    let mut targets: BTreeMap<String, Vec<&SummaryRow>> = BTreeMap::new();
+    for target in facts.iter().flat_map(|facts| &facts.targets) {
+        targets.entry(target.clone()).or_default();
+    }
+    for row in counted {
+        targets.entry(cluster_name(clusters, row.target)).or_default().push(row);
+    }
+    let targets = targets
+        .into_iter()
+        .map(|(target, rows)| {
+            let cluster = clusters.iter().find(|cluster| cluster.name.as_str() == target);
+            let paused = all_paused || policy_paused || cluster.is_some_and(|cluster| cluster.paused);
+            target_status(target, cluster.is_some_and(connected), paused, &rows)
+        })
+        .collect();
+    PolicyStatus {
+        name: name.to_owned(),
+        file: facts.map(|facts| facts.file.clone()).unwrap_or_default(),
+        source: facts.map(|facts| facts.source.clone()).unwrap_or_default(),
+        kinds: facts.map(|facts| facts.kinds.clone()).unwrap_or_default(),
+        paused: policy_paused,
+        generation,
+        // Until everything was planned with the newest, only the one before it is certain.
+        observed_generation: if planned { generation } else { generation.saturating_sub(1) },
+        targets,
+    }
+}
+
+fn target_status(target: String, connected: bool, paused: bool, rows: &[&SummaryRow]) -> TargetStatus {
+    let mut counts = Counts::default();
+    let mut reasons = Vec::new();
+    for row in rows {
+        counts.add(row.state, row.count);
+        if !matches!(row.state, Standing::InStep | Standing::Orphaned) {
+            let (state, reason, count) = (row.state, row.reason.clone(), row.count);
+            reasons.push(ReasonCount { state, reason, count, since_ms: row.oldest_since });
+        }
+    }
+    reasons.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.reason.cmp(&b.reason)));
+    TargetStatus {
+        target,
+        connected,
+        paused,
+        counts,
+        worst_lag_ms: rows.iter().filter_map(|row| row.max_lag_ms).max(),
+        behind_since_ms: reasons.iter().map(|reason| reason.since_ms).min(),
+        reasons,
+    }
+}

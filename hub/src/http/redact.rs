@@ -1,0 +1,72 @@
+//! Values of Secrets become keyed digests: equal values are seen to be equal, and nothing else (I13).
+
+use serde_json::{Map, Value};
+
+/// What starts every digest.
+const PREFIX: &str = "redacted:";
+/// Fields of a Secret that hold no values.
+const PLAIN: [&str; 5] = ["apiVersion", "kind", "metadata", "type", "immutable"];
+/// Holds a copy of the whole object.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Is it the kind whose values are kept back?
+pub(super) fn is_secret(group: &str, kind: &str) -> bool {
+    group.is_empty() && kind == "Secret"
+}
+
+/// Replaces every value of a Secret by a digest.
+pub(crate) fn redact(body: &mut Value, key: &[u8; 32]) {
+    let Some(fields) = body.as_object_mut() else {
+        *body = digest(body, key);
+        return;
+    };
+    for (name, value) in fields.iter_mut() {
+        match (name.as_str(), &mut *value) {
+            ("metadata", Value::Object(metadata)) => redact_annotations(metadata, key),
+            (plain, _) if PLAIN.contains(&plain) => {}
+            (_, Value::Object(values)) => values.values_mut().for_each(|value| *value = digest(value, key)),
+            (_, value) => *value = digest(value, key),
+        }
+    }
+}
+
+fn redact_annotations(metadata: &mut Map<String, Value>, key: &[u8; 32]) {
+    if let Some(Value::Object(annotations)) = metadata.get_mut("annotations")
+        && let Some(value) = annotations.get_mut(LAST_APPLIED)
+    {
+        *value = digest(value, key);
+    }
+}
+
+fn digest(value: &Value, key: &[u8; 32]) -> Value {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let hash = blake3::keyed_hash(key, text.as_bytes()).to_hex();
+    Value::String(format!("{PREFIX}{}", &hash[..16]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn no_value_of_a_secret_survives() {
+        let mut body = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+            "metadata": {"name": "db", "annotations": {LAST_APPLIED: "{\"data\":{\"p\":\"Y2FuYXJ5\"}}", "a": "b"}},
+            "data": {"p": "Y2FuYXJ5", "q": "Y2FuYXJ5"}, "stringData": {"p": "canary"}, "unheard": ["canary"],
+        });
+        redact(&mut body, &[7; 32]);
+        let text = body.to_string();
+        assert!(!text.contains("canary") && !text.contains("Y2FuYXJ5"), "{text}");
+        assert_eq!(body["data"]["p"], body["data"]["q"], "equal values have equal digests");
+        assert_eq!(body["type"], "Opaque");
+        assert_eq!(body["metadata"]["annotations"]["a"], "b");
+        let mut other = json!({"data": {"p": "Y2FuYXJ5"}});
+        redact(&mut other, &[8; 32]);
+        assert_ne!(other["data"]["p"], body["data"]["p"], "digests are keyed");
+    }
+}

@@ -1,0 +1,150 @@
+//! `GET /tombstones` and `GET /tombstones/{id}`: what was deleted, and the body that was kept.
+
+use axum::extract::{Path, State};
+use axum::{Extension, Json};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::auth::Caller;
+use super::error::ApiError;
+use super::params::{Params, all_clusters, cluster_id, cluster_name};
+use super::types::{List, TombstoneItem};
+use super::{Api, kinds, redact};
+use crate::store::{Cause, ClusterRow, StoreError, TombstoneFilter, TombstoneRow};
+
+/// Items of a list, unless asked for otherwise.
+const LIMIT: usize = 100;
+/// Items of a list at most.
+const LIMIT_MAX: usize = 1000;
+
+/// Query of `GET /tombstones`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TombstoneQuery {
+    cluster: Option<String>,
+    kind: Option<String>,
+    namespace: Option<String>,
+    name: Option<String>,
+    /// Deleted at or after, ms since the epoch.
+    since: Option<i64>,
+    /// Also images of deletes that were not carried out.
+    #[serde(default)]
+    undeleted: bool,
+    limit: Option<usize>,
+}
+
+/// Query of `GET /tombstones/{id}`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ShowQuery {
+    #[serde(default)]
+    secrets: bool,
+}
+
+/// The newest first, without bodies.
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(query): Params<TombstoneQuery>,
+) -> Result<Json<List<TombstoneItem>>, ApiError> {
+    let shared = api.clone();
+    let page = api
+        .0
+        .readers
+        .read(move |reader| {
+            let store = |error: StoreError| ApiError::store(&error);
+            let clusters = all_clusters(reader)?;
+            let gk = match &query.kind {
+                None => None,
+                Some(kind) => {
+                    let watches = reader.watches(None).map_err(store)?;
+                    Some(kinds::resolve(&shared.0.kinds, &clusters, &watches, kind)?.gk)
+                }
+            };
+            let filter = TombstoneFilter {
+                cluster: cluster_id(&clusters, query.cluster.as_deref())?,
+                gk,
+                namespace: query.namespace,
+                name: query.name,
+                since: query.since,
+                undeleted: query.undeleted,
+            };
+            let limit = query.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
+            let mut rows = reader.tombstones(&filter, limit + 1).map_err(store)?;
+            let more = rows.len() > limit;
+            rows.truncate(limit);
+            let items = rows.into_iter().map(|row| item(row, &clusters)).collect();
+            let mut page = List::new("TombstoneList", items);
+            if more {
+                page.notes.push(format!("only the newest {limit} are shown: narrow it down, or raise the limit"));
+            }
+            Ok(page)
+        })
+        .await?;
+    Ok(Json(page))
+}
+
+/// One, with its body: from the outbox, or from the archive.
+pub(super) async fn show(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    Params(query): Params<ShowQuery>,
+) -> Result<Json<TombstoneItem>, ApiError> {
+    let id: i64 = id.parse().map_err(|_| {
+        ApiError::bad_request("a tombstone is named by its number", "`lockstep tombstones list` shows the numbers")
+    })?;
+    if query.secrets {
+        caller.authorised()?;
+    }
+    let (row, clusters) = api
+        .0
+        .readers
+        .read(move |reader| {
+            let row = reader.tombstone(id).map_err(|error| ApiError::store(&error))?;
+            let row = row.ok_or_else(|| ApiError::no_tombstone(id))?;
+            Ok((row, all_clusters(reader)?))
+        })
+        .await?;
+    let mut body: Option<Value> = match (&row.body, &row.path) {
+        (Some(bytes), _) => {
+            let parsed = serde_json::from_slice(bytes);
+            Some(parsed.map_err(|_| ApiError::internal("the body in the outbox is not JSON"))?)
+        }
+        (None, Some(path)) => {
+            Some(api.0.bodies.body(path).await.map_err(|why| ApiError::archive(id, &why))?)
+        }
+        (None, None) => None,
+    };
+    if let Some(body) = &mut body
+        && !query.secrets
+        && redact::is_secret(&row.key.gk.group, &row.key.gk.kind)
+    {
+        redact::redact(body, &api.0.digest_key);
+    }
+    Ok(Json(TombstoneItem { body, ..item(row, &clusters) }))
+}
+
+fn item(row: TombstoneRow, clusters: &[ClusterRow]) -> TombstoneItem {
+    let (cause, policy) = match row.cause {
+        Cause::Observed => ("Observed", None),
+        Cause::Inferred => ("Inferred", None),
+        Cause::Lockstep { policy } => ("Lockstep", Some(policy)),
+    };
+    TombstoneItem {
+        id: row.id,
+        cluster: cluster_name(clusters, row.cluster),
+        kind: row.key.gk.to_string(),
+        namespace: row.key.namespace.to_string(),
+        name: row.key.name.to_string(),
+        uid: row.uid.to_string(),
+        resource_version: row.resource_version.to_string(),
+        api_version: row.api_version,
+        cause: cause.to_owned(),
+        policy,
+        deleted_at_ms: row.deleted_at,
+        last_seen_ms: row.last_seen,
+        deleted: row.deleted,
+        path: row.path,
+        body: None,
+    }
+}

@@ -1,0 +1,18 @@
+//! The hub: sessions, state store, planner driver, tombstone archive, HTTP API.
+//!
+//! Architecture invariant: everything that changes the hub's state goes through one owner thread
+//! (`core`), which works in store transactions and hands out effects as values. The shells around
+//! it (gRPC sessions, HTTP API, policy directory, archive) hold no state that matters.
+
+pub mod codes;
+pub mod config;
+pub mod core;
+pub mod http;
+pub mod owner;
+pub mod run;
+pub mod seal;
+pub mod session;
+pub mod store;
+
+pub use config::HubConfig;
+pub use run::{HubError, RunningHub, run};

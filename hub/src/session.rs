@@ -1,0 +1,223 @@
+//! The gRPC side of a session: moves messages between an agent's stream and the core. It holds no
+//! state that matters; when it dies the agent comes again.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use lockstep_engine::ClusterId;
+use lockstep_wire::v1::{self, agent_message, hub_message};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::core::state::SessionCommand;
+use crate::core::{Connect, Input};
+use crate::seal;
+use crate::store::{Reader, StoreError, WatchRow};
+
+/// Commands of the core that wait for one session: its window of steps and acks, several times over.
+/// A session that lets them pile up ends (I12).
+const COMMANDS: usize = 1024;
+/// Messages between the session task and the HTTP/2 stream.
+const OUTGOING: usize = 16;
+/// How long a new stream may take to say Hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Index entries per message: about 100 KiB.
+const INDEX_PAGE: usize = 1000;
+
+/// Makes readers of the state store.
+pub type Readers = Arc<dyn Fn() -> Result<Box<dyn Reader>, StoreError> + Send + Sync>;
+
+/// Serves agents.
+pub struct SessionService {
+    inputs: mpsc::Sender<Input>,
+    readers: Readers,
+    stop: CancellationToken,
+}
+
+impl SessionService {
+    /// A service that feeds the core.
+    pub fn new(inputs: mpsc::Sender<Input>, readers: Readers, stop: CancellationToken) -> Self {
+        Self { inputs, readers, stop }
+    }
+}
+
+type Outgoing = mpsc::Sender<Result<v1::HubMessage, Status>>;
+
+#[tonic::async_trait]
+impl v1::hub_server::Hub for SessionService {
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<v1::HubMessage, Status>> + Send>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::AgentMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let token = request
+            .metadata()
+            .get("authorization")
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .ok_or_else(|| Status::unauthenticated("LS0201: no bearer token; give the agent its token"))?;
+        let token_hash = seal::hash_token(token.trim());
+        let (out, receiver) = mpsc::channel(OUTGOING);
+        let task = Task {
+            inputs: self.inputs.clone(),
+            readers: self.readers.clone(),
+            out,
+            stop: self.stop.clone(),
+        };
+        tokio::spawn(task.run(token_hash, request.into_inner()));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+struct Task {
+    inputs: mpsc::Sender<Input>,
+    readers: Readers,
+    out: Outgoing,
+    stop: CancellationToken,
+}
+
+impl Task {
+    async fn run(self, token_hash: [u8; 32], mut stream: Streaming<v1::AgentMessage>) {
+        let hello = match tokio::time::timeout(HELLO_TIMEOUT, stream.next()).await {
+            Ok(Some(Ok(v1::AgentMessage { body: Some(agent_message::Body::Hello(hello)) }))) => hello,
+            _ => {
+                // The agent is gone or speaks something else; its own log says what it saw.
+                let _ = self.out.send(Err(Status::invalid_argument("the first message must be Hello"))).await;
+                return;
+            }
+        };
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        let (reply, answer) = oneshot::channel();
+        let connect = Connect { token_hash, hello, out: commands, reply };
+        if self.inputs.send(Input::Connect(Box::new(connect))).await.is_err() {
+            return;
+        }
+        match answer.await {
+            Ok(Ok((cluster, session))) => {
+                self.serve(cluster, session, stream, receiver).await;
+                // The core may have stopped already.
+                let _ = self.inputs.send(Input::Disconnected { cluster, session }).await;
+            }
+            Ok(Err(refused)) => self.send(hub_message::Body::Refused(refused)).await.unwrap_or(()),
+            Err(_) => {}
+        }
+    }
+
+    async fn serve(
+        &self,
+        cluster: ClusterId,
+        session: u64,
+        mut stream: Streaming<v1::AgentMessage>,
+        mut commands: mpsc::Receiver<SessionCommand>,
+    ) {
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                command = commands.recv() => {
+                    let Some(command) = command else { return };
+                    if self.carry_out(command).await.is_err() {
+                        return;
+                    }
+                }
+                message = stream.next() => match message {
+                    Some(Ok(message)) => {
+                        let input = Input::Message { cluster, session, message: Box::new(message) };
+                        if self.inputs.send(input).await.is_err() {
+                            return;
+                        }
+                    }
+                    Some(Err(status)) => {
+                        tracing::debug!(%cluster, "session ended: {}", status.code());
+                        return;
+                    }
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// Err: the stream is to end.
+    async fn carry_out(&self, command: SessionCommand) -> Result<(), ()> {
+        match command {
+            SessionCommand::Message(message) => self.out.send(Ok(*message)).await.map_err(drop),
+            SessionCommand::Resume(watches) => {
+                for watch in watches {
+                    self.resume(watch).await?;
+                }
+                Ok(())
+            }
+            SessionCommand::Close(refused) => {
+                self.send(hub_message::Body::Refused(refused)).await?;
+                Err(())
+            }
+        }
+    }
+
+    async fn send(&self, body: hub_message::Body) -> Result<(), ()> {
+        self.out.send(Ok(v1::HubMessage { body: Some(body) })).await.map_err(drop)
+    }
+
+    /// Streams the key index of a watch, page by page, with the back-pressure of the stream.
+    async fn resume(&self, watch: WatchRow) -> Result<(), ()> {
+        let (pages, mut receiver) = mpsc::channel::<(Vec<v1::IndexEntry>, bool)>(2);
+        let readers = self.readers.clone();
+        let id = watch.id;
+        let reading = tokio::task::spawn_blocking(move || read_index(&readers, id, &pages));
+        while let Some((entries, last)) = receiver.recv().await {
+            let resume = v1::Resume {
+                watch: watch.id,
+                epoch: watch.epoch,
+                checkpoint: watch.checkpoint.to_string(),
+                interest: watch.interest.clone(),
+                api_version: watch.api_version.clone(),
+                entries,
+                last,
+            };
+            self.send(hub_message::Body::Resume(resume)).await?;
+        }
+        match reading.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                tracing::error!(watch = id, "the key index cannot be read: {error}");
+                Err(())
+            }
+            Err(_) => Err(()),
+        }
+    }
+}
+
+fn read_index(
+    readers: &Readers,
+    watch: u32,
+    pages: &mpsc::Sender<(Vec<v1::IndexEntry>, bool)>,
+) -> Result<(), StoreError> {
+    let mut reader = readers()?;
+    let mut after: Option<(String, String)> = None;
+    loop {
+        let from = after.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
+        let rows = reader.index(watch, from, INDEX_PAGE)?;
+        let last = rows.len() < INDEX_PAGE;
+        after = rows.last().map(|row| (row.namespace.clone(), row.name.clone()));
+        let entries = rows
+            .into_iter()
+            .map(|row| v1::IndexEntry {
+                namespace: row.namespace,
+                name: row.name,
+                uid: row.uid.to_string(),
+                resource_version: row.resource_version.to_string(),
+                body_held: row.body_held,
+                managed: row.managed,
+            })
+            .collect();
+        // Nobody listens any more: the session ended.
+        if pages.blocking_send((entries, last)).is_err() || last {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The state store: what the hub knows, behind one narrow trait.
+//!
+//! One writer (the hub's core thread) works in transactions; any number of readers look at
+//! committed state. A batch of deltas, the checkpoint that it leads to and everything planned from
+//! it are one transaction (I1, I2).
+
+#[cfg(test)]
+mod conformance;
+pub mod rows;
+pub mod sqlite;
+
+use lockstep_engine::status::State;
+use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey};
+
+pub use rows::*;
+
+/// A store operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database refused.
+    #[error("state store: {0}")]
+    Database(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A stored row cannot be read: corrupt, or written by a newer version.
+    #[error("state store: a row of {table} cannot be read: {why}")]
+    Row {
+        /// Table.
+        table: &'static str,
+        /// What is wrong with it; never a value of a body.
+        why: String,
+    },
+    /// The disk is full. Nothing was lost; nothing new is taken.
+    #[error("state store: the disk is full")]
+    Full,
+}
+
+/// Which placements a scan visits. Empty filter: all. Conditions are joined by AND.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlacementFilter {
+    /// Of this policy.
+    pub policy: Option<String>,
+    /// At this target.
+    pub target: Option<ClusterId>,
+    /// With a source in this cluster.
+    pub source: Option<ClusterId>,
+    /// Of this kind.
+    pub gk: Option<GroupKind>,
+    /// In one of these states; empty: any.
+    pub states: Vec<State>,
+}
+
+/// Where a scan goes on: after this (target, key).
+pub type PlacementCursor = (ClusterId, ObjectKey);
+
+/// Which tombstones a listing shows. Conditions are joined by AND.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TombstoneFilter {
+    /// Of this cluster.
+    pub cluster: Option<ClusterId>,
+    /// Of this kind.
+    pub gk: Option<GroupKind>,
+    /// In this namespace.
+    pub namespace: Option<String>,
+    /// With this name.
+    pub name: Option<String>,
+    /// Deleted at or after.
+    pub since: Option<Millis>,
+    /// Also images of deletes that were not carried out.
+    pub undeleted: bool,
+}
+
+/// Reading. Lists are ordered by key, so that results are deterministic (I8).
+pub trait Reader: Send {
+    /// Every cluster, by id.
+    fn clusters(&mut self) -> Result<Vec<ClusterRow>, StoreError>;
+    /// Every watch of a cluster, by id; of all clusters with `None`.
+    fn watches(&mut self, cluster: Option<ClusterId>) -> Result<Vec<WatchRow>, StoreError>;
+    /// One object.
+    fn object(&mut self, cluster: ClusterId, key: &ObjectKey) -> Result<Option<ObjectRow>, StoreError>;
+    /// Objects of one kind in key order after (namespace, name), at most `limit`.
+    /// `cluster: None` visits all clusters (order: cluster, namespace, name) and then `after` is
+    /// ignored. `namespace` narrows.
+    fn objects(
+        &mut self,
+        cluster: ClusterId,
+        gk: &GroupKind,
+        namespace: Option<&str>,
+        after: Option<(&str, &str)>,
+        limit: usize,
+    ) -> Result<Vec<ObjectRow>, StoreError>;
+    /// How many objects are held for a cluster (keys and bodies).
+    fn object_count(&mut self, cluster: ClusterId) -> Result<u64, StoreError>;
+    /// The key index of a watch in key order after (namespace, name), at most `limit`.
+    fn index(&mut self, watch: u32, after: Option<(&str, &str)>, limit: usize) -> Result<Vec<IndexRow>, StoreError>;
+    /// One placement.
+    fn placement(&mut self, target: ClusterId, key: &ObjectKey) -> Result<Option<PlacementRow>, StoreError>;
+    /// Placements in (target, key) order after the cursor, at most `limit`.
+    fn placements(
+        &mut self,
+        filter: &PlacementFilter,
+        after: Option<&PlacementCursor>,
+        limit: usize,
+    ) -> Result<Vec<PlacementRow>, StoreError>;
+    /// How many placements a filter finds.
+    fn placement_count(&mut self, filter: &PlacementFilter) -> Result<u64, StoreError>;
+    /// Placements whose `next_attempt` is due, oldest first.
+    fn due(&mut self, now: Millis, limit: usize) -> Result<Vec<PlacementCursor>, StoreError>;
+    /// The earliest `next_attempt`.
+    fn next_due(&mut self) -> Result<Option<Millis>, StoreError>;
+    /// Counts per policy, target, state and reason.
+    fn summary(&mut self, policy: Option<&str>) -> Result<Vec<SummaryRow>, StoreError>;
+    /// One tombstone, with its body while it is in the outbox.
+    fn tombstone(&mut self, id: i64) -> Result<Option<TombstoneRow>, StoreError>;
+    /// Tombstones, newest first, without bodies.
+    fn tombstones(&mut self, filter: &TombstoneFilter, limit: usize) -> Result<Vec<TombstoneRow>, StoreError>;
+    /// Tombstones that the archive does not have yet, oldest first, with bodies.
+    fn outbox(&mut self, after: i64, limit: usize) -> Result<Vec<TombstoneRow>, StoreError>;
+    /// Last good policy files, by path.
+    fn policy_files(&mut self) -> Result<Vec<PolicyFileRow>, StoreError>;
+    /// Every policy remembered, by name.
+    fn policies(&mut self) -> Result<Vec<PolicyRow>, StoreError>;
+    /// Every budget: (policy, target, JSON of `engine::budget::Budget`).
+    fn budgets(&mut self) -> Result<Vec<(String, ClusterId, String)>, StoreError>;
+    /// A setting of the store itself (hub id, paused, ...).
+    fn meta(&mut self, name: &str) -> Result<Option<String>, StoreError>;
+}
+
+/// Writing: within a transaction that `begin` opens and `commit` makes durable. Reads see it.
+pub trait Store: Reader {
+    /// Opens a transaction.
+    fn begin(&mut self) -> Result<(), StoreError>;
+    /// Makes it durable: after this returns, a crash loses nothing of it.
+    fn commit(&mut self) -> Result<(), StoreError>;
+    /// Forgets it.
+    fn rollback(&mut self) -> Result<(), StoreError>;
+    /// Inserts a cluster under a new id.
+    fn create_cluster(&mut self, name: ClusterNameRef<'_>, now: Millis) -> Result<ClusterRow, StoreError>;
+    /// Replaces a cluster's row.
+    fn put_cluster(&mut self, row: &ClusterRow) -> Result<(), StoreError>;
+    /// Finds or inserts a watch (phase Pending, epoch 0, no checkpoint).
+    fn ensure_watch(
+        &mut self,
+        cluster: ClusterId,
+        gk: &GroupKind,
+        namespace: &str,
+        now: Millis,
+    ) -> Result<WatchRow, StoreError>;
+    /// Replaces a watch's row.
+    fn put_watch(&mut self, row: &WatchRow) -> Result<(), StoreError>;
+    /// Forgets a watch and the objects it reported.
+    fn drop_watch(&mut self, id: u32) -> Result<(), StoreError>;
+    /// Inserts or replaces an object.
+    fn put_object(&mut self, row: &ObjectRow) -> Result<(), StoreError>;
+    /// Removes an object.
+    fn delete_object(&mut self, cluster: ClusterId, key: &ObjectKey) -> Result<(), StoreError>;
+    /// Inserts or replaces a placement.
+    fn put_placement(&mut self, row: &PlacementRow) -> Result<(), StoreError>;
+    /// Removes a placement.
+    fn delete_placement(&mut self, target: ClusterId, key: &ObjectKey) -> Result<(), StoreError>;
+    /// Inserts a tombstone into the outbox; gives its id.
+    fn put_tombstone(&mut self, row: &TombstoneRow) -> Result<i64, StoreError>;
+    /// The archive has it at `path`: the body leaves the outbox.
+    fn set_archived(&mut self, id: i64, path: &str) -> Result<(), StoreError>;
+    /// The delete it was made for was carried out (`true`), or will not be.
+    fn set_deleted(&mut self, id: i64, deleted: bool) -> Result<(), StoreError>;
+    /// Replaces all last good policy files.
+    fn put_policy_files(&mut self, files: &[PolicyFileRow]) -> Result<(), StoreError>;
+    /// Inserts or replaces a policy.
+    fn put_policy(&mut self, row: &PolicyRow) -> Result<(), StoreError>;
+    /// Forgets a policy.
+    fn delete_policy(&mut self, name: &str) -> Result<(), StoreError>;
+    /// Inserts or replaces a budget.
+    fn put_budget(&mut self, policy: &str, target: ClusterId, json: &str) -> Result<(), StoreError>;
+    /// Sets a setting.
+    fn put_meta(&mut self, name: &str, value: &str) -> Result<(), StoreError>;
+}
+
+/// A cluster's name, borrowed.
+pub type ClusterNameRef<'a> = &'a lockstep_engine::ClusterName;

@@ -1,0 +1,367 @@
+//! What the state store holds, one type per row.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use lockstep_engine::status::Status;
+use lockstep_engine::{ClusterId, ClusterName, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
+use serde::{Deserialize, Serialize};
+
+/// A member cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterRow {
+    /// The hub's integer for it.
+    pub id: ClusterId,
+    /// Its name; unique.
+    pub name: ClusterName,
+    /// uid of its kube-system namespace, from its first session on; unique.
+    pub uid: Option<Uid>,
+    /// blake3 of the bearer token; none until `lockstep token create`.
+    pub token_hash: Option<[u8; 32]>,
+    /// Agent process whose batches are counted by `committed`.
+    pub instance: String,
+    /// Highest batch sequence of that instance that is committed.
+    pub committed: u64,
+    /// Last session number given out (fencing).
+    pub session: u64,
+    /// Last value of the rewind guard's counter.
+    pub lease_counter: u64,
+    /// Version of its API server, as last told.
+    pub server_version: String,
+    /// Version of its agent, as last told.
+    pub agent_version: String,
+    /// What its agent accepts, as last told, for people to read.
+    pub accepts: Vec<String>,
+    /// JSON of the kinds it served, as last told; empty before the first session.
+    pub served: Bytes,
+    /// Paused by `lockstep pause --cluster`.
+    pub paused: bool,
+    /// When the last session began.
+    pub connected_at: Option<Millis>,
+    /// When the last session ended; none while one runs.
+    pub disconnected_at: Option<Millis>,
+    /// When it was first heard of.
+    pub created_at: Millis,
+}
+
+/// Phases of a watch; ordinals are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Phase {
+    /// Not started, or the kind is not served.
+    Pending,
+    /// A list is under way.
+    Listing,
+    /// Everything up to the checkpoint is here.
+    Live,
+    /// Failing; what is here may be old.
+    Failing,
+}
+
+/// One watch of one agent, with its checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchRow {
+    /// Stable for (cluster, group, kind, namespace).
+    pub id: u32,
+    /// Whose.
+    pub cluster: ClusterId,
+    /// Of what.
+    pub gk: GroupKind,
+    /// Empty: all namespaces.
+    pub namespace: String,
+    /// Counts lists.
+    pub epoch: u64,
+    /// resourceVersion up to which everything is committed; empty: list.
+    pub checkpoint: ResourceVersion,
+    /// Digest of the interest everything held was judged by; empty: none yet.
+    pub interest: Bytes,
+    /// API version watched, as in `apps/v1`.
+    pub api_version: String,
+    /// As last told. Only a connected session's phase counts.
+    pub phase: Phase,
+    /// PascalCase reason for the phase.
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
+    /// Since when this phase holds.
+    pub since: Millis,
+    /// Hub's clock at the last batch of this watch.
+    pub updated_at: Millis,
+}
+
+/// How our entry in managedFields relates to the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Owned {
+    /// Digest of the projection.
+    Digest([u8; 16]),
+    /// We have no entry.
+    NoEntry,
+    /// Our entry is in another API version than the watch.
+    OtherVersion,
+}
+
+/// Another field manager, for attribution.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManagerRow {
+    /// Its name.
+    pub name: String,
+    /// Apply or Update.
+    pub operation: String,
+    /// `status`, `scale` or empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subresource: String,
+    /// RFC 3339.
+    #[serde(default)]
+    pub time: String,
+    /// Paths, never values; bounded by the agent.
+    #[serde(default)]
+    pub fields: Vec<String>,
+    /// Were there more?
+    #[serde(default)]
+    pub truncated: bool,
+}
+
+/// What an agent tells of an object that carries our label.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManagedRow {
+    /// Our projection.
+    pub owned: Owned,
+    /// Its `lockstep.dev/*` labels and annotations.
+    pub marks: BTreeMap<String, String>,
+    /// The other managers.
+    pub managers: Vec<ManagerRow>,
+    /// metadata.creationTimestamp.
+    pub created_at: Millis,
+}
+
+/// One object of one cluster as last seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectRow {
+    /// Where.
+    pub cluster: ClusterId,
+    /// What.
+    pub key: ObjectKey,
+    /// The watch that reports it.
+    pub watch: u32,
+    /// metadata.uid.
+    pub uid: Uid,
+    /// metadata.resourceVersion.
+    pub resource_version: ResourceVersion,
+    /// JSON without managedFields; none for objects outside the interest. The store compresses it
+    /// and encrypts it where the kind is Secret.
+    pub body: Option<Bytes>,
+    /// Present when it carries our label and the watch is that of a target.
+    pub managed: Option<ManagedRow>,
+    /// Has a deletionTimestamp.
+    pub deleting: bool,
+    /// Agent's clock when this state was read.
+    pub observed_at: Millis,
+}
+
+/// A row of the key index that is streamed to an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexRow {
+    /// Namespace or empty.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// metadata.uid.
+    pub uid: Uid,
+    /// metadata.resourceVersion.
+    pub resource_version: ResourceVersion,
+    /// Is the body here?
+    pub body_held: bool,
+    /// Does it carry our label?
+    pub managed: bool,
+}
+
+/// The source of a placement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRef {
+    /// Cluster.
+    pub cluster: ClusterId,
+    /// Namespace in the source cluster.
+    pub namespace: String,
+    /// Name in the source cluster.
+    pub name: String,
+    /// uid of the source object.
+    pub uid: Uid,
+}
+
+/// What the hub knows of an object that it wrote: the authority to update and delete it (I6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// uid at the target; none while a create has not been answered.
+    pub uid: Option<Uid>,
+    /// resourceVersion of our last write.
+    pub resource_version: ResourceVersion,
+    /// Digest of the desired body that was written.
+    pub rendered: [u8; 32],
+    /// Digest of the projection of the response to our last write; none when taken over from marks
+    /// and not yet seen.
+    pub owned: Option<[u8; 16]>,
+    /// Our fieldsV1 after the last write, JSON.
+    pub field_set: Bytes,
+    /// API version written.
+    pub api_version: String,
+    /// A namespace that was created in passing: never deleted.
+    pub implicit: bool,
+    /// When we first wrote it.
+    pub created_at: Millis,
+}
+
+/// Why nothing claims an object any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ending {
+    /// The source object was deleted.
+    SourceDeleted,
+    /// The source object is no longer selected.
+    Unselected,
+    /// The policy is gone.
+    PolicyRemoved,
+    /// The policy no longer names this target.
+    TargetRemoved,
+}
+
+/// How far a delete has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeleteStage {
+    /// Within the budget, or approved: the image is being read.
+    Granted,
+    /// The image is in the outbox and not yet in the archive.
+    Archiving {
+        /// Of that image.
+        tombstone: i64,
+    },
+    /// The archive has exactly this state: it may be deleted.
+    Archived {
+        /// Of that image.
+        tombstone: i64,
+        /// uid of the image.
+        uid: Uid,
+        /// resourceVersion of the image.
+        resource_version: ResourceVersion,
+    },
+}
+
+/// One object at one target: what is asked, what we wrote, where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacementRow {
+    /// Target cluster.
+    pub target: ClusterId,
+    /// Key at the target.
+    pub key: ObjectKey,
+    /// The policy that claims it, or claimed it last.
+    pub policy: String,
+    /// Other policies that select it too.
+    pub rivals: Vec<String>,
+    /// The source, or the last one.
+    pub source: Option<SourceRef>,
+    /// Our record, once we wrote it.
+    pub record: Option<Record>,
+    /// Where it stands.
+    pub status: Status,
+    /// Since when that state and reason hold.
+    pub since: Millis,
+    /// Generation of the policy that was looked at.
+    pub observed_generation: u64,
+    /// Why nothing claims it.
+    pub ending: Option<Ending>,
+    /// How far its delete has come.
+    pub delete: Option<DeleteStage>,
+    /// Failed attempts in a row.
+    pub attempts: u32,
+    /// When to try again; none: when an input changes.
+    pub next_attempt: Option<Millis>,
+    /// Fingerprint of the inputs that failed for good; the same inputs are not tried again.
+    pub barred: Option<Bytes>,
+    /// When it last came in step.
+    pub synced_at: Option<Millis>,
+    /// From the source event to the applied write, milliseconds, last time.
+    pub lag_ms: Option<i64>,
+}
+
+/// Why a tombstone was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cause {
+    /// A DELETED event was seen.
+    Observed,
+    /// Concluded from a completed list.
+    Inferred,
+    /// lockstep deleted it.
+    Lockstep {
+        /// For this policy.
+        policy: String,
+    },
+}
+
+/// A retained record of something deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TombstoneRow {
+    /// Ascending; given by the store on insertion (0 before).
+    pub id: i64,
+    /// Where it was.
+    pub cluster: ClusterId,
+    /// What it was.
+    pub key: ObjectKey,
+    /// Its uid.
+    pub uid: Uid,
+    /// resourceVersion of the state kept.
+    pub resource_version: ResourceVersion,
+    /// API version of the state kept.
+    pub api_version: String,
+    /// Why.
+    pub cause: Cause,
+    /// When the deletion was seen (hub's clock).
+    pub deleted_at: Millis,
+    /// When the state kept was last known to exist.
+    pub last_seen: Millis,
+    /// JSON; here (the outbox) until the archive has it. Compressed, and encrypted for Secrets.
+    pub body: Option<Bytes>,
+    /// Path in the archive, once it is there.
+    pub path: Option<String>,
+    /// False for the image of a delete that was not carried out (yet).
+    pub deleted: bool,
+}
+
+/// The last good version of a policy file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyFileRow {
+    /// Path within the policies directory.
+    pub path: String,
+    /// Text of the last version without an error.
+    pub text: String,
+}
+
+/// What the hub remembers of a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyRow {
+    /// Its name.
+    pub name: String,
+    /// Digest of its compiled form.
+    pub digest: [u8; 32],
+    /// Raised with every change.
+    pub generation: u64,
+    /// Has everything been planned with this generation?
+    pub planned: bool,
+    /// Paused by `lockstep pause POLICY`.
+    pub paused: bool,
+}
+
+/// Counts of one policy at one target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SummaryRow {
+    /// Policy.
+    pub policy: String,
+    /// Target.
+    pub target: ClusterId,
+    /// Status state and reason.
+    pub state: lockstep_engine::status::State,
+    /// Reason.
+    pub reason: String,
+    /// How many.
+    pub count: u64,
+    /// Largest lag of those in step, milliseconds.
+    pub max_lag_ms: Option<i64>,
+    /// Oldest `since`.
+    pub oldest_since: Millis,
+}

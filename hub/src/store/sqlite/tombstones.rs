@@ -1,0 +1,178 @@
+//! The table `tombstones`; rows with a body are the outbox.
+
+use lockstep_engine::{ClusterId, ObjectKey, ResourceVersion, Uid};
+use rusqlite::{ToSql, params, params_from_iter};
+
+use super::Inner;
+use super::body::Bodies;
+use super::kinds::Kinds;
+use super::row::{Columns, execute, first, limit as sql_limit, query};
+use crate::store::{Cause, StoreError, TombstoneFilter, TombstoneRow};
+
+const TABLE: &str = "tombstones";
+
+macro_rules! select {
+    ($body:literal, $rest:literal) => {
+        concat!(
+            "SELECT id, cluster, kind, namespace, name, uid, resource_version, api_version, cause, policy, \
+             deleted_at, last_seen, deleted, path, ",
+            $body,
+            " FROM tombstones ",
+            $rest
+        )
+    };
+}
+
+/// Ordinal and policy.
+fn cause_columns(cause: &Cause) -> (i64, Option<&str>) {
+    match cause {
+        Cause::Observed => (0, None),
+        Cause::Inferred => (1, None),
+        Cause::Lockstep { policy } => (2, Some(policy)),
+    }
+}
+
+fn read(
+    row: &Columns<'_>,
+    db: &rusqlite::Connection,
+    kinds: &mut Kinds,
+    bodies: &mut Bodies,
+) -> Result<TombstoneRow, StoreError> {
+    let key = ObjectKey::new(kinds.kind(db, TABLE, row.int(2)?)?, row.text(3)?, row.text(4)?);
+    let cause = match row.int(8)? {
+        0 => Cause::Observed,
+        1 => Cause::Inferred,
+        2 => Cause::Lockstep { policy: row.string(9)? },
+        _ => return Err(row.bad(8, "an ordinal that this version does not know")),
+    };
+    let body = row.opt_blob(14)?.map(|stored| bodies.decode(TABLE, &key, stored)).transpose()?;
+    Ok(TombstoneRow {
+        id: row.int(0)?,
+        cluster: ClusterId(row.u32(1)?),
+        key,
+        uid: Uid::new(row.text(5)?),
+        resource_version: ResourceVersion::new(row.text(6)?),
+        api_version: row.string(7)?,
+        cause,
+        deleted_at: row.int(10)?,
+        last_seen: row.int(11)?,
+        body,
+        path: row.opt_text(13)?.map(str::to_owned),
+        deleted: row.bool(12)?,
+    })
+}
+
+impl Inner {
+    pub(super) fn tombstone(&mut self, id: i64) -> Result<Option<TombstoneRow>, StoreError> {
+        let Self { db, kinds, bodies, .. } = self;
+        first(db, TABLE, select!("body", "WHERE id = ?1"), [id], |row| read(row, db, kinds, bodies))
+    }
+
+    pub(super) fn tombstones(
+        &mut self,
+        filter: &TombstoneFilter,
+        limit: usize,
+    ) -> Result<Vec<TombstoneRow>, StoreError> {
+        let TombstoneFilter { cluster, gk, namespace, name, since, undeleted } = filter;
+        let Self { db, kinds, bodies, .. } = self;
+        let kind = match gk {
+            None => None,
+            Some(gk) => match kinds.id(db, gk)? {
+                Some(kind) => Some(kind),
+                None => return Ok(Vec::new()),
+            },
+        };
+        let mut sql = select!("NULL", "WHERE (?2 OR deleted)").to_owned();
+        for (condition, otherwise, present) in [
+            (" AND cluster = ?3", " AND ?3 IS NULL", cluster.is_some()),
+            (" AND kind = ?4", " AND ?4 IS NULL", kind.is_some()),
+            (" AND namespace = ?5", " AND ?5 IS NULL", namespace.is_some()),
+            (" AND name = ?6", " AND ?6 IS NULL", name.is_some()),
+            (" AND deleted_at >= ?7", " AND ?7 IS NULL", since.is_some()),
+        ] {
+            sql.push_str(if present { condition } else { otherwise });
+        }
+        sql.push_str(" ORDER BY deleted_at DESC, id DESC LIMIT ?1");
+        let cluster = cluster.map(|cluster| cluster.0);
+        let limit = sql_limit(limit);
+        let values: [&dyn ToSql; 7] = [&limit, undeleted, &cluster, &kind, namespace, name, since];
+        query(db, TABLE, &sql, params_from_iter(values), |row| read(row, db, kinds, bodies))
+    }
+
+    pub(super) fn outbox(&mut self, after: i64, limit: usize) -> Result<Vec<TombstoneRow>, StoreError> {
+        let Self { db, kinds, bodies, .. } = self;
+        query(
+            db,
+            TABLE,
+            select!("body", "WHERE body IS NOT NULL AND id > ?1 ORDER BY id LIMIT ?2"),
+            params![after, sql_limit(limit)],
+            |row| read(row, db, kinds, bodies),
+        )
+    }
+
+    pub(super) fn put_tombstone(&mut self, row: &TombstoneRow) -> Result<i64, StoreError> {
+        let TombstoneRow {
+            id: _, // given here
+            cluster,
+            key,
+            uid,
+            resource_version,
+            api_version,
+            cause,
+            deleted_at,
+            last_seen,
+            body,
+            path,
+            deleted,
+        } = row;
+        let Self { db, kinds, bodies, .. } = self;
+        let kind = kinds.intern(db, &key.gk)?;
+        let body = body.as_ref().map(|body| bodies.encode(TABLE, key, body)).transpose()?;
+        let (cause, policy) = cause_columns(cause);
+        execute(
+            db,
+            "INSERT INTO tombstones (cluster, kind, namespace, name, uid, resource_version, api_version, \
+             cause, policy, deleted_at, last_seen, deleted, path, body) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+            params![
+                cluster.0,
+                kind,
+                key.namespace,
+                key.name,
+                uid.as_str(),
+                resource_version.as_str(),
+                api_version,
+                cause,
+                policy,
+                deleted_at,
+                last_seen,
+                deleted,
+                path,
+                body,
+            ],
+        )?;
+        Ok(db.last_insert_rowid())
+    }
+
+    pub(super) fn set_archived(&mut self, id: i64, path: &str) -> Result<(), StoreError> {
+        execute(&self.db, "UPDATE tombstones SET path = ?2, body = NULL WHERE id = ?1", params![id, path])?;
+        Ok(())
+    }
+
+    pub(super) fn set_deleted(&mut self, id: i64, deleted: bool) -> Result<(), StoreError> {
+        execute(&self.db, "UPDATE tombstones SET deleted = ?2 WHERE id = ?1", params![id, deleted])?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinals_are_pinned() {
+        assert_eq!(cause_columns(&Cause::Observed), (0, None));
+        assert_eq!(cause_columns(&Cause::Inferred), (1, None));
+        assert_eq!(cause_columns(&Cause::Lockstep { policy: "p".into() }), (2, Some("p")));
+    }
+}

@@ -1,0 +1,192 @@
+//! What a hub checks before it welcomes an agent.
+
+use crate::v1::{Hello, Refused};
+use crate::{OLDEST_PROTOCOL, PROTOCOL};
+
+/// Agent and hub speak no common version of the protocol.
+pub const PROTOCOL_NOT_SERVED: &str = "LS0320";
+/// The token belongs to another cluster than the agent says it is in (I15).
+pub const TOKEN_OF_ANOTHER: &str = "LS0321";
+/// The first message lacks something that the hub needs.
+pub const INCOMPLETE_HELLO: &str = "LS0322";
+/// The cluster's name is known with another uid.
+pub const NAME_TAKEN: &str = "LS0323";
+/// The cluster's uid is known under another name.
+pub const KNOWN_UNDER_ANOTHER_NAME: &str = "LS0324";
+/// The API server is older than what lockstep works with.
+pub const SERVER_TOO_OLD: &str = "LS0325";
+
+/// Refusals that users may meet: (code, what it is about).
+pub const CODES: &[(&str, &str)] = &[
+    (PROTOCOL_NOT_SERVED, "agent and hub speak no common version of the protocol"),
+    (TOKEN_OF_ANOTHER, "the token belongs to another cluster"),
+    (INCOMPLETE_HELLO, "the agent's first message is incomplete"),
+    (NAME_TAKEN, "the name belongs to another cluster"),
+    (KNOWN_UNDER_ANOTHER_NAME, "the cluster is known under another name"),
+    (SERVER_TOO_OLD, "the cluster's Kubernetes is too old"),
+];
+
+/// Oldest minor version of Kubernetes 1 that lockstep works with.
+const OLDEST_MINOR: u32 = 20;
+
+/// Why an agent is not served. The stream ends with it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}; {remedy}")]
+pub struct Refusal {
+    /// As in `LS0321`; has a page in docs/errors.
+    pub code: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// When to try again, in milliseconds; 0: of no use until something is changed.
+    pub retry_after_ms: u64,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        let Refusal { code, message, remedy, retry_after_ms } = refusal;
+        Self { code: code.to_owned(), message, remedy, retry_after_ms }
+    }
+}
+
+/// What the hub knows about whoever says hello.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    /// The cluster that the bearer token was made for.
+    pub token_cluster: &'a str,
+    /// The uid under which the hub knows the cluster of this name.
+    pub uid_of_name: Option<&'a str>,
+    /// The name under which the hub knows the cluster of this uid.
+    pub name_of_uid: Option<&'a str>,
+}
+
+/// Checks a hello; the version to speak.
+///
+/// # Errors
+/// The refusal to send.
+pub fn check(hello: &Hello, known: &Known<'_>) -> Result<u32, Refusal> {
+    let protocol = protocol(hello)?;
+    let name = hello.cluster_name.as_str();
+    let missing = [
+        ("cluster_name", name),
+        ("cluster_uid", &hello.cluster_uid),
+        ("instance", &hello.instance),
+        ("server_version", &hello.server_version),
+    ];
+    if let Some((field, _)) = missing.iter().find(|(_, value)| value.is_empty()) {
+        return refuse(
+            INCOMPLETE_HELLO,
+            format!("the agent's hello has no {field}"),
+            "install an agent of the hub's own release",
+        );
+    }
+    if name != known.token_cluster {
+        return refuse(
+            TOKEN_OF_ANOTHER,
+            format!(
+                "an agent says it is in cluster {name}, and its token is that of {}",
+                known.token_cluster
+            ),
+            "give each agent the token that was made for its own cluster",
+        );
+    }
+    if let Some(uid) = known.uid_of_name.filter(|uid| *uid != hello.cluster_uid) {
+        return refuse(
+            NAME_TAKEN,
+            format!(
+                "the name {name} belongs to the cluster with uid {uid}, this one has {}",
+                hello.cluster_uid
+            ),
+            "give this cluster another name, or remove the old one from the hub first if it was rebuilt",
+        );
+    }
+    if let Some(other) = known.name_of_uid.filter(|other| *other != name) {
+        return refuse(
+            KNOWN_UNDER_ANOTHER_NAME,
+            format!("this cluster ({}) is already known as {other}", hello.cluster_uid),
+            "keep its name, or remove it from the hub under the old one first",
+        );
+    }
+    server(hello)?;
+    Ok(protocol)
+}
+
+fn protocol(hello: &Hello) -> Result<u32, Refusal> {
+    if (OLDEST_PROTOCOL..=PROTOCOL).contains(&hello.protocol) {
+        return Ok(hello.protocol);
+    }
+    let remedy = if hello.protocol > PROTOCOL { "upgrade the hub first" } else { "upgrade the agent" };
+    refuse(
+        PROTOCOL_NOT_SERVED,
+        format!(
+            "agent {} speaks protocol {}, this hub serves {OLDEST_PROTOCOL} to {PROTOCOL}",
+            hello.agent_version, hello.protocol
+        ),
+        remedy,
+    )
+}
+
+fn server(hello: &Hello) -> Result<(), Refusal> {
+    // A version that cannot be read is let pass: distributions put all sorts of things there.
+    let mut numbers = hello.server_version.trim_start_matches('v').split('.');
+    let major = numbers.next().and_then(|n| n.parse::<u32>().ok());
+    let minor = numbers.next().and_then(|n| n.trim_end_matches('+').parse::<u32>().ok());
+    match (major, minor) {
+        (Some(1), Some(minor)) if minor < OLDEST_MINOR => refuse(
+            SERVER_TOO_OLD,
+            format!("cluster {} runs Kubernetes {}", hello.cluster_name, hello.server_version),
+            "lockstep needs server-side apply as of Kubernetes 1.20: upgrade the cluster",
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn refuse<T>(code: &'static str, message: String, remedy: &str) -> Result<T, Refusal> {
+    Err(Refusal { code, message, remedy: remedy.to_owned(), retry_after_ms: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello() -> Hello {
+        Hello {
+            protocol: PROTOCOL,
+            agent_version: "0.1.0".into(),
+            cluster_name: "a".into(),
+            cluster_uid: "u".into(),
+            server_version: "v1.20.2".into(),
+            instance: "i".into(),
+            ..Hello::default()
+        }
+    }
+
+    fn code(change: impl Fn(&mut Hello), known: Known<'_>) -> &'static str {
+        let mut hello = hello();
+        change(&mut hello);
+        check(&hello, &known).map_or_else(|refusal| refusal.code, |_| "ok")
+    }
+
+    #[test]
+    fn an_agent_can_only_speak_for_its_own_cluster_i15() {
+        let known = Known { token_cluster: "a", ..Known::default() };
+        assert_eq!(code(|_| {}, known), "ok");
+        assert_eq!(code(|_| {}, Known { token_cluster: "b", ..known }), TOKEN_OF_ANOTHER);
+        assert_eq!(code(|_| {}, Known { uid_of_name: Some("u"), name_of_uid: Some("a"), ..known }), "ok");
+        assert_eq!(code(|_| {}, Known { uid_of_name: Some("x"), ..known }), NAME_TAKEN);
+        assert_eq!(code(|_| {}, Known { name_of_uid: Some("x"), ..known }), KNOWN_UNDER_ANOTHER_NAME);
+    }
+
+    #[test]
+    fn versions_are_checked() {
+        let known = Known { token_cluster: "a", ..Known::default() };
+        assert_eq!(code(|h| h.protocol = PROTOCOL + 1, known), PROTOCOL_NOT_SERVED);
+        assert_eq!(code(|h| h.protocol = OLDEST_PROTOCOL - 1, known), PROTOCOL_NOT_SERVED);
+        assert_eq!(code(|h| h.instance.clear(), known), INCOMPLETE_HELLO);
+        assert_eq!(code(|h| h.server_version = "v1.19.16".into(), known), SERVER_TOO_OLD);
+        for version in ["v1.36.2", "v1.21+", "v1.29.3-eks-1", "weird", "v2.0.0"] {
+            assert_eq!(code(|h| h.server_version = version.into(), known), "ok", "{version}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The wire's item as a delta of the coalescing queue: deltas are queued as they are sent.
+
+use lockstep_engine::coalesce::{Coalesce, DeltaKind};
+
+use crate::v1::{Item, item::Change};
+
+/// Bytes of an item beside its texts and body: tags, lengths, and what the queue itself needs.
+const ITEM_OVERHEAD: usize = 160;
+
+impl Coalesce for Item {
+    fn kind(&self) -> DeltaKind {
+        match &self.change {
+            Some(Change::Delete(_)) => DeltaKind::Delete,
+            Some(Change::Undecodable(_)) => DeltaKind::Undecodable,
+            Some(Change::Upsert(_)) | None => DeltaKind::Upsert,
+        }
+    }
+
+    fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    fn has_body(&self) -> bool {
+        match &self.change {
+            Some(Change::Upsert(upsert)) => !upsert.body.is_empty(),
+            Some(Change::Delete(delete)) => !delete.body.is_empty(),
+            Some(Change::Undecodable(_)) | None => false,
+        }
+    }
+
+    fn left(&self) -> bool {
+        matches!(&self.change, Some(Change::Upsert(upsert)) if upsert.left)
+    }
+
+    fn set_left(&mut self) {
+        if let Some(Change::Upsert(upsert)) = &mut self.change {
+            upsert.left = true;
+        }
+    }
+
+    fn deleting(&self) -> bool {
+        matches!(&self.change, Some(Change::Upsert(upsert)) if upsert.deleting)
+    }
+
+    fn weight(&self) -> usize {
+        let texts = self.namespace.len() + self.name.len() + self.uid.len() + self.resource_version.len();
+        let change = match &self.change {
+            Some(Change::Upsert(upsert)) => {
+                let managed = upsert.managed.as_ref().map_or(0, prost::Message::encoded_len);
+                upsert.body.len() + managed
+            }
+            Some(Change::Delete(delete)) => delete.body.len(),
+            Some(Change::Undecodable(undecodable)) => undecodable.error.len(),
+            None => 0,
+        };
+        ITEM_OVERHEAD + texts + change
+    }
+}
