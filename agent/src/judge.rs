@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use lockstep_engine::Millis;
+use lockstep_engine::catalogue::Facts;
 use lockstep_engine::interest::Interest;
 use lockstep_engine::marks::{MANAGED, is_mark};
 use lockstep_engine::object::{ObjectError, RawObject, without_managed_fields};
@@ -56,9 +57,10 @@ fn was_deleting(entry: &Entry) -> bool {
 
 impl Bench<'_> {
     /// Reads what matters of an object.
-    pub(crate) fn judge(&self, object: &RawObject<'_>) -> Judged {
+    pub(crate) fn judge(&self, bytes: &[u8], object: &RawObject<'_>) -> Judged {
         let meta = &object.metadata;
-        let wanted = self.interest.wants_body(&meta.namespace, &meta.name, &meta.labels);
+        let wanted = self.interest.wants_body(&meta.namespace, &meta.name, &meta.labels)
+            && !self.is_token(bytes, object);
         let managed = self.interest.managed && meta.labels.get(MANAGED).is_some_and(|value| value == "true");
         let deleting = meta.deletion_timestamp.is_some();
         Judged {
@@ -69,6 +71,14 @@ impl Bench<'_> {
             digest: digest(deleting),
             deleting,
         }
+    }
+
+    /// Tokens of service accounts are never synced, so they never leave, whatever a policy selects.
+    fn is_token(&self, bytes: &[u8], object: &RawObject<'_>) -> bool {
+        let gk = &self.interest.gk;
+        gk.is("", "Secret")
+            && Facts::of(gk, object, bytes)
+                .is_ok_and(|facts| facts.secret_type == "kubernetes.io/service-account-token")
     }
 
     /// What is to be said of an object that exists; `known` is what the hub was told before.

@@ -112,6 +112,12 @@ impl CliError {
         self
     }
 
+    /// The causes alone, in one line.
+    #[must_use]
+    pub fn causes(&self) -> String {
+        self.causes.join(": ")
+    }
+
     /// `LSxxxx`.
     #[must_use]
     pub fn code(&self) -> &str {

@@ -81,8 +81,8 @@ fn as_plugin(arguments: &[OsString]) -> bool {
 async fn dispatch(cli: Cli) -> Result<Outcome, CliError> {
     let Cli { command, server, log } = cli;
     match command {
-        Command::Up(args) => up::run(args, &log).await,
-        Command::Hub(args) => daemon::hub(args, &log).await,
+        Command::Up(args) => up::run(args, &server, &log).await,
+        Command::Hub(args) => daemon::hub(args, &server, &log).await,
         Command::Agent(args) => daemon::agent(args, &log).await,
         Command::Policy(args) => commands::policy::run(args),
         Command::Completions { shell } => output::completions(shell, &mut Cli::command()),

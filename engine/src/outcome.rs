@@ -300,7 +300,7 @@ fn class_of(http: u16, status: &Status, operation: Operation, retry_after_ms: Op
     }
 }
 
-/// What apply says about a body with HTTP 500 (or 400) and no reason. All tried on 1.20.
+/// What apply says about a body with HTTP 500 (or 400) and no reason. Tried on 1.20.2, except what is too large.
 fn body_problem(status: &Status) -> Option<FailureClass> {
     const TOO_LARGE: &[&str] =
         &["request is too large", "Request entity too large", "trying to send message larger than max"];

@@ -19,6 +19,10 @@ impl std::fmt::Display for Code {
 pub const CODES: &[&[Code]] = &[
     crate::store::sqlite::CODES,
     crate::seal::CODES,
+    crate::archive::CODES,
+    crate::tls::CODES,
+    crate::policies_dir::CODES,
+    crate::listen::CODES,
 ];
 
 #[cfg(test)]

@@ -70,11 +70,7 @@ pub struct Listen {
 impl Default for Listen {
     fn default() -> Self {
         let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-        Self {
-            agents: loopback(AGENTS_PORT),
-            api: loopback(API_PORT),
-            metrics: Some(loopback(METRICS_PORT)),
-        }
+        Self { agents: loopback(AGENTS_PORT), api: loopback(API_PORT), metrics: Some(loopback(METRICS_PORT)) }
     }
 }
 
@@ -174,10 +170,9 @@ impl HubConfig {
                 remedy: "set api.token_for_reads: true, or listen on 127.0.0.1",
             });
         }
-        for (setting, zero) in [
-            ("api.readers", *readers == 0),
-            ("api.request_timeout_seconds", *request_timeout_seconds == 0),
-        ] {
+        for (setting, zero) in
+            [("api.readers", *readers == 0), ("api.request_timeout_seconds", *request_timeout_seconds == 0)]
+        {
             if zero {
                 return Err(BadConfig { setting, why: "it is 0".to_owned(), remedy: "set 1 or more" });
             }

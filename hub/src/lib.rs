@@ -4,15 +4,21 @@
 //! (`core`), which works in store transactions and hands out effects as values. The shells around
 //! it (gRPC sessions, HTTP API, policy directory, archive) hold no state that matters.
 
+pub mod archive;
 pub mod codes;
 pub mod config;
 pub mod core;
 pub mod http;
+pub mod listen;
+pub mod metrics;
 pub mod owner;
+pub mod policies_dir;
+pub mod retry;
 pub mod run;
 pub mod seal;
 pub mod session;
 pub mod store;
+pub mod tls;
 
 pub use config::HubConfig;
 pub use run::{HubError, RunningHub, run};

@@ -1,15 +1,41 @@
 //! Starts every part of the hub and stops them again.
-//!
-//! A placeholder with the final signatures: the parts are wired in here.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use lockstep_engine::ClusterName;
+use lockstep_wire::MAX_MESSAGE_BYTES;
+use lockstep_wire::v1::hub_server::HubServer;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
 
-use crate::config::{BadConfig, HubConfig};
+use crate::archive::{ArchiveError, Archiver, ArchiverParts, LocalArchive, Tombstones};
+use crate::config::{BadConfig, HubConfig, STATE_FILE};
 use crate::core::command::Command;
+use crate::core::{Core, Counts, Findings, Input, Keys, Parts};
+use crate::http::{self, Api, ApiParts, ApiToken, SessionFacts};
+use crate::metrics::{self, Metrics, Scraped};
+use crate::seal::{HubKey, KeyError};
+use crate::session::{Readers, SessionService};
+use crate::store::StoreError;
+use crate::store::sqlite::{OpenError, SqliteReader, SqliteStore};
+use crate::tls::{self, TlsError, TlsListener};
+use crate::{listen, owner, policies_dir};
+
+/// Commands of people that wait for the core.
+const COMMANDS: usize = 64;
+/// An agent behind a dead connection is noticed after twice this.
+const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// The hub cannot start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +43,42 @@ pub enum HubError {
     /// Settings contradict each other.
     #[error(transparent)]
     Config(#[from] BadConfig),
+    /// The hub key cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The file of the API's token cannot be used.
+    #[error(transparent)]
+    Token(#[from] listen::ListenError),
+    /// The tombstone archive cannot be used.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// A certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The state store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The state store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} for {what}")]
+    Listen {
+        /// For what.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A directory or file of the hub's own.
+    #[error("cannot use {path}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A part ended abnormally.
     #[error("{part} ended abnormally")]
     Part {
@@ -35,6 +97,8 @@ pub struct RunningHub {
     pub metrics: Option<SocketAddr>,
     /// To the core.
     pub commands: mpsc::Sender<Command>,
+    /// Tokens of the members that were registered at the start.
+    pub tokens: BTreeMap<ClusterName, String>,
     task: JoinHandle<Result<(), HubError>>,
 }
 
@@ -48,21 +112,300 @@ impl RunningHub {
     }
 }
 
-/// Starts the hub; it stops when `stop` is cancelled.
+/// Starts the hub; it stops when `stop` is cancelled. Agents in the same process may register their
+/// metrics in `registry`; it is served at the metrics port. `members` are registered before the
+/// policies are read, each with a new token.
 ///
 /// # Errors
 /// When a setting is refused or a part cannot start.
-pub async fn run(config: HubConfig, stop: CancellationToken) -> Result<RunningHub, HubError> {
+pub async fn run(
+    config: HubConfig,
+    registry: Arc<Mutex<Registry>>,
+    members: Vec<ClusterName>,
+    stop: CancellationToken,
+) -> Result<RunningHub, HubError> {
     config.validate()?;
-    let (commands, mut received) = mpsc::channel(16);
-    let task = tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                command = received.recv() => if command.is_none() { return Ok(()) },
+    private_dir(&config.data_dir)?;
+    HubKey::check_outside(&config.key_file, &config.data_dir)?;
+    if let Some(parent) = config.key_file.parent() {
+        private_dir(parent)?;
+    }
+    let key = HubKey::load_or_create(&config.key_file)?;
+    let token = listen::api_token(&config.api_token_file())?;
+    let archive = Tombstones::new(Arc::new(LocalArchive::open(&config.archive_dir())?), key.sealer());
+    let store = SqliteStore::open(&config.data_dir.join(STATE_FILE), key.sealer())?;
+    let outbox_reader = store.open_reader()?;
+    let sqlite = store.readers();
+    let readers: Readers = Arc::new(move || Ok(Box::new(sqlite.open()?)));
+    let (outbox, findings) = (Arc::new(Notify::new()), Arc::default());
+    let core = Core::load(
+        Parts {
+            store,
+            keys: Keys { mac: key.mac_key(), secret_digest: key.secret_digest_key() },
+            archive: outbox.clone(),
+            findings: Arc::clone(&findings),
+            hub_id: hub_id(&key),
+        },
+        owner::now(),
+    )?;
+    let metrics = Metrics::register(&mut registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let parts = Running {
+        listeners: Listeners::bind(&config).await?,
+        config,
+        key,
+        token,
+        archive,
+        readers,
+        outbox_reader,
+        outbox,
+        findings,
+        registry,
+        metrics,
+        stop,
+    };
+    parts.start(core, members).await
+}
+
+/// What the parts share.
+struct Running {
+    config: HubConfig,
+    key: HubKey,
+    token: String,
+    archive: Tombstones,
+    readers: Readers,
+    outbox_reader: SqliteReader,
+    outbox: Arc<Notify>,
+    findings: Arc<std::sync::RwLock<Findings>>,
+    registry: Arc<Mutex<Registry>>,
+    metrics: Metrics,
+    listeners: Listeners,
+    stop: CancellationToken,
+}
+
+struct Listeners {
+    agents: TcpListener,
+    api: TcpListener,
+    metrics: Option<TcpListener>,
+}
+
+impl Listeners {
+    async fn bind(config: &HubConfig) -> Result<Self, HubError> {
+        let listen = config.listen.clone();
+        let metrics = match listen.metrics {
+            Some(address) => Some(bind("metrics and probes", address).await?),
+            None => None,
+        };
+        Ok(Self {
+            agents: bind("agents", listen.agents).await?,
+            api: bind("the HTTP API", listen.api).await?,
+            metrics,
+        })
+    }
+}
+
+async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, HubError> {
+    TcpListener::bind(address).await.map_err(|source| HubError::Listen { what, address, source })
+}
+
+impl Running {
+    async fn start(self, core: Core<SqliteStore>, members: Vec<ClusterName>) -> Result<RunningHub, HubError> {
+        let Self { config, key, token, archive, readers, outbox_reader, outbox, findings, registry, metrics, listeners, stop } = self;
+        let Listeners { agents, api, metrics: probes } = listeners;
+        let local = |listener: &TcpListener| listener.local_addr().map_err(|_| HubError::Part { part: "a listener" });
+        let (agents_at, api_at) = (local(&agents)?, local(&api)?);
+        let metrics_at = probes.as_ref().map(local).transpose()?;
+        let ready = Arc::new(AtomicBool::new(false));
+        let (inputs, received) = mpsc::channel(owner::INPUTS);
+        let owned = spawn_core(core, received, metrics.clone())?;
+        let mut tokens = BTreeMap::new();
+        for member in members {
+            let token = register(&inputs, member.clone()).await?;
+            tokens.insert(member, token);
+        }
+        let (commands, asked) = mpsc::channel(COMMANDS);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(part("the tombstone archive", {
+            let archiver = Archiver::new(ArchiverParts {
+                reader: outbox_reader,
+                tombstones: archive.clone(),
+                wake: outbox,
+                done: inputs.clone(),
+                metrics: Arc::new(metrics.clone()),
+            });
+            let stop = stop.clone();
+            async move { archiver.run(stop).await; Ok(()) }
+        }));
+        tasks.spawn(part("the policies directory", {
+            let work = policies_dir::run(config.policies_dir.clone(), inputs.clone(), stop.clone());
+            async move { work.await; Ok(()) }
+        }));
+        tasks.spawn(part("the commands", forward(asked, inputs.clone(), stop.clone())));
+        let service = SessionService::new(inputs, readers.clone(), stop.clone());
+        tasks.spawn(part("the port for agents", serve_agents(agents, service, &config, stop.clone())?));
+        let served = Api::new(ApiParts {
+            readers: readers.clone(),
+            commands: commands.clone(),
+            findings,
+            sessions: Arc::new(Vec::<SessionFacts>::new),
+            started_at: owner::now(),
+            bodies: Arc::new(archive),
+            token: ApiToken::new(&token),
+            digest_key: key.secret_digest_key(),
+            config: config.api.clone(),
+        });
+        tasks.spawn(part("the HTTP API", serve_api(api, served, &config, stop.clone())?));
+        if let Some(listener) = probes {
+            let router = metrics::router(Scraped { registry, metrics, readers, ready: ready.clone() });
+            let stopped = stop.clone();
+            tasks.spawn(part("the port for metrics", async move {
+                axum::serve(listener, router).with_graceful_shutdown(stopped.cancelled_owned()).await
+            }));
+        }
+        ready.store(true, Ordering::Release);
+        let task = tokio::spawn(supervise(tasks, owned, ready, stop));
+        Ok(RunningHub { agents: agents_at, api: api_at, metrics: metrics_at, commands, tokens, task })
+    }
+}
+
+async fn register(inputs: &mpsc::Sender<Input>, cluster: ClusterName) -> Result<String, HubError> {
+    let (reply, answer) = oneshot::channel();
+    let command = Command::CreateToken { cluster, reply };
+    // A core that is gone, or a store that refuses: the reason is in the log.
+    inputs.send(Input::Command(command)).await.map_err(|_| HubError::Part { part: "the core" })?;
+    match answer.await {
+        Ok(Ok(token)) => Ok(token),
+        Ok(Err(_)) | Err(_) => Err(HubError::Part { part: "the core" }),
+    }
+}
+
+/// Waits for all parts. One that ends by itself takes the others with it: half a hub helps nobody.
+async fn supervise(
+    mut tasks: JoinSet<(&'static str, std::io::Result<()>)>,
+    core: std::thread::JoinHandle<()>,
+    ready: Arc<AtomicBool>,
+    stop: CancellationToken,
+) -> Result<(), HubError> {
+    let mut result = Ok(());
+    while let Some(ended) = tasks.join_next().await {
+        let part = match ended {
+            Ok((_, Ok(()))) if stop.is_cancelled() => continue,
+            Ok((part, _)) => part,
+            Err(_) => "a part",
+        };
+        result = Err(HubError::Part { part });
+        stop.cancel();
+        ready.store(false, Ordering::Release);
+    }
+    // All senders are gone: the core finishes what it has, and closes its store.
+    let joined = tokio::task::spawn_blocking(move || core.join());
+    match joined.await {
+        Ok(Ok(())) => result,
+        _ => Err(HubError::Part { part: "the core" }),
+    }
+}
+
+async fn part(
+    name: &'static str,
+    work: impl Future<Output = std::io::Result<()>>,
+) -> (&'static str, std::io::Result<()>) {
+    let result = work.await;
+    if let Err(error) = &result {
+        tracing::error!("{name} failed: {error}");
+    }
+    (name, result)
+}
+
+fn spawn_core(
+    core: Core<SqliteStore>,
+    received: mpsc::Receiver<Input>,
+    metrics: Metrics,
+) -> Result<std::thread::JoinHandle<()>, HubError> {
+    let mut before = Counts::default();
+    let observe = Box::new(move |counts: &Counts, connected: usize, took: std::time::Duration| {
+        metrics.observe(&before, counts, connected, took);
+        before = counts.clone();
+    });
+    std::thread::Builder::new()
+        .name("lockstep-core".to_owned())
+        .spawn(move || owner::run(core, received, observe))
+        .map_err(|_| HubError::Part { part: "the core" })
+}
+
+async fn forward(
+    mut asked: mpsc::Receiver<Command>,
+    inputs: mpsc::Sender<Input>,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            command = asked.recv() => {
+                let Some(command) = command else { return Ok(()) };
+                if inputs.send(Input::Command(command)).await.is_err() {
+                    return Ok(());
+                }
             }
         }
-    });
-    let listen = config.listen;
-    Ok(RunningHub { agents: listen.agents, api: listen.api, metrics: listen.metrics, commands, task })
+    }
+}
+
+fn serve_agents(
+    listener: TcpListener,
+    service: SessionService,
+    config: &HubConfig,
+    stop: CancellationToken,
+) -> Result<impl Future<Output = std::io::Result<()>> + use<>, HubError> {
+    let mut server = Server::builder();
+    if let Some(tls) = &config.tls {
+        let (chain, key) = tls::identity(tls)?;
+        server = server
+            .tls_config(ServerTlsConfig::new().identity(Identity::from_pem(chain, key)))
+            .map_err(|_| HubError::Part { part: "TLS for agents" })?;
+    }
+    let service = HubServer::new(service)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .send_compressed(CompressionEncoding::Zstd)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let router = server
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .tcp_nodelay(true)
+        .add_service(service);
+    Ok(async move {
+        let incoming = TcpListenerStream::new(listener);
+        let served = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
+        served.await.map_err(std::io::Error::other)
+    })
+}
+
+fn serve_api(
+    listener: TcpListener,
+    api: Api,
+    config: &HubConfig,
+    stop: CancellationToken,
+) -> Result<impl Future<Output = std::io::Result<()>> + use<>, HubError> {
+    let tls = config.tls.as_ref().map(|tls| tls::identity(tls).map(|_| tls.clone())).transpose()?;
+    Ok(async move {
+        match tls {
+            None => http::serve(listener, api, stop).await,
+            Some(tls) => {
+                let listener = TlsListener::new(listener, &tls).map_err(std::io::Error::other)?;
+                http::serve(listener, api, stop).await
+            }
+        }
+    })
+}
+
+/// Names this hub in marks. Derived from the key, so that it survives the loss of the data (I11).
+fn hub_id(key: &HubKey) -> String {
+    blake3::Hash::from(blake3::derive_key("lockstep 2026 hub id v1", &key.mac_key())).to_hex()[..16].to_owned()
+}
+
+fn private_dir(path: &Path) -> Result<(), HubError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| HubError::File { path: path.to_owned(), source })
 }

@@ -6,5 +6,6 @@
 
 pub mod cluster;
 pub mod harness;
+pub mod lockstep;
 pub mod requests;
 pub mod testbed;

@@ -11,6 +11,7 @@ use lockstep_cluster::{
 use lockstep_engine::listwatch::{Absence, Health, Observation, RequestFailure, Start};
 use lockstep_engine::object::RawObject;
 use lockstep_engine::{GroupKind, ResourceVersion};
+use lockstep_tests::cluster::Cluster;
 use lockstep_tests::harness::{PATIENCE, TestNamespace, unique_name};
 use lockstep_tests::testbed::Testbed;
 use serde_json::json;
@@ -174,14 +175,60 @@ async fn i3_a_checkpoint_from_the_future_is_a_rewind() -> Result<()> {
     watch.stop().await
 }
 
+/// A CustomResourceDefinition of a group of its own; answers its kind.
+async fn install_widgets(cluster: &Cluster, group: &str) -> Result<Resource> {
+    cluster
+        .install_crd(&format!(
+            "apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {{ name: widgets.{group} }}
+spec:
+  group: {group}
+  scope: Namespaced
+  names: {{ kind: Widget, plural: widgets, singular: widget }}
+  versions:
+  - {{ name: v1, served: true, storage: true, schema: {{ openAPIV3Schema: {{ type: object }} }} }}
+"
+        ))
+        .await?;
+    Ok(Resource {
+        group: group.into(),
+        version: "v1".into(),
+        kind: "Widget".into(),
+        plural: "widgets".into(),
+        namespaced: true,
+    })
+}
+
+async fn remove_widgets(cluster: &Cluster, group: &str) -> Result<()> {
+    let name = format!("widgets.{group}");
+    cluster.delete("apiextensions.k8s.io/v1", "CustomResourceDefinition", None, &name).await
+}
+
 #[tokio::test]
-async fn a_checkpoint_that_is_too_old_or_malformed_ends_in_a_list() -> Result<()> {
-    let (_testbed, client) = client().await?;
-    // 1 was compacted or is before the watch cache; where it is not, the watch simply begins there.
+async fn a_checkpoint_that_is_too_old_ends_in_a_list() -> Result<()> {
+    let (testbed, client) = client().await?;
+    let [a, _, _] = testbed.three()?;
+    // The watch cache of a new kind begins now, so 1 is always before it. That of an old kind may
+    // still reach back to 1, and then nothing has expired.
+    let group = format!("{}.example.com", unique_name("old")?);
+    let widgets = install_widgets(a, &group).await?;
+    // Ready to be listed before the watch begins: what follows is about the watch only.
+    let mut ready = Watch::start(&client, widgets.clone(), Scope::Cluster, Start::Nothing);
+    ready.until(is_live).await?;
+    ready.stop().await?;
     let mut watch =
-        Watch::start(&client, config_maps(), Scope::Cluster, Start::Checkpoint(ResourceVersion::new("1")));
-    watch.until(|o| is_live(o) || matches!(o, Observation::ListCompleted { .. })).await?;
-    watch.stop().await
+        Watch::start(&client, widgets, Scope::Cluster, Start::Checkpoint(ResourceVersion::new("1")));
+    let seen = watch.until(|o| matches!(o, Observation::ListCompleted { .. })).await?;
+    ensure!(
+        matches!(seen.last(), Some(Observation::ListCompleted { absence: Absence::Conclusive, .. })),
+        "{seen:?}"
+    );
+    // Not by way of a failure: 410 is answered by a list at once.
+    ensure!(!seen.iter().any(|o| matches!(o, Observation::StateChanged(Health::Failing { .. }))), "{seen:?}");
+    watch.until(is_live).await?;
+    watch.stop().await?;
+    remove_widgets(a, &group).await
 }
 
 #[tokio::test]
@@ -225,28 +272,14 @@ async fn discovery_knows_kinds_aliases_and_changes() -> Result<()> {
     let group = format!("{}.example.com", unique_name("g")?);
     let gk = GroupKind::new(&group, "Widget");
     ensure!(matches!(discovery.served().serves(&gk), Serves::No));
-    a.install_crd(&format!(
-        "apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {{ name: widgets.{group} }}
-spec:
-  group: {group}
-  scope: Namespaced
-  names: {{ kind: Widget, plural: widgets, singular: widget }}
-  versions:
-  - {{ name: v1, served: true, storage: true, schema: {{ openAPIV3Schema: {{ type: object }} }} }}
-"
-    ))
-    .await?;
+    install_widgets(a, &group).await?;
     lockstep_tests::harness::eventually(PATIENCE, "discovery shows the new kind", async || {
         client.discover().await?.get(&gk).map(|_| ()).context("not yet")
     })
     .await?;
     assert_eq!(discovery.refresh().await?, Refreshed::Changed);
     ensure!(matches!(discovery.served().serves(&gk), Serves::Yes(_)));
-    a.delete("apiextensions.k8s.io/v1", "CustomResourceDefinition", None, &format!("widgets.{group}"))
-        .await?;
-    Ok(())
+    remove_widgets(a, &group).await
 }
 
 #[tokio::test]

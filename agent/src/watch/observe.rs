@@ -95,7 +95,7 @@ impl Watch {
             secret_key: context.secret_key,
             now: context.now,
         };
-        let judged = bench.judge(&object);
+        let judged = bench.judge(bytes, &object);
         let known = self.index.get(&judged.namespace, &judged.name).cloned();
         let ahead = |entry: &Entry| {
             // The hub may hold a state from beyond the checkpoint: a busy key is sent in its newest
@@ -140,7 +140,7 @@ impl Watch {
             secret_key: context.secret_key,
             now: context.now,
         };
-        let judged = bench.judge(&object);
+        let judged = bench.judge(bytes, &object);
         match self.index.get(&judged.namespace, &judged.name) {
             // Replayed: the name has been taken by another object since, and the hub knows.
             Some(entry) if entry.uid().as_str() != judged.uid => return,

@@ -198,10 +198,10 @@ impl<S: Store> Core<S> {
             uid: claim.object.uid.clone(),
             resource_version: claim.object.resource_version.clone(),
         };
-        if let Some((known, rendered)) = &self.render_cache.entry {
-            if *known == cache_key {
-                return Ok(rendered.clone());
-            }
+        if let Some((known, rendered)) = &self.render_cache.entry
+            && *known == cache_key
+        {
+            return Ok(rendered.clone());
         }
         let body = claim.object.body.clone().unwrap_or_default();
         let input = RenderInput { target: key, digest_key: &self.keys.secret_digest };

@@ -86,7 +86,11 @@ pub(super) fn connected(row: &ClusterRow) -> bool {
     row.connected_at.is_some() && row.disconnected_at.is_none()
 }
 
-fn statuses(reader: &mut dyn Reader, rows: &[ClusterRow], sessions: &[SessionFacts]) -> Result<Vec<ClusterStatus>, StoreError> {
+fn statuses(
+    reader: &mut dyn Reader,
+    rows: &[ClusterRow],
+    sessions: &[SessionFacts],
+) -> Result<Vec<ClusterStatus>, StoreError> {
     let mut items = Vec::with_capacity(rows.len());
     for row in rows {
         let watches = reader.watches(Some(row.id))?;
@@ -97,7 +101,12 @@ fn statuses(reader: &mut dyn Reader, rows: &[ClusterRow], sessions: &[SessionFac
     Ok(items)
 }
 
-fn status(row: &ClusterRow, watches: Vec<WatchRow>, objects: u64, sessions: &[SessionFacts]) -> ClusterStatus {
+fn status(
+    row: &ClusterRow,
+    watches: Vec<WatchRow>,
+    objects: u64,
+    sessions: &[SessionFacts],
+) -> ClusterStatus {
     let session = sessions.iter().find(|session| session.cluster == row.name.as_str());
     let connected = connected(row);
     ClusterStatus {

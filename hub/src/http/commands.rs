@@ -1,14 +1,13 @@
 //! Calls that the core answers: explain, compare, approve, pause, resume, tokens.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use lockstep_engine::ClusterName;
 use serde::Deserialize;
 use tokio::sync::oneshot;
 
 use super::error::ApiError;
-use super::params::{Params, all_clusters, body, find_cluster};
+use super::params::{Params, Raw, all_clusters, body, find_cluster};
 use super::types::{
     ApproveRequest, Approved, Comparison, Done, Explanation, List, ObjectRef, PauseRequest, PauseScope,
     TokenAnswer, TokenRequest,
@@ -85,19 +84,22 @@ pub(super) async fn compare(
 }
 
 /// Releases held deletes.
-pub(super) async fn approve(State(api): State<Api>, bytes: Bytes) -> Result<Json<List<Approved>>, ApiError> {
+pub(super) async fn approve(
+    State(api): State<Api>,
+    Raw(bytes): Raw,
+) -> Result<Json<List<Approved>>, ApiError> {
     let ApproveRequest { policy, target } = body(&bytes)?;
     let released = api.ask(|reply| Command::Approve { policy, target, reply }).await?;
     Ok(Json(List::new("ApprovedList", released)))
 }
 
 /// Pauses.
-pub(super) async fn pause(State(api): State<Api>, bytes: Bytes) -> Result<Json<Done>, ApiError> {
+pub(super) async fn pause(State(api): State<Api>, Raw(bytes): Raw) -> Result<Json<Done>, ApiError> {
     set_paused(&api, &bytes, true).await
 }
 
 /// Resumes.
-pub(super) async fn resume(State(api): State<Api>, bytes: Bytes) -> Result<Json<Done>, ApiError> {
+pub(super) async fn resume(State(api): State<Api>, Raw(bytes): Raw) -> Result<Json<Done>, ApiError> {
     set_paused(&api, &bytes, false).await
 }
 
@@ -114,7 +116,7 @@ async fn set_paused(api: &Api, bytes: &[u8], paused: bool) -> Result<Json<Done>,
 }
 
 /// Makes a bearer token for a member cluster.
-pub(super) async fn token(State(api): State<Api>, bytes: Bytes) -> Result<Json<TokenAnswer>, ApiError> {
+pub(super) async fn token(State(api): State<Api>, Raw(bytes): Raw) -> Result<Json<TokenAnswer>, ApiError> {
     let TokenRequest { cluster } = body(&bytes)?;
     let cluster = ClusterName::new(&cluster)
         .map_err(|error| ApiError::bad_request(error.to_string(), "choose a name like `prod-eu-1`"))?;

@@ -101,7 +101,7 @@ impl ApiError {
     }
 
     pub(super) fn no_such_path() -> Self {
-        let remedy = "calls are under /api/v1: see docs/reference/api.md";
+        let remedy = "calls are under /api/v1: docs/errors/LS0260.md lists the calls";
         Self::new(StatusCode::NOT_FOUND, "LS0260", "there is no such call", remedy)
     }
 

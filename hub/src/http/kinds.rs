@@ -88,7 +88,8 @@ pub(super) fn resolve(
                 continue;
             }
             let gk = GroupKind::new(&kind.group, &kind.kind);
-            if group.is_none_or(|group| group_matches(group, &kind.group) || group_matches(group, &gk.group)) {
+            if group.is_none_or(|group| group_matches(group, &kind.group) || group_matches(group, &gk.group))
+            {
                 let entry = found.entry(gk).or_insert((kind.namespaced, Vec::new()));
                 if entry.1.last().is_none_or(|last| last != cluster.name.as_str()) {
                     entry.1.push(cluster.name.to_string());
@@ -160,7 +161,11 @@ fn unknown(typed: &str, names: &BTreeSet<String>, told: bool) -> ApiError {
 }
 
 /// The clusters that watch a kind; an error when none does.
-pub(super) fn watched_in(kind: &Kind, clusters: &[ClusterRow], watches: &[WatchRow]) -> Result<Vec<String>, ApiError> {
+pub(super) fn watched_in(
+    kind: &Kind,
+    clusters: &[ClusterRow],
+    watches: &[WatchRow],
+) -> Result<Vec<String>, ApiError> {
     let names: BTreeSet<String> = watches
         .iter()
         .filter(|watch| watch.gk == kind.gk)
@@ -221,9 +226,13 @@ mod tests {
 
     #[test]
     fn groups_match_as_kubectl_takes_them() {
-        for (typed, group) in
-            [("apps", "apps"), ("networking", "networking.k8s.io"), ("v1.apps", "apps"), ("core", ""), ("v1", "")]
-        {
+        for (typed, group) in [
+            ("apps", "apps"),
+            ("networking", "networking.k8s.io"),
+            ("v1.apps", "apps"),
+            ("core", ""),
+            ("v1", ""),
+        ] {
             assert!(group_matches(typed, group), "{typed} {group}");
         }
         assert!(!group_matches("app", "apps"));

@@ -123,9 +123,8 @@ impl Api {
     /// The API out of its parts.
     #[must_use]
     pub fn new(parts: ApiParts) -> Self {
-        let ApiParts {
-            readers, commands, findings, sessions, started_at, bodies, token, digest_key, config
-        } = parts;
+        let ApiParts { readers, commands, findings, sessions, started_at, bodies, token, digest_key, config } =
+            parts;
         let ApiConfig { readers: count, request_timeout_seconds, token_for_reads, host_names } = config;
         Self(Arc::new(Inner {
             readers: pool::ReaderPool::new(readers, count),

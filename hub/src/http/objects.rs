@@ -175,7 +175,12 @@ impl Search {
         Ok(page)
     }
 
-    fn judge(&self, reader: &mut dyn Reader, cluster: &ClusterRow, row: ObjectRow) -> Result<Judged, StoreError> {
+    fn judge(
+        &self,
+        reader: &mut dyn Reader,
+        cluster: &ClusterRow,
+        row: ObjectRow,
+    ) -> Result<Judged, StoreError> {
         let body: Option<Value> = row.body.as_ref().and_then(|bytes| serde_json::from_slice(bytes).ok());
         let labels: Option<BTreeMap<String, String>> = body.as_ref().map(|body| {
             serde_json::from_value(body.pointer("/metadata/labels").cloned().unwrap_or_default())
@@ -189,7 +194,8 @@ impl Search {
             }
         }
         let placed = reader.placement(cluster.id, &row.key)?;
-        let (status, policy) = placed.map_or((None, None), |placed| (Some(placed.status), Some(placed.policy)));
+        let (status, policy) =
+            placed.map_or((None, None), |placed| (Some(placed.status), Some(placed.policy)));
         let created = body.as_ref().and_then(|body| body.pointer("/metadata/creationTimestamp"));
         let created = created.and_then(Value::as_str).map(ToOwned::to_owned);
         let body_held = body.is_some();

@@ -1,6 +1,7 @@
 //! Query parameters and bodies, with errors of our own shape; names of clusters.
 
-use axum::extract::{FromRequestParts, Query};
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use lockstep_engine::ClusterId;
 use serde::de::DeserializeOwned;
@@ -19,7 +20,23 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
             Ok(Query(params)) => Ok(Self(params)),
             Err(rejection) => Err(ApiError::bad_request(
                 format!("bad query parameters: {}", rejection.body_text()),
-                "see docs/reference/api.md",
+                "docs/errors/LS0260.md lists the calls",
+            )),
+        }
+    }
+}
+
+/// The bytes of a body, within the limit.
+pub(super) struct Raw(pub(super) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Raw {
+    type Rejection = ApiError;
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        match Bytes::from_request(request, state).await {
+            Ok(bytes) => Ok(Self(bytes)),
+            Err(rejection) => Err(ApiError::bad_request(
+                format!("the request body cannot be read: {}", rejection.body_text()),
+                "bodies are small JSON documents; docs/errors/LS0260.md lists the calls",
             )),
         }
     }
@@ -27,8 +44,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
 
 /// A JSON body.
 pub(super) fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| ApiError::bad_request(format!("bad request body: {error}"), "see docs/reference/api.md"))
+    serde_json::from_slice(bytes).map_err(|error| {
+        ApiError::bad_request(format!("bad request body: {error}"), "docs/errors/LS0260.md lists the calls")
+    })
 }
 
 /// The clusters, from the store.

@@ -9,12 +9,12 @@ use lockstep_engine::status::State as Standing;
 use lockstep_policies::PolicySet;
 use serde::Deserialize;
 
+use super::Api;
 use super::clusters::{connected, paused};
 use super::error::ApiError;
 use super::kinds::did_you_mean;
 use super::params::{Params, all_clusters, cluster_name};
 use super::types::{Counts, Finding, List, PolicyReport, PolicyStatus, ReasonCount, TargetStatus};
-use super::Api;
 use crate::store::{ClusterRow, PolicyRow, Reader, StoreError, SummaryRow};
 
 /// Query of `GET /policies`.
@@ -87,9 +87,8 @@ pub(super) fn facts(api: &Api, reader: &mut dyn Reader) -> Result<Arc<Vec<Policy
 fn report(api: &Api, reader: &mut dyn Reader, only: Option<&str>) -> Result<PolicyReport, ApiError> {
     let clusters = all_clusters(reader)?;
     let loaded = facts(api, reader)?;
-    let mut gather = || -> Result<_, StoreError> {
-        Ok((reader.policies()?, reader.summary(only)?, paused(reader)?))
-    };
+    let mut gather =
+        || -> Result<_, StoreError> { Ok((reader.policies()?, reader.summary(only)?, paused(reader)?)) };
     let (rows, summary, all_paused) = gather().map_err(|error| ApiError::store(&error))?;
     let mut names: BTreeSet<&str> = loaded.iter().map(|facts| facts.name.as_str()).collect();
     names.extend(rows.iter().map(|row| row.name.as_str()));
@@ -112,12 +111,7 @@ fn report(api: &Api, reader: &mut dyn Reader, only: Option<&str>) -> Result<Poli
             policy(name, facts, row, &counted, &clusters, all_paused)
         })
         .collect();
-    Ok(PolicyReport {
-        kind: "PolicyList".to_owned(),
-        items,
-        paused: all_paused,
-        findings: api.findings(),
-    })
+    Ok(PolicyReport { kind: "PolicyList".to_owned(), items, paused: all_paused, findings: api.findings() })
 }
 
 fn policy(
@@ -130,8 +124,7 @@ fn policy(
 ) -> PolicyStatus {
     let generation = row.map_or(0, |row| row.generation);
     let planned = row.is_some_and(|row| row.planned);
-    let policy_paused =
-        row.is_some_and(|row| row.paused) || facts.is_some_and(|facts| facts.suspended);
+    let policy_paused = row.is_some_and(|row| row.paused) || facts.is_some_and(|facts| facts.suspended);
     let mut targets: BTreeMap<String, Vec<&SummaryRow>> = BTreeMap::new();
     for target in facts.iter().flat_map(|facts| &facts.targets) {
         targets.entry(target.clone()).or_default();

@@ -22,7 +22,8 @@ pub fn parse(text: &str) -> Result<LabelSelector, BadSelector> {
         return Ok(selector);
     }
     for part in split(text) {
-        let requirement = requirement(part.trim()).ok_or_else(|| BadSelector { part: part.trim().to_owned() })?;
+        let requirement =
+            requirement(part.trim()).ok_or_else(|| BadSelector { part: part.trim().to_owned() })?;
         selector.match_expressions.insert(requirement);
     }
     Ok(selector)

@@ -75,7 +75,8 @@ pub(super) async fn list(
             let items = rows.into_iter().map(|row| item(row, &clusters)).collect();
             let mut page = List::new("TombstoneList", items);
             if more {
-                page.notes.push(format!("only the newest {limit} are shown: narrow it down, or raise the limit"));
+                page.notes
+                    .push(format!("only the newest {limit} are shown: narrow it down, or raise the limit"));
             }
             Ok(page)
         })
@@ -91,7 +92,10 @@ pub(super) async fn show(
     Params(query): Params<ShowQuery>,
 ) -> Result<Json<TombstoneItem>, ApiError> {
     let id: i64 = id.parse().map_err(|_| {
-        ApiError::bad_request("a tombstone is named by its number", "`lockstep tombstones list` shows the numbers")
+        ApiError::bad_request(
+            "a tombstone is named by its number",
+            "`lockstep tombstones list` shows the numbers",
+        )
     })?;
     if query.secrets {
         caller.authorised()?;
@@ -110,9 +114,7 @@ pub(super) async fn show(
             let parsed = serde_json::from_slice(bytes);
             Some(parsed.map_err(|_| ApiError::internal("the body in the outbox is not JSON"))?)
         }
-        (None, Some(path)) => {
-            Some(api.0.bodies.body(path).await.map_err(|why| ApiError::archive(id, &why))?)
-        }
+        (None, Some(path)) => Some(api.0.bodies.body(path).await.map_err(|why| ApiError::archive(id, &why))?),
         (None, None) => None,
     };
     if let Some(body) = &mut body

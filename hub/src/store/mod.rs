@@ -5,7 +5,7 @@
 //! it are one transaction (I1, I2).
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 pub mod rows;
 pub mod sqlite;
 

@@ -14,6 +14,14 @@ use super::placements::{TABLE, read, select_placement};
 use super::row::{Columns, first, limit as sql_limit, query};
 use crate::store::{PlacementCursor, PlacementFilter, PlacementRow, StoreError, SummaryRow};
 
+/// One pass over an index that has all it needs, already grouped.
+pub(super) const SUMMARY: &str = "SELECT policy, target, state, reason, count(*), max(iif(state = 0, lag_ms, NULL)), \
+    min(since) FROM placements \
+    GROUP BY policy, target, state, reason ORDER BY policy, target, state, reason";
+pub(super) const SUMMARY_OF_POLICY: &str = "SELECT policy, target, state, reason, count(*), max(iif(state = 0, lag_ms, NULL)), \
+    min(since) FROM placements WHERE policy = ?1 \
+    GROUP BY policy, target, state, reason ORDER BY policy, target, state, reason";
+
 /// `AND state IN (0, 4)`, or nothing. Numbers only: there is nothing to escape.
 fn states(states: &[State]) -> String {
     let mut sql = String::new();
@@ -194,7 +202,6 @@ impl Inner {
         )
     }
 
-    /// One pass over an index that has all it needs, already grouped.
     pub(super) fn summary(&mut self, policy: Option<&str>) -> Result<Vec<SummaryRow>, StoreError> {
         let read = |row: &Columns<'_>| {
             Ok(SummaryRow {
@@ -208,29 +215,13 @@ impl Inner {
             })
         };
         match policy {
-            Some(policy) => query(
-                &self.db,
-                TABLE,
-                "SELECT policy, target, state, reason, count(*), max(iif(state = 0, lag_ms, NULL)), \
-                 min(since) FROM placements WHERE policy = ?1 \
-                 GROUP BY policy, target, state, reason ORDER BY policy, target, state, reason",
-                [policy],
-                read,
-            ),
-            None => query(
-                &self.db,
-                TABLE,
-                "SELECT policy, target, state, reason, count(*), max(iif(state = 0, lag_ms, NULL)), \
-                 min(since) FROM placements \
-                 GROUP BY policy, target, state, reason ORDER BY policy, target, state, reason",
-                [],
-                read,
-            ),
+            Some(policy) => query(&self.db, TABLE, SUMMARY_OF_POLICY, [policy], read),
+            None => query(&self.db, TABLE, SUMMARY, [], read),
         }
     }
 }
 
-fn page_sql(filter: &PlacementFilter) -> String {
+pub(super) fn page_sql(filter: &PlacementFilter) -> String {
     let mut sql = select_placement!(
         "WHERE target = ?1 AND kind = ?2 AND (namespace, name) > (?3, ?4)"
     )

@@ -1,0 +1,243 @@
+//! `lockstep explain`: renders the planner's report; nothing is recomputed.
+
+use std::fmt::Write as _;
+
+use lockstep_engine::status::State;
+use lockstep_hub::http::types::{Explanation, PolicySays, Sighting, TargetSays};
+
+use super::object;
+use crate::args::{ExplainArgs, Format, NamespaceArgs, ServerArgs};
+use crate::error::{CliError, Outcome};
+use crate::output::{Out, Paint, Palette, age, now_ms, plain, span};
+use crate::server;
+
+/// Fields of a foreign manager that are shown.
+const FIELDS_SHOWN: usize = 5;
+
+/// Explains one object.
+pub(crate) async fn run(args: ExplainArgs, server: &ServerArgs) -> Result<Outcome, CliError> {
+    let ExplainArgs { object, namespace, cluster, output } = args;
+    let NamespaceArgs { namespace } = namespace;
+    let (kind, name) = object::named(&object)?;
+    let client = server::client(server)?;
+    let out = Out::new(output.output);
+    let query = [
+        ("kind", Some(kind.as_str())),
+        ("name", Some(name.as_str())),
+        ("namespace", namespace.as_deref()),
+        ("cluster", cluster.as_deref()),
+    ];
+    let explanation: Explanation = client.get("explain", &query).await?;
+    match out.format {
+        Format::Json | Format::Yaml => out.text(&out.encode(&explanation)?)?,
+        Format::Name => out.line(&plain(&explanation.object))?,
+        Format::Table | Format::Wide => {
+            out.text(&render(&explanation, out.format == Format::Wide, out.palette, now_ms()))?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+fn render(explanation: &Explanation, wide: bool, palette: Palette, now: i64) -> String {
+    let Explanation { object, note, clusters, policies, targets } = explanation;
+    let mut text = palette.paint(Paint::Bold, &plain(object));
+    text.push('\n');
+    if let Some(note) = note {
+        let _ = writeln!(text, "{}", palette.paint(Paint::Warn, &plain(note)));
+    }
+    section(&mut text, palette, "Where it is", clusters.iter().map(|item| sighting(item, palette, now)));
+    section(&mut text, palette, "Which policies mean it", policies.iter().map(|item| policy(item, palette)));
+    let targets = targets.iter().map(|item| target(item, wide, palette, now));
+    section(&mut text, palette, "Where it stands", targets);
+    text
+}
+
+fn section(text: &mut String, palette: Palette, title: &str, lines: impl Iterator<Item = String>) {
+    let lines: Vec<String> = lines.collect();
+    if !lines.is_empty() {
+        let _ = writeln!(text, "\n{}", palette.paint(Paint::Bold, title));
+        text.extend(lines);
+    }
+}
+
+fn sighting(item: &Sighting, palette: Palette, now: i64) -> String {
+    let Sighting { cluster, presence, resource_version, observed_at_ms, body_held, managed, note } = item;
+    let mut line = format!("  {}: {presence}", plain(cluster));
+    if let Some(version) = resource_version {
+        let _ = write!(line, " at resourceVersion {}", plain(version));
+    }
+    if observed_at_ms.is_some() {
+        let _ = write!(line, ", seen {} ago", age(*observed_at_ms, now));
+    }
+    if *managed {
+        line.push_str(", written by lockstep");
+    }
+    if presence == "Exists" && !body_held {
+        line.push_str(", its body is not held (no policy selects it there)");
+    }
+    line.push('\n');
+    if let Some(note) = note {
+        let _ = writeln!(line, "    {}", palette.paint(Paint::Warn, &plain(note)));
+    }
+    line
+}
+
+fn policy(item: &PolicySays, palette: Palette) -> String {
+    let PolicySays { policy, source, selected, reason, message } = item;
+    let verdict =
+        if *selected { palette.paint(Paint::Good, "selects it") } else { "does not select it".to_owned() };
+    format!(
+        "  {} (source {}): {verdict}: {}: {}\n",
+        plain(policy),
+        plain(source),
+        plain(reason),
+        plain(message)
+    )
+}
+
+fn target(item: &TargetSays, wide: bool, palette: Palette, now: i64) -> String {
+    let status = &item.status;
+    let since = age(Some(item.since_ms), now);
+    let mut text = format!("  {}: ", plain(&item.target));
+    if status.state == State::InStep {
+        text.push_str(&palette.paint(Paint::Good, &format!("in step since {since}")));
+        if let Some(lag) = item.lag_ms {
+            let _ = write!(text, ", lag {}", span(lag));
+        }
+        text.push('\n');
+    } else {
+        let paint = match status.state {
+            State::Failed | State::Conflict | State::Blocked => Paint::Bad,
+            _ => Paint::Warn,
+        };
+        let head = format!("{} ({}) for {since}", status.state, plain(&status.reason));
+        let _ = writeln!(text, "{}: {}", palette.paint(paint, &head), plain(&status.message));
+        if let Some(synced) = item.synced_at_ms {
+            let _ = writeln!(text, "    last in step {} ago", age(Some(synced), now));
+        }
+        if item.attempts > 0 {
+            let next = item.next_attempt_ms.map_or_else(
+                || "no further attempt until something changes".to_owned(),
+                |at| format!("next attempt in {}", span((at - now).max(0))),
+            );
+            let _ = writeln!(text, "    {} failed attempts; {next}", item.attempts);
+        }
+        if let Some(remedy) = remedy(item) {
+            let _ = writeln!(text, "    {}", palette.paint(Paint::Bold, &format!("to do: {remedy}")));
+        }
+    }
+    let _ = write!(text, "    policy {}", plain(&item.policy));
+    if let Some(source) = &item.source {
+        let _ = write!(text, ", from {}", plain(source));
+    }
+    text.push('\n');
+    if !item.rivals.is_empty() {
+        let _ = writeln!(
+            text,
+            "    also selected by {}; {} wins",
+            plain(&item.rivals.join(", ")),
+            plain(&item.policy)
+        );
+    }
+    if wide || status.state == State::Conflict {
+        for manager in &item.managers {
+            let mut fields = manager.fields.iter().take(FIELDS_SHOWN).cloned().collect::<Vec<_>>().join(" ");
+            if manager.fields.len() > FIELDS_SHOWN || manager.truncated {
+                fields.push_str(" ...");
+            }
+            let _ = writeln!(
+                text,
+                "    {} ({}) owns {}",
+                plain(&manager.name),
+                plain(&manager.operation),
+                plain(&fields)
+            );
+        }
+    }
+    text
+}
+
+/// What a person can do about a state, where there is something that holds for all reasons.
+fn remedy(item: &TargetSays) -> Option<String> {
+    match item.status.state {
+        State::Held => {
+            Some(format!("lockstep approve {} --target {}", plain(&item.policy), plain(&item.target)))
+        }
+        State::Paused => Some("lockstep resume POLICY, --cluster CLUSTER or --all".to_owned()),
+        State::Conflict => Some("remove the object at the target, or leave it out of the policy".to_owned()),
+        State::Unknown => Some(format!("lockstep clusters {}", plain(&item.target))),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lockstep_engine::status::Status;
+
+    fn says(status: Status) -> TargetSays {
+        TargetSays {
+            target: "cluster-b".to_owned(),
+            policy: "production".to_owned(),
+            rivals: vec![],
+            status,
+            since_ms: 0,
+            synced_at_ms: Some(0),
+            lag_ms: Some(12),
+            source: Some("cluster-a shop/web".to_owned()),
+            attempts: 0,
+            next_attempt_ms: None,
+            managers: vec![],
+        }
+    }
+
+    #[test]
+    fn it_says_since_when_or_where_it_stops() {
+        let explanation = Explanation {
+            object: "Deployment.apps shop/web".to_owned(),
+            note: None,
+            clusters: vec![Sighting {
+                cluster: "cluster-a".to_owned(),
+                presence: "Exists".to_owned(),
+                resource_version: Some("812".to_owned()),
+                observed_at_ms: Some(55_000),
+                body_held: true,
+                managed: false,
+                note: None,
+            }],
+            policies: vec![PolicySays {
+                policy: "production".to_owned(),
+                source: "cluster-a".to_owned(),
+                selected: true,
+                reason: "Selected".to_owned(),
+                message: "resources[0] matches".to_owned(),
+            }],
+            targets: vec![
+                says(Status::new(State::InStep, "Synced", "")),
+                TargetSays {
+                    target: "cluster-c".to_owned(),
+                    ..says(Status::new(State::Held, "DeleteBudgetExceeded", "4 deletes, 3 are allowed"))
+                },
+            ],
+        };
+        let text = render(&explanation, false, Palette::None, 60_000);
+        assert_eq!(
+            text,
+            "Deployment.apps shop/web\n\
+             \n\
+             Where it is\n\
+             \x20 cluster-a: Exists at resourceVersion 812, seen 5s ago\n\
+             \n\
+             Which policies mean it\n\
+             \x20 production (source cluster-a): selects it: Selected: resources[0] matches\n\
+             \n\
+             Where it stands\n\
+             \x20 cluster-b: in step since 1m, lag 12ms\n\
+             \x20   policy production, from cluster-a shop/web\n\
+             \x20 cluster-c: Held (DeleteBudgetExceeded) for 1m: 4 deletes, 3 are allowed\n\
+             \x20   last in step 1m ago\n\
+             \x20   to do: lockstep approve production --target cluster-c\n\
+             \x20   policy production, from cluster-a shop/web\n"
+        );
+    }
+}

@@ -1,0 +1,84 @@
+//! Configuration: defaults < YAML file < environment < flags. Keys are snake_case; unknown keys are
+//! errors that name the file and line and the key that was probably meant.
+
+mod explain;
+mod layers;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use lockstep_agent::{AgentConfig, Token};
+use lockstep_hub::HubConfig;
+use serde::Deserialize;
+
+pub use layers::{Flags, Layers};
+
+use crate::error::CliError;
+
+/// Keys of agent.yaml that are the command line's own.
+const AGENT_EXTRAS: [&str; 4] = ["kubeconfig", "context", "metrics", "token_file"];
+
+/// Everything `lockstep agent` can be told.
+#[derive(Debug)]
+pub struct AgentSettings {
+    /// For the agent itself.
+    pub agent: AgentConfig,
+    /// Kubeconfig of this cluster; none: the Pod's service account.
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig; none: its current one.
+    pub context: Option<String>,
+    /// Address of metrics and probes; none: not served.
+    pub metrics: Option<SocketAddr>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Extras {
+    kubeconfig: Option<PathBuf>,
+    context: Option<String>,
+    metrics: Option<SocketAddr>,
+    token_file: Option<PathBuf>,
+}
+
+/// The hub's configuration out of its layers, checked.
+///
+/// # Errors
+/// LS0004 with file, line and key.
+pub fn hub(defaults: &HubConfig, layers: &Layers) -> Result<HubConfig, CliError> {
+    let config: HubConfig = layers.extract(Some(defaults), &[])?;
+    config.validate().map_err(|error| {
+        let at = layers.place(error.setting);
+        CliError::new("LS0004", format!("{at}{}: {}", error.setting, error.why), error.remedy)
+    })?;
+    Ok(config)
+}
+
+/// The agent's configuration out of its layers, checked.
+///
+/// # Errors
+/// LS0004 with file, line and key; LS0005 when the token cannot be read.
+pub fn agent(layers: Layers) -> Result<AgentSettings, CliError> {
+    let (own, rest) = layers.partition(&AGENT_EXTRAS);
+    let Extras { kubeconfig, context, metrics, token_file } = own.extract(None::<&()>, &[])?;
+    let mut agent: AgentConfig = rest.extract(None::<&()>, &AGENT_EXTRAS)?;
+    if let Some(file) = token_file {
+        agent.token = token(&file)?;
+    }
+    agent.validate().map_err(|error| {
+        let remedy = "deploy/examples/agent.yaml shows every setting";
+        CliError::new("LS0004", format!("the agent's configuration is not usable{}", own.origin()), remedy)
+            .caused_by(&error)
+    })?;
+    Ok(AgentSettings { agent, kubeconfig, context, metrics })
+}
+
+fn token(file: &Path) -> Result<Token, CliError> {
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        let message = format!("the agent's token file {} cannot be read", file.display());
+        let remedy = "put the output of `lockstep token create CLUSTER` there";
+        CliError::new("LS0005", message, remedy).caused_by(&error)
+    })?;
+    Ok(Token::new(&text))
+}

@@ -1,0 +1,169 @@
+//! The tombstone archive: one file per tombstone, readable by people, in a directory (later also in
+//! a bucket: one layout everywhere).
+//!
+//! | module | what |
+//! |---|---|
+//! | `layout` | where a tombstone lies |
+//! | `content` | what is in the file |
+//! | `local` | a directory, durably |
+//! | `archiver` | the task that empties the store's outbox into the archive |
+
+mod archiver;
+mod content;
+mod layout;
+mod local;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use lockstep_engine::{ClusterName, Uid};
+
+use crate::codes::Code;
+use crate::seal::{SealError, Sealer};
+use crate::store::TombstoneRow;
+
+pub use archiver::{Archiver, ArchiverParts};
+pub use content::{ArchivedTombstone, Header};
+pub use layout::path_of;
+pub use local::LocalArchive;
+
+/// Codes of this module.
+pub const CODES: &[Code] = &[UNUSABLE, UNREADABLE];
+const UNUSABLE: Code = Code { code: "LS0245", title: "the archive does not take tombstones" };
+const UNREADABLE: Code = Code { code: "LS0246", title: "a file of the archive cannot be read" };
+
+/// Ends the name of a sealed file.
+const SEALED: &str = ".sealed";
+/// What sealed files are bound to.
+const PLACE: &[u8] = b"archive.tombstone";
+/// Archives are written once and kept for long: a little slower than bodies in the store.
+const LEVEL: i32 = 3;
+/// No tombstone is larger; a frame that claims more is corrupt. Twice the store's bound, for YAML.
+const MAX_CONTENT: usize = 128 << 20;
+
+/// The archive failed. Carries nothing of what is archived.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// Writing.
+    #[error("{UNUSABLE}: the archive does not take {path}: check that it is reachable, writable and not full; it is tried again, and nothing is deleted meanwhile")]
+    Put {
+        /// Path in the archive.
+        path: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Reading.
+    #[error("{UNREADABLE}: {path} cannot be read from the archive: check that it is there, and that this is the archive it was written to")]
+    Get {
+        /// Path in the archive.
+        path: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// What is there is not a tombstone, or not with this key.
+    #[error("{UNREADABLE}: {path} is not a tombstone that can be read: {why}; restore the file from a backup of the archive, or give the hub key that it was sealed under")]
+    Content {
+        /// Path in the archive.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl ArchiveError {
+    /// The error's code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Put { .. } => UNUSABLE.code,
+            Self::Get { .. } | Self::Content { .. } => UNREADABLE.code,
+        }
+    }
+}
+
+/// Where the files lie. Paths are relative, with `/`, every part already encoded (`layout`).
+pub trait Archive: Send + Sync {
+    /// Writes a file, durably: when this returns, a crash does not lose it (I4). Writing again what
+    /// is there already changes nothing.
+    fn put<'a>(&'a self, path: &'a str, content: Bytes) -> BoxFuture<'a, Result<(), ArchiveError>>;
+    /// Reads a file.
+    fn get<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Bytes, ArchiveError>>;
+}
+
+/// Tombstones in an archive. Cheap to clone.
+#[derive(Clone)]
+pub struct Tombstones {
+    archive: Arc<dyn Archive>,
+    sealer: Sealer,
+}
+
+/// The cluster that a tombstone is of, as far as its path and header need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterRef {
+    /// Its name.
+    pub name: ClusterName,
+    /// uid of its kube-system namespace, once known.
+    pub uid: Option<Uid>,
+}
+
+impl Tombstones {
+    /// Tombstones in this archive, those of Secrets sealed by `sealer`.
+    #[must_use]
+    pub fn new(archive: Arc<dyn Archive>, sealer: Sealer) -> Self {
+        Self { archive, sealer }
+    }
+
+    /// Writes one; gives its path. The path depends on nothing but the arguments: doing it again
+    /// writes the same file again.
+    ///
+    /// # Errors
+    /// When the archive does not take it.
+    pub async fn put(&self, cluster: &ClusterRef, row: &TombstoneRow) -> Result<String, ArchiveError> {
+        let path = path_of(cluster, row);
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| ArchiveError::Put {
+            path: path.clone(),
+            source,
+        };
+        let text = content::write(cluster, row);
+        let mut bytes = zstd::bulk::compress(text.as_bytes(), LEVEL).map_err(|e| failed(Box::new(e)))?;
+        if path.ends_with(SEALED) {
+            bytes = self.sealer.seal(PLACE, &bytes).map_err(|e| failed(Box::new(e)))?;
+        }
+        self.archive.put(&path, Bytes::from(bytes)).await?;
+        Ok(path)
+    }
+
+    /// Reads one.
+    ///
+    /// # Errors
+    /// When it is not there, or not a tombstone.
+    pub async fn read(&self, path: &str) -> Result<ArchivedTombstone, ArchiveError> {
+        let bad = |why: &str| ArchiveError::Content { path: path.to_owned(), why: why.to_owned() };
+        let mut bytes = self.archive.get(path).await?;
+        if path.ends_with(SEALED) {
+            let opened = self.sealer.open(PLACE, &bytes).map_err(|e: SealError| bad(&e.to_string()))?;
+            bytes = Bytes::from(opened);
+        }
+        let text = zstd::bulk::decompress(&bytes, MAX_CONTENT).map_err(|_| bad("it does not decompress"))?;
+        let text = String::from_utf8(text).map_err(|_| bad("it is not UTF-8"))?;
+        content::read(&text).map_err(|why| bad(&why))
+    }
+}
+
+impl crate::http::Bodies for Tombstones {
+    fn body<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<serde_json::Value, String>> {
+        Box::pin(async move {
+            let tombstone = self.read(path).await.map_err(|error| {
+                use std::error::Error;
+                match error.source() {
+                    None => error.to_string(),
+                    Some(source) => format!("{error}: {source}"),
+                }
+            })?;
+            Ok(tombstone.object)
+        })
+    }
+}

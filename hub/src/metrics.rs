@@ -1,0 +1,189 @@
+//! What the hub counts, and the port for scrapers and probes.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::core::Counts;
+use crate::session::Readers;
+
+/// First bucket of transaction times, seconds; they double 14 times, to 1.6 s.
+const FIRST_BUCKET_S: f64 = 0.000_1;
+/// Buckets of transaction times.
+const BUCKETS: u16 = 15;
+/// Media type of the metrics.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Count = Counter<u64, AtomicU64>;
+type Level = Gauge<i64, AtomicI64>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Placement {
+    policy: String,
+    target: String,
+    state: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Target {
+    policy: String,
+    target: String,
+}
+
+/// The hub's metrics. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    deltas: Count,
+    batches: Count,
+    planned: Count,
+    steps: Count,
+    failed_steps: Count,
+    tombstones: Count,
+    deletes: Count,
+    held: Count,
+    sessions: Count,
+    connected: Level,
+    /// Tombstones that the archive took.
+    pub(crate) archived: Count,
+    /// Attempts that it refused.
+    pub(crate) archive_failures: Count,
+    /// Tombstones that it refuses now.
+    pub(crate) archive_waiting: Level,
+    transactions: Option<Histogram>,
+    placements: Family<Placement, Level>,
+    lag: Family<Target, Level>,
+}
+
+impl Metrics {
+    /// Makes the metrics and registers them.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        let transactions = Histogram::new(exponential_buckets(FIRST_BUCKET_S, 2.0, BUCKETS));
+        let metrics = Self { transactions: Some(transactions.clone()), ..Self::default() };
+        let hub = registry.sub_registry_with_prefix("lockstep_hub");
+        for (name, help, counter) in [
+            ("deltas_ingested", "Deltas committed to the state store", &metrics.deltas),
+            ("batches_committed", "Batches committed to the state store", &metrics.batches),
+            ("placements_planned", "Decisions about one object at one target", &metrics.planned),
+            ("steps_sent", "Steps sent to agents", &metrics.steps),
+            ("steps_failed", "Steps that were answered with a failure", &metrics.failed_steps),
+            ("tombstones_made", "Tombstones put into the outbox", &metrics.tombstones),
+            ("deletes", "Objects deleted at targets, each archived before", &metrics.deletes),
+            ("deletes_held", "Deletes held by a budget", &metrics.held),
+            ("tombstones_archived", "Tombstones that the archive took", &metrics.archived),
+            ("archive_failures", "Attempts to archive that failed", &metrics.archive_failures),
+            ("sessions_begun", "Sessions of agents begun", &metrics.sessions),
+        ] {
+            hub.register(name, help, counter.clone());
+        }
+        hub.register("agents_connected", "Agents connected now", metrics.connected.clone());
+        let help = "Tombstones that wait because the archive refuses them";
+        hub.register("archive_waiting", help, metrics.archive_waiting.clone());
+        let help = "Time of one transaction of the core, commit included";
+        hub.register_with_unit("transaction", help, Unit::Seconds, transactions);
+        let help = "Objects at targets by state, as of the last scrape";
+        hub.register("placements", help, metrics.placements.clone());
+        let help = "Largest lag from source event to applied write, as of the last scrape, milliseconds";
+        hub.register("lag_milliseconds", help, metrics.lag.clone());
+        metrics
+    }
+
+    /// Takes over what the core has counted since the start.
+    pub fn observe(&self, before: &Counts, now: &Counts, connected: usize, took: Duration) {
+        let Counts { deltas, batches, planned, steps, failed_steps, tombstones, deletes, held, sessions } = now;
+        for (counter, now, before) in [
+            (&self.deltas, deltas, before.deltas),
+            (&self.batches, batches, before.batches),
+            (&self.planned, planned, before.planned),
+            (&self.steps, steps, before.steps),
+            (&self.failed_steps, failed_steps, before.failed_steps),
+            (&self.tombstones, tombstones, before.tombstones),
+            (&self.deletes, deletes, before.deletes),
+            (&self.held, held, before.held),
+            (&self.sessions, sessions, before.sessions),
+        ] {
+            counter.inc_by(now.saturating_sub(before));
+        }
+        self.connected.set(i64::try_from(connected).unwrap_or(i64::MAX));
+        if let Some(transactions) = &self.transactions {
+            transactions.observe(took.as_secs_f64());
+        }
+    }
+
+    /// Reads what is counted by the store.
+    fn refresh(&self, readers: &Readers) -> Result<(), crate::store::StoreError> {
+        let mut reader = readers()?;
+        let clusters = reader.clusters()?;
+        let rows = reader.summary(None)?;
+        self.placements.clear();
+        self.lag.clear();
+        for row in rows.into_iter().filter(|row| !row.policy.is_empty()) {
+            let target = clusters.iter().find(|c| c.id == row.target).map(|c| c.name.to_string()).unwrap_or_default();
+            let label = Placement { policy: row.policy.clone(), target: target.clone(), state: row.state.to_string() };
+            self.placements.get_or_create(&label).inc_by(i64::try_from(row.count).unwrap_or(i64::MAX));
+            if let Some(lag) = row.max_lag_ms {
+                let gauge = self.lag.get_or_create(&Target { policy: row.policy, target });
+                gauge.set(gauge.get().max(lag));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the port for scrapers and probes serves.
+#[derive(Clone)]
+pub struct Scraped {
+    /// Everything registered in this process.
+    pub registry: Arc<Mutex<Registry>>,
+    /// The hub's own.
+    pub metrics: Metrics,
+    /// Readers of the state store.
+    pub readers: Readers,
+    /// Set once every part runs.
+    pub ready: Arc<AtomicBool>,
+}
+
+/// `/metrics`, `/healthz`, `/readyz`.
+pub fn router(scraped: Scraped) -> Router {
+    Router::new()
+        .route("/metrics", get(scrape))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(scraped)
+}
+
+async fn scrape(State(scraped): State<Scraped>) -> impl IntoResponse {
+    let (metrics, readers) = (scraped.metrics.clone(), scraped.readers.clone());
+    // A store that cannot be read now leaves the last figures out; the counters still tell.
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || metrics.refresh(&readers)).await {
+        tracing::debug!("placements are left out of a scrape: {error}");
+    }
+    let mut text = String::new();
+    let registry = scraped.registry.lock().unwrap_or_else(PoisonError::into_inner);
+    match encode(&mut text, &registry) {
+        Ok(()) => (StatusCode::OK, [(CONTENT_TYPE, OPENMETRICS)], text),
+        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain")], String::new()),
+    }
+}
+
+async fn ready(State(scraped): State<Scraped>) -> impl IntoResponse {
+    if scraped.ready.load(Ordering::Acquire) {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "starting or stopping\n")
+    }
+}

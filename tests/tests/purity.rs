@@ -1,0 +1,232 @@
+//! The functional core stays pure: what it depends on cannot read a clock, draw randomness or do I/O.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+/// Crates without effects, and all they depend on.
+const PURE: [&str; 2] = ["lockstep-engine", "lockstep-policies"];
+/// What brings effects. A crate that is not listed is no proof of purity; these are the ones people reach for.
+const IMPURE: [&str; 34] = [
+    "async-std",
+    "axum",
+    "backoff",
+    "chrono",
+    "crossbeam",
+    "fastrand",
+    "figment",
+    "futures",
+    "getrandom",
+    "hyper",
+    "hyper-util",
+    "instant",
+    "k8s-openapi",
+    "kube",
+    "kube-client",
+    "kube-core",
+    "mio",
+    "notify",
+    "object_store",
+    "rand",
+    "rand_core",
+    "rayon",
+    "reqwest",
+    "ring",
+    "rusqlite",
+    "rustix",
+    "socket2",
+    "tempfile",
+    "time",
+    "tokio",
+    "tonic",
+    "tower",
+    "tracing",
+    "uuid",
+];
+/// Edges that are not followed, with the reason.
+const EXEMPT: [(&str, &str); 1] = [
+    // The command line asks for this feature of the YAML reader, and Cargo unifies features over the workspace.
+    // The core cannot reach it: its source may not name figment, see FORBIDDEN_PATHS.
+    ("serde-saphyr", "figment"),
+];
+/// Who may depend on `kube`: `cluster` talks to API servers; the command line and the tests read kubeconfigs.
+const KUBE_USERS: [&str; 3] = ["lockstep-cli", "lockstep-cluster", "lockstep-tests"];
+/// Not in the core, wherever its source stands (`wire` depends on tonic for the generated stubs).
+const FORBIDDEN_PATHS: [&str; 11] = [
+    "figment",
+    "rand",
+    "serde_saphyr::figment",
+    "std::env",
+    "std::fs",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "std::time",
+    "tokio",
+    "tonic",
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn metadata() -> Result<Value> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["metadata", "--offline", "--locked", "--format-version=1", "--manifest-path"])
+        .arg(root().join("Cargo.toml"))
+        .output()
+        .context("running cargo")?;
+    ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// Normal dependencies by package id, and names by id.
+struct Graph {
+    names: BTreeMap<String, String>,
+    edges: BTreeMap<String, Vec<String>>,
+}
+
+impl Graph {
+    fn read() -> Result<Self> {
+        let metadata = metadata()?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+        let names = list(&metadata["packages"]).iter().map(|p| (text(&p["id"]), text(&p["name"]))).collect();
+        let is_normal =
+            |dependency: &Value| list(&dependency["dep_kinds"]).iter().any(|k| k["kind"].is_null());
+        let edges = list(&metadata["resolve"]["nodes"])
+            .iter()
+            .map(|node| {
+                let normal = list(&node["deps"]).into_iter().filter(is_normal);
+                (text(&node["id"]), normal.map(|dependency| text(&dependency["pkg"])).collect())
+            })
+            .collect();
+        Ok(Self { names, edges })
+    }
+
+    fn id(&self, name: &str) -> Result<&String> {
+        let found = self.names.iter().find(|(_, known)| *known == name).map(|(id, _)| id);
+        found.with_context(|| format!("the workspace has no crate {name}"))
+    }
+
+    /// Names of all that a crate depends on, each with the name of what asks for it.
+    fn reach(&self, name: &str) -> Result<BTreeMap<&str, &str>> {
+        let mut reached = BTreeMap::new();
+        let mut visited = BTreeSet::new();
+        let mut open = vec![self.id(name)?];
+        while let Some(id) = open.pop() {
+            if !visited.insert(id) {
+                continue;
+            }
+            for dependency in self.edges.get(id).into_iter().flatten() {
+                if EXEMPT.contains(&(self.names[id].as_str(), self.names[dependency].as_str())) {
+                    continue;
+                }
+                reached.entry(self.names[dependency].as_str()).or_insert(self.names[id].as_str());
+                open.push(dependency);
+            }
+        }
+        Ok(reached)
+    }
+}
+
+#[test]
+fn the_core_depends_on_nothing_that_has_effects() -> Result<()> {
+    let graph = Graph::read()?;
+    for name in PURE {
+        let reached = graph.reach(name)?;
+        assert!(reached.contains_key("serde"), "{name}: the graph was read wrongly: {reached:?}");
+        for impure in IMPURE {
+            assert!(
+                !reached.contains_key(impure),
+                "{name} depends on {impure}, by way of {}",
+                reached[impure]
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn only_cluster_talks_to_api_servers() -> Result<()> {
+    let graph = Graph::read()?;
+    let mut users = BTreeSet::new();
+    for name in graph.names.values().filter(|name| name.starts_with("lockstep-")) {
+        let direct = graph.edges.get(graph.id(name)?).into_iter().flatten();
+        if direct.into_iter().any(|id| graph.names[id] == "kube") {
+            users.insert(name.as_str());
+        }
+    }
+    let allowed = BTreeSet::from(KUBE_USERS);
+    assert!(users.contains("lockstep-cluster"), "{users:?}");
+    assert!(users.is_subset(&allowed), "who depends on kube: {users:?}; who may: {allowed:?}");
+    Ok(())
+}
+
+#[test]
+fn the_source_of_the_core_names_no_clock_file_socket_or_environment() -> Result<()> {
+    let mut files = vec![];
+    for place in ["engine/src", "policies/src", "wire/src/session", "wire/src/session.rs"] {
+        rust_files(&root().join(place), &mut files)?;
+    }
+    assert!(files.len() > 30, "only {} files found", files.len());
+    let mut found = vec![];
+    for file in files {
+        let text = std::fs::read_to_string(&file)?;
+        // Tests may do what they like; a module of tests is the last thing in its file.
+        let text = text.find("#[cfg(test)]\nmod tests {").map_or(text.as_str(), |end| &text[..end]);
+        for (number, line) in (1..).zip(text.lines()) {
+            let code = line.split("//").next().unwrap_or_default();
+            for path in FORBIDDEN_PATHS {
+                if names_path(code, path) {
+                    found.push(format!("{}:{number}: {path}: {}", file.display(), line.trim()));
+                }
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    Ok(())
+}
+
+/// Is `path` used as a path in this line: `path::` (or, for a module of std, also at its end)?
+fn names_path(code: &str, path: &str) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    code.match_indices(path).any(|(at, _)| {
+        let starts = !code[..at].chars().next_back().is_some_and(is_word);
+        let rest = &code[at + path.len()..];
+        let ends = rest.starts_with("::") || (path.contains("::") && !rest.starts_with(is_word));
+        starts && ends
+    })
+}
+
+/// All sources but files of tests.
+fn rust_files(place: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    if place.is_file() {
+        files.push(place.to_owned());
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(place).with_context(|| format!("reading {}", place.display()))? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if path.is_dir() && name != "tests" {
+            rust_files(&path, files)?;
+        } else if name.ends_with(".rs") && !name.contains("tests") && name != "fixtures.rs" {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn paths_are_recognised() {
+    assert!(names_path("use std::time::Duration;", "std::time"));
+    assert!(names_path("let x = tokio::spawn(y);", "tokio"));
+    assert!(names_path("use std::env;", "std::env"));
+    assert!(!names_path("use crate::operand::x;", "rand"));
+    assert!(!names_path("the brand::x", "rand"));
+    assert!(!names_path("use std::envelope::x;", "std::env"));
+}
