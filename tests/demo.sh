@@ -102,11 +102,12 @@ watch_cluster() {
     watchers+=($!)
 }
 
-# mark: from here on events count. first CLUSTER REGEX: milliseconds of the first event since that fits.
-mark() { for c in cluster-a "${targets[@]}"; do wc -l <"$work/$c.events" >"$work/$c.mark"; done; }
+# mark: now a command is given, and from here on events count. first CLUSTER REGEX: milliseconds of the first event since that fits.
+mark() { given=$(now_ms); for c in cluster-a "${targets[@]}"; do wc -l <"$work/$c.events" >"$work/$c.mark"; done; }
 first() { tail -n "+$(($(cat "$work/$1.mark") + 1))" "$work/$1.events" | grep -m 1 -E "^[0-9]+ $2" | cut -d ' ' -f 1; }
 
-# follow SOURCE-REGEX TARGET-REGEX: waits until every target had its event, tells how long after the source's own.
+# follow SOURCE-REGEX TARGET-REGEX: waits until every target had its event. Times count from the command, kubectl's
+# own start included; the source's is told beside them, as the watchers' own delays are of the size of the difference.
 follow() {
     local start source seen waiting shown=0
     start=$(now_ms)
@@ -118,7 +119,7 @@ follow() {
         local left=()
         for c in "${waiting[@]}"; do
             seen=$(first "$c" "$2" || true)
-            if [ -n "$seen" ] && [ -n "$source" ]; then times[$c]=$((seen - source)); else left+=("$c"); fi
+            if [ -n "$seen" ] && [ -n "$source" ]; then times[$c]=$((seen - given)); else left+=("$c"); fi
         done
         waiting=(${left[@]+"${left[@]}"})
         local passed=$(($(now_ms) - start))
@@ -128,8 +129,9 @@ follow() {
             sleep 0.01
         fi
     done
+    note "  cluster-a changed $((source - given)) ms after the command was given"
     for c in "${targets[@]}"; do
-        printf '  %s%s followed %s ms after the source%s\n' "$green" "$c" "${times[$c]}" "$plain"
+        printf '  %s%s followed %s ms after the command was given%s\n' "$green" "$c" "${times[$c]}" "$plain"
         k "$c" -n shop get deployments -o 'custom-columns=NAME:.metadata.name,REPLICAS:.spec.replicas,IMAGE:.spec.template.spec.containers[0].image,POLICY:.metadata.annotations.lockstep\.dev/policy' 2>&1 | sed 's/^/    /'
     done
 }

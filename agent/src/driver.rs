@@ -12,12 +12,13 @@ use lockstep_engine::listwatch::Observation;
 use lockstep_engine::outcome::FailureClass;
 use lockstep_wire::v1::{self, AgentMessage, HubMessage, agent_message::Body, outcome::Result as Done};
 use prost::Message as _;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use crate::discovery::Calls;
 use crate::accept::AcceptList;
 use crate::metrics::ClusterMetrics;
 use crate::owner::{Action, Effect, Owner};
@@ -77,7 +78,7 @@ pub(crate) struct Driver {
     pub(crate) accept: Arc<AcceptList>,
     pub(crate) metrics: ClusterMetrics,
     pub(crate) observations: mpsc::Sender<Observed>,
-    pub(crate) rediscover: Arc<Notify>,
+    pub(crate) discovery: Arc<Calls>,
     pub(crate) steps: StepQueue,
     pub(crate) state: State,
 }
@@ -127,6 +128,7 @@ impl Driver {
             let effects = self.owner.flush();
             self.carry_out(effects);
             self.begin_steps();
+            self.discovery.awaits_kinds(self.owner.awaits_kinds());
         }
         self.stop().await;
     }
@@ -221,7 +223,7 @@ impl Driver {
                         task.cancel();
                     }
                 }
-                Effect::Rediscover => self.rediscover.notify_one(),
+                Effect::Rediscover => self.discovery.again(),
                 Effect::Execute { step, present } => self.steps.push(step, present),
                 Effect::Cancel { step } => self.steps.cancel(step),
                 Effect::Welcomed { secret_key, hub_version, resumed, skew_ms } => {
@@ -315,9 +317,6 @@ impl Driver {
             self.metrics.watch_age(kind, namespace, Some(*age_s));
         }
         self.state.aged = ages.into_keys().collect();
-        if self.owner.awaits_kinds() {
-            self.rediscover.notify_one();
-        }
         self.act(Action::Heartbeat);
     }
 

@@ -9,6 +9,7 @@
 
 mod accept;
 mod config;
+mod discovery;
 mod driver;
 mod error;
 mod judge;
@@ -25,9 +26,9 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockstep_cluster::{ClusterClient, ClusterIdentity, Discovery, Served};
+use lockstep_cluster::{ClusterClient, ClusterIdentity};
 use lockstep_engine::coalesce::Limits;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -37,15 +38,13 @@ pub use config::{AgentConfig, TlsConfig, Token, WatchConfig};
 pub use error::{AgentError, CODES};
 pub use metrics::AgentMetrics;
 
+use discovery::Calls;
 use driver::{Driver, Inputs, OBSERVATIONS, STREAM_EVENTS, State};
 use error::CLUSTER_UNREACHABLE;
 use owner::{Bounds, Facts, Owner};
 use retry::Retry;
 use steps::StepQueue;
 use stream::Connector;
-
-/// Between two looks at discovery, however many things call for one.
-const DISCOVERY_SPACING: Duration = Duration::from_secs(1);
 
 /// Runs an agent until it is cancelled. An API server or a hub that is away is waited for.
 ///
@@ -89,14 +88,14 @@ async fn serve(
     let bounds = Bounds { queue, lists_at_once: config.lists_at_once };
     let (observations, observed) = mpsc::channel(OBSERVATIONS);
     let (served, discovered) = mpsc::channel(1);
-    let rediscover = Arc::new(Notify::new());
+    let calls = Arc::new(Calls::default());
     let driver = Driver {
         owner: Owner::new(facts, bounds, instance()),
         client: client.clone(),
         accept: Arc::new(accept),
         metrics: metrics.of(config.cluster.as_str()),
         observations,
-        rediscover: Arc::clone(&rediscover),
+        discovery: Arc::clone(&calls),
         steps: StepQueue::new(config.steps_at_once),
         state: State::default(),
     };
@@ -106,7 +105,7 @@ async fn serve(
     let here = tracing::Span::current();
     tasks.spawn(connector.run(background.clone()).instrument(here.clone()));
     let interval = Duration::from_secs(config.discovery_interval_s);
-    tasks.spawn(discover(client, served, rediscover, interval, background.clone()).instrument(here));
+    tasks.spawn(discovery::run(client, served, calls, interval, background.clone()).instrument(here));
     let inputs = Inputs { stream, observations: observed, discovered };
     Box::pin(driver.run(inputs, cancelled)).await;
     background.cancel();
@@ -129,42 +128,6 @@ async fn identity(client: &ClusterClient) -> ClusterIdentity {
             }
         }
     }
-}
-
-/// Keeps discovery current. Every answer is handed on, also an unchanged one: a completed list
-/// waits for it before deletes are concluded (I3).
-async fn discover(
-    client: ClusterClient,
-    served: mpsc::Sender<Arc<Served>>,
-    rediscover: Arc<Notify>,
-    interval: Duration,
-    cancelled: CancellationToken,
-) {
-    let mut discovery = Discovery::new(client);
-    let mut retry = Retry::new();
-    let work = async {
-        loop {
-            let wait = match discovery.refresh().await {
-                Ok(_) => {
-                    retry.reset();
-                    if served.send(Arc::new(discovery.served().clone())).await.is_err() {
-                        return;
-                    }
-                    interval
-                }
-                Err(error) => {
-                    let failure = error.into_failure();
-                    tracing::warn!(code = CLUSTER_UNREACHABLE, %failure, "discovery failed; what was known stays");
-                    retry.next()
-                }
-            };
-            tokio::time::sleep(DISCOVERY_SPACING.min(wait)).await;
-            // Early is fine, late is too.
-            let _ = tokio::time::timeout(wait, rediscover.notified()).await;
-        }
-    };
-    // Cancelled or nobody listens: the end either way.
-    let _: Option<()> = cancelled.run_until_cancelled(work).await;
 }
 
 /// A name for this process's session, from the randomness that seeds the standard library's maps.

@@ -1,4 +1,5 @@
 //! The binary as people meet it: help, exit codes, streams.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::process::{Command, Output};
 

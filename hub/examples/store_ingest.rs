@@ -16,7 +16,11 @@ const COMMIT: usize = 512;
 const TARGETS: usize = 20;
 
 fn key(n: usize) -> ObjectKey {
-    ObjectKey::new(GroupKind::new("", "ConfigMap"), &format!("team-{:03}", n % 100), &format!("settings-{n:07}"))
+    ObjectKey::new(
+        GroupKind::new("", "ConfigMap"),
+        &format!("team-{:03}", n % 100),
+        &format!("settings-{n:07}"),
+    )
 }
 
 /// About 1.2 KB, as JSON compresses: words that repeat, values that do not.
@@ -88,7 +92,12 @@ fn rate(what: &str, rows: usize, took: Duration) {
     println!("{what:<52} {:>9.0} rows/s {:>7.1} us/row", rows as f64 / seconds, seconds * 1e6 / rows as f64);
 }
 
-fn in_commits(store: &mut SqliteStore, what: &str, rows: usize, mut put: impl FnMut(&mut SqliteStore, usize)) {
+fn in_commits(
+    store: &mut SqliteStore,
+    what: &str,
+    rows: usize,
+    mut put: impl FnMut(&mut SqliteStore, usize),
+) {
     let started = Instant::now();
     for first in (0..rows).step_by(COMMIT) {
         store.begin().unwrap();

@@ -48,7 +48,9 @@ const MAX_CONTENT: usize = 128 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// Writing.
-    #[error("{UNUSABLE}: the archive does not take {path}: check that it is reachable, writable and not full; it is tried again, and nothing is deleted meanwhile")]
+    #[error(
+        "{UNUSABLE}: the archive does not take {path}: check that it is reachable, writable and not full; it is tried again, and nothing is deleted meanwhile"
+    )]
     Put {
         /// Path in the archive.
         path: String,
@@ -56,7 +58,9 @@ pub enum ArchiveError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Reading.
-    #[error("{UNREADABLE}: {path} cannot be read from the archive: check that it is there, and that this is the archive it was written to")]
+    #[error(
+        "{UNREADABLE}: {path} cannot be read from the archive: check that it is there, and that this is the archive it was written to"
+    )]
     Get {
         /// Path in the archive.
         path: String,
@@ -64,7 +68,9 @@ pub enum ArchiveError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// What is there is not a tombstone, or not with this key.
-    #[error("{UNREADABLE}: {path} is not a tombstone that can be read: {why}; restore the file from a backup of the archive, or give the hub key that it was sealed under")]
+    #[error(
+        "{UNREADABLE}: {path} is not a tombstone that can be read: {why}; restore the file from a backup of the archive, or give the hub key that it was sealed under"
+    )]
     Content {
         /// Path in the archive.
         path: String,

@@ -40,7 +40,10 @@ mod tests {
             assert!((210..300).contains(&number), "{code} is outside of this crate's range");
             let page = std::fs::read_to_string(format!("{pages}/{code}.md"))
                 .unwrap_or_else(|e| panic!("{code} ({title}) has no page in docs/errors: {e}"));
-            assert!(page.starts_with(&format!("# {code}: {title}\n")), "the page of {code} has another title");
+            assert!(
+                page.starts_with(&format!("# {code}: {title}\n")),
+                "the page of {code} has another title"
+            );
             for part in ["## What it means", "## Example", "## How to mend it"] {
                 assert!(page.contains(part), "the page of {code} lacks `{part}`");
             }

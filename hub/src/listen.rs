@@ -51,7 +51,9 @@ pub struct Protection {
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// Plain text off the loopback.
-    #[error("{NO_TLS}: {address} for {service} can be reached from other machines, and there is no TLS: set tls.cert_file and tls.key_file, or listen on 127.0.0.1")]
+    #[error(
+        "{NO_TLS}: {address} for {service} can be reached from other machines, and there is no TLS: set tls.cert_file and tls.key_file, or listen on 127.0.0.1"
+    )]
     NoTls {
         /// For what.
         service: Service,
@@ -59,7 +61,9 @@ pub enum ListenError {
         address: SocketAddr,
     },
     /// Anybody could ask.
-    #[error("{NO_CLIENT_AUTHENTICATION}: {address} for {service} can be reached from other machines, and clients need not prove who they are: set api.token_for_reads, or listen on 127.0.0.1")]
+    #[error(
+        "{NO_CLIENT_AUTHENTICATION}: {address} for {service} can be reached from other machines, and clients need not prove who they are: set api.token_for_reads, or listen on 127.0.0.1"
+    )]
     NoClientAuthentication {
         /// For what.
         service: Service,
@@ -67,7 +71,9 @@ pub enum ListenError {
         address: SocketAddr,
     },
     /// Unreadable, open to others, or not a token.
-    #[error("{TOKEN_FILE}: the API token file {path}: {why}; remove it, and the hub makes a new one at its next start")]
+    #[error(
+        "{TOKEN_FILE}: the API token file {path}: {why}; remove it, and the hub makes a new one at its next start"
+    )]
     TokenFile {
         /// The file.
         path: PathBuf,

@@ -36,7 +36,9 @@ const SECRET_DIGEST_CONTEXT: &str = "lockstep.dev 2026-01 hub key: digests of Se
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// Group or others may read it.
-    #[error("{OPEN_TO_OTHERS}: {path} has mode {mode:04o}: others can read the hub's key; run `chmod 600 {path}`, and replace the key if this machine is shared")]
+    #[error(
+        "{OPEN_TO_OTHERS}: {path} has mode {mode:04o}: others can read the hub's key; run `chmod 600 {path}`, and replace the key if this machine is shared"
+    )]
     OpenToOthers {
         /// The file.
         path: PathBuf,
@@ -52,7 +54,9 @@ pub enum KeyError {
         why: String,
     },
     /// It would be lost together with the data that it protects.
-    #[error("{KEY_IN_DATA_DIR}: the hub's key {path} lies inside the data directory {data_dir}: losing that disk would lose both; move it elsewhere, such as /etc/lockstep/hub.key")]
+    #[error(
+        "{KEY_IN_DATA_DIR}: the hub's key {path} lies inside the data directory {data_dir}: losing that disk would lose both; move it elsewhere, such as /etc/lockstep/hub.key"
+    )]
     InDataDir {
         /// The file.
         path: PathBuf,

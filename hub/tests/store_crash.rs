@@ -3,6 +3,8 @@
 //! The test runs itself as a child that writes batches, kills it with SIGKILL in the middle, and
 //! looks at what is there.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -61,8 +61,14 @@ async fn an_object_that_is_not_ours_is_left_alone_also_with_forged_marks() -> Re
     }
     for name in ["plain", "labelled", "forged"] {
         let object = format!("configmap/{name}");
-        let says = lockstep.stands(&object, namespace, "cluster-b", "Conflict").await?;
-        ensure!(name == "forged" || says.contains("lockstep-tests"), "it must say who manages it: {says}");
+        lockstep.stands(&object, namespace, "cluster-b", "Conflict").await?;
+        eventually(PATIENCE, "it says who manages it", async || {
+            let says = lockstep.standing(&object, namespace, "cluster-b").await?;
+            let manager = if name == "forged" { "lockstep" } else { "lockstep-tests" };
+            ensure!(says.starts_with("Conflict") && says.contains(manager), "{says}");
+            Ok(())
+        })
+        .await?;
         lockstep.stands(&object, namespace, "cluster-c", "InStep").await?;
         fleet.source().delete("v1", "ConfigMap", Some(namespace), name).await?;
         eventually(PATIENCE, "the copy in cluster-c is gone", async || {

@@ -215,18 +215,15 @@ impl<R: Reader + 'static> Archiver<R> {
     async fn cluster(&mut self, id: ClusterId) -> Result<ClusterRef, Stop> {
         if self.clusters.get(&id).is_none_or(|known| known.uid.is_none()) {
             let rows = self.read(|reader| reader.clusters()).await?;
-            self.clusters = rows
-                .into_iter()
-                .map(|row| (row.id, ClusterRef { name: row.name, uid: row.uid }))
-                .collect();
+            self.clusters =
+                rows.into_iter().map(|row| (row.id, ClusterRef { name: row.name, uid: row.uid })).collect();
         }
         if let Some(known) = self.clusters.get(&id) {
             return Ok(known.clone());
         }
         // Clusters are never forgotten; should it happen, what they held is archived all the same.
-        let name = ClusterName::new(&id.to_string()).map_err(|e| {
-            Stop::Store(StoreError::Row { table: "clusters", why: e.to_string() })
-        })?;
+        let name = ClusterName::new(&id.to_string())
+            .map_err(|e| Stop::Store(StoreError::Row { table: "clusters", why: e.to_string() }))?;
         Ok(ClusterRef { name, uid: None })
     }
 

@@ -270,21 +270,89 @@ mod tests {
     #[test]
     fn corners_of_yaml_come_back() {
         for text in [
-            "", " ", "yes", "no", "null", "~", "1", "1e3", "0x1f", "0o7", "1_000", ".inf", ".nan", "2026-01-01",
-            "a: b", "- a", "# a", "a #b", "---", "\n---\n", "x\n---\ny", "...", "%TAG", "&a", "*a", "!a", "|", ">",
-            "'", "\"", "\\", "\t", "a\tb", "\r\n", "a\r", "\n", "\n\n", " a\n b\n", "a\n ", "trailing \n", "\u{0}",
-            "\u{7f}", "\u{85}", "\u{2028}", "\u{feff}", "\u{1f600}", "{a}", "[a]", "a, b", "? a", "@a", "`a", "=",
-            "<<", "on", "Off", "TRUE", "-", "--", ":", "a:", "1:2", "0777", "+1", "1.", ".5",
+            "",
+            " ",
+            "yes",
+            "no",
+            "null",
+            "~",
+            "1",
+            "1e3",
+            "0x1f",
+            "0o7",
+            "1_000",
+            ".inf",
+            ".nan",
+            "2026-01-01",
+            "a: b",
+            "- a",
+            "# a",
+            "a #b",
+            "---",
+            "\n---\n",
+            "x\n---\ny",
+            "...",
+            "%TAG",
+            "&a",
+            "*a",
+            "!a",
+            "|",
+            ">",
+            "'",
+            "\"",
+            "\\",
+            "\t",
+            "a\tb",
+            "\r\n",
+            "a\r",
+            "\n",
+            "\n\n",
+            " a\n b\n",
+            "a\n ",
+            "trailing \n",
+            "\u{0}",
+            "\u{7f}",
+            "\u{85}",
+            "\u{2028}",
+            "\u{feff}",
+            "\u{1f600}",
+            "{a}",
+            "[a]",
+            "a, b",
+            "? a",
+            "@a",
+            "`a",
+            "=",
+            "<<",
+            "on",
+            "Off",
+            "TRUE",
+            "-",
+            "--",
+            ":",
+            "a:",
+            "1:2",
+            "0777",
+            "+1",
+            "1.",
+            ".5",
         ] {
             let value = serde_json::json!({ "data": { "k": text }, text: [text, { text: text }] });
             assert_eq!(round(&value).object, value, "{text:?}");
         }
-        for number in ["0", "-1", "18446744073709551615", "-9223372036854775808", "1.5", "1e100", "1.0", "-0.0", "1e-7"] {
+        for number in
+            ["0", "-1", "18446744073709551615", "-9223372036854775808", "1.5", "1e100", "1.0", "-0.0", "1e-7"]
+        {
             let value: Value = serde_json::from_str(&format!("[{number}]")).unwrap();
             assert_eq!(round(&value).object, value, "{number}");
         }
         let long = "k".repeat(5_000);
-        for value in [serde_json::json!([]), serde_json::json!({}), serde_json::json!([[], {}, null, true]), serde_json::json!({ &long: &long })] {
+        for value in [
+            serde_json::json!([]),
+            serde_json::json!({}),
+            serde_json::json!([[], {}, null, true]),
+            serde_json::json!({ &long: &long }),
+        ] {
             assert_eq!(round(&value).object, value);
         }
     }
@@ -300,7 +368,8 @@ mod tests {
             assert_eq!(read.object, deep);
             assert_eq!(read.header.encoding.is_none(), levels * 2 <= MAX_YAML_DEPTH, "{levels}");
         }
-        let large: Value = (0..20_000).map(|n| serde_json::json!({ "name": format!("n{n}"), "value": n })).collect();
+        let large: Value =
+            (0..20_000).map(|n| serde_json::json!({ "name": format!("n{n}"), "value": n })).collect();
         let read = round(&large);
         assert_eq!(read.header.encoding, None, "a large object is YAML too");
         assert_eq!(read.object, large);

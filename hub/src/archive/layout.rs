@@ -109,8 +109,22 @@ mod tests {
     #[test]
     fn nothing_leaves_its_folder_and_different_names_differ() {
         let names = [
-            ".", "..", "../x", "a/b", "a%2Fb", "_cluster", "_none", "core", "~", "\u{fc}", "A", "a",
-            &"x".repeat(300), &format!("{}y", "x".repeat(299)), &":".repeat(100), "",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            "a%2Fb",
+            "_cluster",
+            "_none",
+            "core",
+            "~",
+            "\u{fc}",
+            "A",
+            "a",
+            &"x".repeat(300),
+            &format!("{}y", "x".repeat(299)),
+            &":".repeat(100),
+            "",
         ]
         .map(str::to_owned);
         let mut seen = BTreeSet::new();

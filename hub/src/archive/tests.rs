@@ -96,7 +96,9 @@ impl Archive for Flaky {
         self.puts.fetch_add(1, Ordering::SeqCst);
         let down = self.down.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
         if down || path.contains("/poison/") {
-            return Box::pin(async move { Err(ArchiveError::Put { path: path.into(), source: "down".into() }) });
+            return Box::pin(
+                async move { Err(ArchiveError::Put { path: path.into(), source: "down".into() }) },
+            );
         }
         self.inner.put(path, content)
     }
@@ -163,7 +165,9 @@ async fn the_outbox_is_emptied_at_the_start_and_on_each_wake_up() {
     }
     ids.sort_unstable();
     assert_eq!(ids, [1, 2, 3]);
-    within(&mut bed.store, |store| store.put_tombstone(&tombstone(1, key("ConfigMap", "n", "d"), 5)).unwrap());
+    within(&mut bed.store, |store| {
+        store.put_tombstone(&tombstone(1, key("ConfigMap", "n", "d"), 5)).unwrap()
+    });
     bed.wake.notify_one();
     let (id, path) = bed.archived().await;
     assert_eq!(id, 4);

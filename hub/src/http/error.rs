@@ -26,7 +26,6 @@ pub const CODES: &[Code] = &[
     Code { code: "LS0261", title: "the request came from a foreign host name or a web page" },
     Code { code: "LS0262", title: "a tombstone's body cannot be read from the archive" },
     Code { code: "LS0263", title: "settings of the hub contradict each other" },
-    Code { code: "LS0264", title: "the policies directory cannot be read" },
 ];
 
 /// A request was refused or failed.

@@ -95,16 +95,17 @@ fn rows_come_back_as_they_were<B: Bed>(bed: &B) {
         row.body = [None, Some(Bytes::from(vec![b'y'; 9_000])), Some(Bytes::new())][n].clone();
         objects.push(row);
     }
-    let placements = [placement(2, key("ConfigMap", "", "x")), full_placement(2, key("Deployment", "n", "y"))];
+    let placements =
+        [placement(2, key("ConfigMap", "", "x")), full_placement(2, key("Deployment", "n", "y"))];
     within(&mut store, |store| {
         objects.iter().for_each(|row| store.put_object(row).unwrap());
         placements.iter().for_each(|row| store.put_placement(row).unwrap());
     });
     drop(store);
     let mut store = bed.open();
-    assert_eq!(store.clusters().unwrap(), [cluster.clone()]);
-    assert_eq!(store.watches(None).unwrap(), [watch.clone()]);
-    assert_eq!(store.watches(Some(cluster.id)).unwrap(), [watch.clone()]);
+    assert_eq!(store.clusters().unwrap(), std::slice::from_ref(&cluster));
+    assert_eq!(store.watches(None).unwrap(), std::slice::from_ref(&watch));
+    assert_eq!(store.watches(Some(cluster.id)).unwrap(), std::slice::from_ref(&watch));
     assert_eq!(store.watches(Some(ClusterId(99))).unwrap(), []);
     for row in &objects {
         assert_eq!(store.object(row.cluster, &row.key).unwrap().as_ref(), Some(row));
@@ -142,7 +143,10 @@ fn a_rollback_leaves_nothing<B: Bed>(bed: &B) {
     });
     drop(store);
     let mut store = bed.open();
-    assert_eq!(store.object(ClusterId(1), &key("First", "", "x")).unwrap().unwrap().key, key("First", "", "x"));
+    assert_eq!(
+        store.object(ClusterId(1), &key("First", "", "x")).unwrap().unwrap().key,
+        key("First", "", "x")
+    );
     assert_eq!(store.objects(ClusterId(1), &key("Second", "", "x").gk, None, None, 9).unwrap().len(), 1);
     assert_eq!(store.clusters().unwrap()[0].served, "[1]");
 }
@@ -212,7 +216,9 @@ fn objects_are_paged_in_key_order<B: Bed>(bed: &B) {
         assert_eq!(paged, rows);
     }
     let a: Vec<_> = rows.iter().filter(|row| &*row.key.namespace == "a").cloned().collect();
-    let list = |store: &mut B::Store, after| store.objects(ClusterId(1), &config_maps(), Some("a"), after, 9).unwrap();
+    let list = |store: &mut B::Store, after| {
+        store.objects(ClusterId(1), &config_maps(), Some("a"), after, 9).unwrap()
+    };
     assert_eq!(list(&mut store, None), a);
     assert_eq!(list(&mut store, Some(("", "zz"))), a);
     assert_eq!(list(&mut store, Some(("a", "a"))), a[2..]);
@@ -239,7 +245,8 @@ fn the_key_index_is_that_of_one_watch<B: Bed>(bed: &B) {
     let names = |rows: Vec<IndexRow>| -> Vec<_> {
         rows.into_iter().map(|row| (row.namespace, row.name, row.body_held, row.managed)).collect()
     };
-    let entry = |namespace: &str, name: &str, body, managed| (namespace.to_owned(), name.to_owned(), body, managed);
+    let entry =
+        |namespace: &str, name: &str, body, managed| (namespace.to_owned(), name.to_owned(), body, managed);
     let of_all = [entry("a", "x", true, false), entry("a", "y", true, true), entry("c", "x", false, false)];
     assert_eq!(names(store.index(all, None, 9).unwrap()), of_all);
     assert_eq!(names(store.index(all, Some(("a", "x")), 1).unwrap()), of_all[1..2]);
@@ -305,7 +312,9 @@ fn placements_are_paged_in_target_and_key_order<B: Bed>(bed: &B) {
             .iter()
             .filter(|row| policy.as_ref().is_none_or(|policy| *policy == row.policy))
             .filter(|row| target.is_none_or(|target| target == row.target))
-            .filter(|row| source.is_none_or(|cluster| row.source.as_ref().is_some_and(|s| s.cluster == cluster)))
+            .filter(|row| {
+                source.is_none_or(|cluster| row.source.as_ref().is_some_and(|s| s.cluster == cluster))
+            })
             .filter(|row| gk.as_ref().is_none_or(|gk| *gk == row.key.gk))
             .filter(|row| states.is_empty() || states.contains(&row.status.state))
             .cloned()
@@ -356,7 +365,9 @@ fn the_summary_counts<B: Bed>(bed: &B) {
         put(store, "b", State::InStep, "InStep", 20, Some(7));
         put(store, "c", State::Failed, "Conflict", 40, Some(99));
         put(store, "d", State::Pending, "Queued", 40, None);
-        store.put_placement(&PlacementRow { policy: "q".into(), ..placement(2, key("Secret", "", "x")) }).unwrap();
+        store
+            .put_placement(&PlacementRow { policy: "q".into(), ..placement(2, key("Secret", "", "x")) })
+            .unwrap();
     });
     within(&mut store, |store| {
         put(store, "d", State::InStep, "InStep", 50, None);
@@ -442,7 +453,8 @@ fn tombstones_are_listed_newest_first<B: Bed>(bed: &B) {
     assert_eq!(list(TombstoneFilter { namespace: text("n"), ..any.clone() }, 9), [3, 1, 0]);
     assert_eq!(list(TombstoneFilter { name: text("x"), ..any.clone() }, 9), [3, 2, 0]);
     assert_eq!(list(TombstoneFilter { since: Some(20), ..any.clone() }, 9), [3, 1, 2]);
-    let exact = TombstoneFilter { gk: Some(config_maps()), namespace: text("n"), name: text("x"), ..any.clone() };
+    let exact =
+        TombstoneFilter { gk: Some(config_maps()), namespace: text("n"), name: text("x"), ..any.clone() };
     assert_eq!(list(exact, 9), [0]);
     assert!(list(TombstoneFilter { gk: Some(GroupKind::new("", "Unheard")), ..any }, 9).is_empty());
     within(&mut store, |store| {

@@ -98,8 +98,7 @@ impl Bodies {
         if !is_secret(&key.gk) {
             return Ok(packed);
         }
-        let sealed =
-            self.sealer.seal(&place(table, key), &packed).map_err(|e| row(table, &e.to_string()))?;
+        let sealed = self.sealer.seal(&place(table, key), &packed).map_err(|e| row(table, &e.to_string()))?;
         let mut out = Vec::with_capacity(1 + sealed.len());
         out.push(SEALED);
         out.extend_from_slice(&sealed);
@@ -119,8 +118,7 @@ impl Bodies {
         let Some((&SEALED, sealed)) = stored.split_first() else {
             return Err(row(table, "a Secret that is not sealed"));
         };
-        let packed =
-            self.sealer.open(&place(table, key), sealed).map_err(|e| row(table, &e.to_string()))?;
+        let packed = self.sealer.open(&place(table, key), sealed).map_err(|e| row(table, &e.to_string()))?;
         self.unpack(table, &packed)
     }
 }

@@ -60,7 +60,11 @@ impl Inner {
         Ok(clusters)
     }
 
-    pub(super) fn create_cluster(&mut self, name: &ClusterName, now: Millis) -> Result<ClusterRow, StoreError> {
+    pub(super) fn create_cluster(
+        &mut self,
+        name: &ClusterName,
+        now: Millis,
+    ) -> Result<ClusterRow, StoreError> {
         // AUTOINCREMENT: an id is never given out again, also not after its cluster was forgotten.
         let next = first(
             &self.db,

@@ -67,13 +67,17 @@ pub enum Check {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has the lock.
-    #[error("{IN_USE}: another process uses the data directory {dir}: stop it, or give this hub a data directory of its own")]
+    #[error(
+        "{IN_USE}: another process uses the data directory {dir}: stop it, or give this hub a data directory of its own"
+    )]
     InUse {
         /// The data directory.
         dir: PathBuf,
     },
     /// A downgrade.
-    #[error("{NEWER}: {path} has schema version {found}, this build knows up to {VERSION}: run the newer version again, or restore the backup from before the upgrade")]
+    #[error(
+        "{NEWER}: {path} has schema version {found}, this build knows up to {VERSION}: run the newer version again, or restore the backup from before the upgrade"
+    )]
     Newer {
         /// The file.
         path: PathBuf,
@@ -87,7 +91,9 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// Found damaged.
-    #[error("{CORRUPT}: {path} is damaged ({why}): move it away and start again: the hub builds its state anew from the clusters, history is lost; or restore a backup")]
+    #[error(
+        "{CORRUPT}: {path} is damaged ({why}): move it away and start again: the hub builds its state anew from the clusters, history is lost; or restore a backup"
+    )]
     Corrupt {
         /// The file.
         path: PathBuf,
@@ -95,7 +101,9 @@ pub enum OpenError {
         why: String,
     },
     /// Another hub key.
-    #[error("{WRONG_KEY}: {path} was sealed under another hub key: give the key that belongs to it; without it, start with an empty data directory")]
+    #[error(
+        "{WRONG_KEY}: {path} was sealed under another hub key: give the key that belongs to it; without it, start with an empty data directory"
+    )]
     WrongKey {
         /// The file.
         path: PathBuf,
@@ -109,7 +117,9 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// The database refused.
-    #[error("{UNUSABLE}: the state store cannot be opened: check the disk and the permissions of the data directory")]
+    #[error(
+        "{UNUSABLE}: the state store cannot be opened: check the disk and the permissions of the data directory"
+    )]
     Store(#[from] StoreError),
 }
 
@@ -253,7 +263,8 @@ fn recognise(path: &Path, db: &Connection) -> Result<(), OpenError> {
 }
 
 fn quick_check(path: &Path, db: &Connection, whole_up_to: u64) -> Result<(), OpenError> {
-    let size = std::fs::metadata(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?.len();
+    let size =
+        std::fs::metadata(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?.len();
     let started = std::time::Instant::now();
     let check = |argument: &str| -> Result<(), OpenError> {
         let answer: String = db
@@ -281,9 +292,8 @@ fn check_key(path: &Path, inner: &mut Inner) -> Result<(), OpenError> {
     let sealer = inner.bodies.sealer().clone();
     match inner.meta(SEAL_CHECK)? {
         None => {
-            let sealed = sealer
-                .seal(SEAL_PLACE, b"lockstep")
-                .map_err(|e| StoreError::Database(Box::new(e)))?;
+            let sealed =
+                sealer.seal(SEAL_PLACE, b"lockstep").map_err(|e| StoreError::Database(Box::new(e)))?;
             Ok(inner.put_meta(SEAL_CHECK, &hex(&sealed))?)
         }
         Some(text) => {

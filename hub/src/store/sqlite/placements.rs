@@ -257,7 +257,10 @@ mod tests {
         }
         assert_eq!((ending_ordinal(Ending::SourceDeleted), ending_ordinal(Ending::TargetRemoved)), (0, 3));
         assert_eq!(stage_columns(Some(&DeleteStage::Granted)).0, Some(0));
-        assert_eq!(stage_columns(Some(&DeleteStage::Archiving { tombstone: 5 })), (Some(1), Some(5), None, None));
+        assert_eq!(
+            stage_columns(Some(&DeleteStage::Archiving { tombstone: 5 })),
+            (Some(1), Some(5), None, None)
+        );
         let archived = DeleteStage::Archived {
             tombstone: 5,
             uid: Uid::new("u"),

@@ -138,8 +138,7 @@ impl Inner {
         let (namespace, name) = cursor.map_or(("", ""), |key| (&key.namespace, &key.name));
         let rest = sql_limit(limit - found.len());
         let source = filter.source.map(|source| source.0);
-        let values: [&dyn ToSql; 7] =
-            [&target, &kind, &namespace, &name, &rest, &filter.policy, &source];
+        let values: [&dyn ToSql; 7] = [&target, &kind, &namespace, &name, &rest, &filter.policy, &source];
         found.extend(query(db, TABLE, sql, params_from_iter(values), |row| {
             read(row, ClusterId(target), gk, bodies)
         })?);
@@ -222,10 +221,8 @@ impl Inner {
 }
 
 pub(super) fn page_sql(filter: &PlacementFilter) -> String {
-    let mut sql = select_placement!(
-        "WHERE target = ?1 AND kind = ?2 AND (namespace, name) > (?3, ?4)"
-    )
-    .to_owned();
+    let mut sql =
+        select_placement!("WHERE target = ?1 AND kind = ?2 AND (namespace, name) > (?3, ?4)").to_owned();
     // Seven parameters in every variant.
     sql.push_str(if filter.policy.is_some() { " AND policy = ?6" } else { " AND ?6 IS NULL" });
     // `+`: not by the index on it, whose order is not that of keys.

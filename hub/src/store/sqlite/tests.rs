@@ -127,8 +127,7 @@ fn a_full_disk_is_told_and_loses_nothing() {
     let dir = Dir::new();
     let mut store = dir.open();
     within(&mut store, |store| store.put_meta("kept", "yes").unwrap());
-    let pages: i64 =
-        store.inner.db.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+    let pages: i64 = store.inner.db.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
     store.inner.db.pragma_update_and_check(None, "max_page_count", pages + 4, |_| Ok(())).unwrap();
     store.begin().unwrap();
     let error = (0..1_000)
@@ -216,7 +215,8 @@ fn old_versions_upgrade() {
 }
 
 fn schema(db: &Connection) -> Vec<String> {
-    let mut statement = db.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY sql").unwrap();
+    let mut statement =
+        db.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY sql").unwrap();
     let rows = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
     rows.map(|sql| sql.unwrap().split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }

@@ -135,15 +135,9 @@ impl Inner {
 
     /// What a watch covers, if it exists.
     pub(super) fn scope(&self, id: u32) -> Result<Option<Scope>, StoreError> {
-        first(
-            &self.db,
-            TABLE,
-            "SELECT cluster, kind, namespace FROM watches WHERE id = ?1",
-            [id],
-            |row| {
-                Ok(Scope { cluster: row.u32(0)?, kind: row.int(1)?, namespace: row.string(2)? })
-            },
-        )
+        first(&self.db, TABLE, "SELECT cluster, kind, namespace FROM watches WHERE id = ?1", [id], |row| {
+            Ok(Scope { cluster: row.u32(0)?, kind: row.int(1)?, namespace: row.string(2)? })
+        })
     }
 
     pub(super) fn drop_watch(&mut self, id: u32) -> Result<(), StoreError> {
