@@ -18,8 +18,8 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::discovery::Calls;
 use crate::accept::AcceptList;
+use crate::discovery::Calls;
 use crate::metrics::ClusterMetrics;
 use crate::owner::{Action, Effect, Owner};
 use crate::perform::{Tools, class, perform};

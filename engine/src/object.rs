@@ -227,7 +227,8 @@ mod tests {
 
     #[test]
     fn managed_fields_go_and_everything_else_stays_in_order() {
-        let bytes = br#"{"metadata":{"name":"a","managedFields":[{"x":1}],"labels":null},"data":{"z":"1","a":1.50}}"#;
+        let bytes =
+            br#"{"metadata":{"name":"a","managedFields":[{"x":1}],"labels":null},"data":{"z":"1","a":1.50}}"#;
         let out = without_managed_fields(bytes, "v1", "ConfigMap").unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),

@@ -229,9 +229,10 @@ pub fn decide(input: &Input<'_>) -> Decision {
 fn decide_left(input: &Input<'_>, reason: &str, why: &str) -> Decision {
     match (&input.record, &input.observed) {
         (None, _) => Decision { act: Act::Forget, ..Decision::rest(State::Orphaned, reason, why) },
-        (Some(_), Observed::Absent) => {
-            Decision { act: Act::Forget, ..Decision::rest(State::Orphaned, "Gone", "it is gone from the target") }
-        }
+        (Some(_), Observed::Absent) => Decision {
+            act: Act::Forget,
+            ..Decision::rest(State::Orphaned, "Gone", "it is gone from the target")
+        },
         _ => Decision::rest(State::Orphaned, reason, format!("{why}; the object was left as it is")),
     }
 }
@@ -266,10 +267,14 @@ fn decide_present(input: &Input<'_>) -> Decision {
     let known = match &input.observed {
         Observed::Unknown { reason, message } => return Decision::rest(State::Unknown, reason, *message),
         Observed::Absent => {
-            let ran = *run_once
-                && input.record.as_ref().is_some_and(|r| r.uid.is_some() && r.rendered == *desired);
+            let ran =
+                *run_once && input.record.as_ref().is_some_and(|r| r.uid.is_some() && r.rendered == *desired);
             return if ran {
-                Decision::rest(State::InStep, "Collected", "the Job ran and was collected; it is not run again")
+                Decision::rest(
+                    State::InStep,
+                    "Collected",
+                    "the Job ran and was collected; it is not run again",
+                )
             } else if *source_deleting {
                 Decision::rest(State::Pending, "SourceTerminating", "the source object is being deleted")
             } else {
@@ -308,8 +313,12 @@ fn decide_known(input: &Input<'_>, known: &Known<'_>, desired: [u8; 32]) -> Deci
         (Some(recorded), OwnedView::Digest(seen)) if recorded == seen => in_step.taking_over(marked),
         // Recognised by its marks after a loss: what it holds now is what we take it to hold.
         (None, OwnedView::Digest(_)) => in_step.taking_over(true),
-        _ => Decision::act(Act::Update, "Drifted", "fields we own were changed at the target; they are set back")
-            .taking_over(marked),
+        _ => Decision::act(
+            Act::Update,
+            "Drifted",
+            "fields we own were changed at the target; they are set back",
+        )
+        .taking_over(marked),
     }
 }
 
@@ -339,9 +348,10 @@ fn owner(input: &Input<'_>, known: &Known<'_>) -> Owner {
             "ForgedMarks",
             "the object carries marks of lockstep that lockstep did not write there; it is not touched",
         ),
-        (Marks::Absent, _) => {
-            Owner::Other("Exists", "an object of this name exists that lockstep does not own; it is not touched")
-        }
+        (Marks::Absent, _) => Owner::Other(
+            "Exists",
+            "an object of this name exists that lockstep does not own; it is not touched",
+        ),
     }
 }
 

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::listen::{ListenError, Protection, Service, check};
+
 /// Port for agents.
 pub const AGENTS_PORT: u16 = 7440;
 /// Port of the HTTP API.
@@ -114,15 +116,32 @@ impl Default for ApiConfig {
 }
 
 /// A combination of settings that is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("LS0263: {setting}: {why}; {remedy}")]
-pub struct BadConfig {
+#[derive(Debug, thiserror::Error)]
+pub enum BadConfig {
+    /// A setting that cannot be.
+    #[error("LS0263: {setting}: {why}; {remedy}")]
+    Setting {
+        /// Dotted name of the setting.
+        setting: &'static str,
+        /// What is wrong.
+        why: String,
+        /// How to mend it.
+        remedy: &'static str,
+    },
+    /// An address that others can reach, without protection.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+}
+
+impl BadConfig {
     /// Dotted name of the setting.
-    pub setting: &'static str,
-    /// What is wrong.
-    pub why: String,
-    /// How to mend it.
-    pub remedy: &'static str,
+    #[must_use]
+    pub fn setting(&self) -> &'static str {
+        match self {
+            Self::Setting { setting, .. } => setting,
+            Self::Listen(error) => error.setting(),
+        }
+    }
 }
 
 impl HubConfig {
@@ -146,35 +165,28 @@ impl HubConfig {
     pub fn validate(&self) -> Result<(), BadConfig> {
         let Self { data_dir, policies_dir: _, key_file, listen, tls, archive: _, api } = self;
         if key_file.starts_with(data_dir) {
-            return Err(BadConfig {
+            return Err(BadConfig::Setting {
                 setting: "key_file",
                 why: format!("{} lies in the data directory {}", key_file.display(), data_dir.display()),
                 remedy: "put the key somewhere else: a copy of the data must not be readable by itself",
             });
         }
-        let Listen { agents, api: api_address, metrics: _ } = listen;
-        for (setting, address) in [("listen.agents", agents), ("listen.api", api_address)] {
-            if !address.ip().is_loopback() && tls.is_none() {
-                return Err(BadConfig {
-                    setting,
-                    why: format!("{address} can be reached from other machines, and there is no TLS"),
-                    remedy: "set tls.cert_file and tls.key_file, or listen on 127.0.0.1",
-                });
-            }
-        }
         let ApiConfig { readers, request_timeout_seconds, token_for_reads, host_names: _ } = api;
-        if !api_address.ip().is_loopback() && !token_for_reads {
-            return Err(BadConfig {
-                setting: "listen.api",
-                why: format!("{api_address} can be reached from other machines, and reads need no token"),
-                remedy: "set api.token_for_reads: true, or listen on 127.0.0.1",
-            });
-        }
+        let Listen { agents, api: api_address, metrics: _ } = listen;
+        // Agents always prove who they are, by their token.
+        let for_agents = Protection { tls: tls.is_some(), client_authentication: true };
+        let for_api = Protection { tls: tls.is_some(), client_authentication: *token_for_reads };
+        check(Service::Agents, *agents, for_agents)?;
+        check(Service::Api, *api_address, for_api)?;
         for (setting, zero) in
             [("api.readers", *readers == 0), ("api.request_timeout_seconds", *request_timeout_seconds == 0)]
         {
             if zero {
-                return Err(BadConfig { setting, why: "it is 0".to_owned(), remedy: "set 1 or more" });
+                return Err(BadConfig::Setting {
+                    setting,
+                    why: "it is 0".to_owned(),
+                    remedy: "set 1 or more",
+                });
             }
         }
         Ok(())
@@ -198,7 +210,8 @@ mod tests {
         let open: SocketAddr = "0.0.0.0:7440".parse().unwrap();
         let mut config = HubConfig::default();
         config.listen.agents = open;
-        assert_eq!(config.validate().unwrap_err().setting, "listen.agents");
+        let error = config.validate().unwrap_err();
+        assert!(error.to_string().starts_with("LS0210"), "{error}");
         config.tls = Some(TlsConfig { cert_file: "/x.crt".into(), key_file: "/x.key".into() });
         config.validate().unwrap();
         config.listen.api = open;

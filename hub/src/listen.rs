@@ -83,6 +83,18 @@ pub enum ListenError {
 }
 
 impl ListenError {
+    /// Dotted name of the setting that led here.
+    #[must_use]
+    pub fn setting(&self) -> &'static str {
+        match self {
+            Self::NoTls { service, .. } | Self::NoClientAuthentication { service, .. } => match service {
+                Service::Agents => "listen.agents",
+                Service::Api => "listen.api",
+            },
+            Self::TokenFile { .. } => "data_dir",
+        }
+    }
+
     /// The error's code.
     #[must_use]
     pub fn code(&self) -> &'static str {

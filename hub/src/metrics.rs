@@ -104,7 +104,8 @@ impl Metrics {
 
     /// Takes over what the core has counted since the start.
     pub fn observe(&self, before: &Counts, now: &Counts, connected: usize, took: Duration) {
-        let Counts { deltas, batches, planned, steps, failed_steps, tombstones, deletes, held, sessions } = now;
+        let Counts { deltas, batches, planned, steps, failed_steps, tombstones, deletes, held, sessions } =
+            now;
         for (counter, now, before) in [
             (&self.deltas, deltas, before.deltas),
             (&self.batches, batches, before.batches),
@@ -132,8 +133,13 @@ impl Metrics {
         self.placements.clear();
         self.lag.clear();
         for row in rows.into_iter().filter(|row| !row.policy.is_empty()) {
-            let target = clusters.iter().find(|c| c.id == row.target).map(|c| c.name.to_string()).unwrap_or_default();
-            let label = Placement { policy: row.policy.clone(), target: target.clone(), state: row.state.to_string() };
+            let target =
+                clusters.iter().find(|c| c.id == row.target).map(|c| c.name.to_string()).unwrap_or_default();
+            let label = Placement {
+                policy: row.policy.clone(),
+                target: target.clone(),
+                state: row.state.to_string(),
+            };
             self.placements.get_or_create(&label).inc_by(i64::try_from(row.count).unwrap_or(i64::MAX));
             if let Some(lag) = row.max_lag_ms {
                 let gauge = self.lag.get_or_create(&Target { policy: row.policy, target });

@@ -45,9 +45,9 @@ pub fn run<S: Store>(mut core: Core<S>, mut inputs: mpsc::Receiver<Input>, mut o
     loop {
         let mut batch = Vec::new();
         if !more {
-            let wait = core.wake_at().map_or(IDLE, |at| {
-                Duration::from_millis(u64::try_from(at - now()).unwrap_or(0)).min(IDLE)
-            });
+            let wait = core
+                .wake_at()
+                .map_or(IDLE, |at| Duration::from_millis(u64::try_from(at - now()).unwrap_or(0)).min(IDLE));
             match runtime.block_on(async { tokio::time::timeout(wait, inputs.recv()).await }) {
                 Ok(Some(input)) => batch.push(input),
                 Ok(None) => return,

@@ -70,7 +70,9 @@ fn watch(dir: &Path, signal: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
 }
 
 async fn read_blocking(dir: PathBuf) -> PolicyFiles {
-    tokio::task::spawn_blocking(move || read(&dir)).await.unwrap_or_else(|_| Err("reading it panicked".to_owned()))
+    tokio::task::spawn_blocking(move || read(&dir))
+        .await
+        .unwrap_or_else(|_| Err("reading it panicked".to_owned()))
 }
 
 /// All policy files, by name. A file that cannot be read is an entry with the reason.
@@ -101,7 +103,9 @@ pub fn read(dir: &Path) -> PolicyFiles {
 fn read_file(path: &Path) -> std::io::Result<String> {
     let size = std::fs::metadata(path)?.len();
     if size > MAX_FILE_BYTES {
-        return Err(std::io::Error::other(format!("it has {size} bytes; a policy file has at most {MAX_FILE_BYTES}")));
+        return Err(std::io::Error::other(format!(
+            "it has {size} bytes; a policy file has at most {MAX_FILE_BYTES}"
+        )));
     }
     std::fs::read_to_string(path)
 }

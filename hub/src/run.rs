@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lockstep_engine::ClusterName;
 use lockstep_wire::MAX_MESSAGE_BYTES;
@@ -22,7 +22,7 @@ use tonic::transport::{Identity, Server, ServerTlsConfig};
 use crate::archive::{ArchiveError, Archiver, ArchiverParts, LocalArchive, Tombstones};
 use crate::config::{BadConfig, HubConfig, STATE_FILE};
 use crate::core::command::Command;
-use crate::core::{Core, Counts, Findings, Input, Keys, Parts};
+use crate::core::{Core, Counts, Findings, Input, Keys, Parts, SharedSessions};
 use crate::http::{self, Api, ApiParts, ApiToken, SessionFacts};
 use crate::metrics::{self, Metrics, Scraped};
 use crate::seal::{HubKey, KeyError};
@@ -137,18 +137,19 @@ pub async fn run(
     let outbox_reader = store.open_reader()?;
     let sqlite = store.readers();
     let readers: Readers = Arc::new(move || Ok(Box::new(sqlite.open()?)));
-    let (outbox, findings) = (Arc::new(Notify::new()), Arc::default());
+    let (outbox, findings, sessions) = (Arc::new(Notify::new()), Arc::default(), SharedSessions::default());
     let core = Core::load(
         Parts {
             store,
             keys: Keys { mac: key.mac_key(), secret_digest: key.secret_digest_key() },
             archive: outbox.clone(),
             findings: Arc::clone(&findings),
+            sessions: Arc::clone(&sessions),
             hub_id: hub_id(&key),
         },
         owner::now(),
     )?;
-    let metrics = Metrics::register(&mut registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let metrics = Metrics::register(&mut registry.lock().unwrap_or_else(PoisonError::into_inner));
     let parts = Running {
         listeners: Listeners::bind(&config).await?,
         config,
@@ -159,6 +160,7 @@ pub async fn run(
         outbox_reader,
         outbox,
         findings,
+        sessions,
         registry,
         metrics,
         stop,
@@ -176,6 +178,7 @@ struct Running {
     outbox_reader: SqliteReader,
     outbox: Arc<Notify>,
     findings: Arc<std::sync::RwLock<Findings>>,
+    sessions: SharedSessions,
     registry: Arc<Mutex<Registry>>,
     metrics: Metrics,
     listeners: Listeners,
@@ -209,9 +212,24 @@ async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Hu
 
 impl Running {
     async fn start(self, core: Core<SqliteStore>, members: Vec<ClusterName>) -> Result<RunningHub, HubError> {
-        let Self { config, key, token, archive, readers, outbox_reader, outbox, findings, registry, metrics, listeners, stop } = self;
+        let Self {
+            config,
+            key,
+            token,
+            archive,
+            readers,
+            outbox_reader,
+            outbox,
+            findings,
+            sessions,
+            registry,
+            metrics,
+            listeners,
+            stop,
+        } = self;
         let Listeners { agents, api, metrics: probes } = listeners;
-        let local = |listener: &TcpListener| listener.local_addr().map_err(|_| HubError::Part { part: "a listener" });
+        let local =
+            |listener: &TcpListener| listener.local_addr().map_err(|_| HubError::Part { part: "a listener" });
         let (agents_at, api_at) = (local(&agents)?, local(&api)?);
         let metrics_at = probes.as_ref().map(local).transpose()?;
         let ready = Arc::new(AtomicBool::new(false));
@@ -233,11 +251,17 @@ impl Running {
                 metrics: Arc::new(metrics.clone()),
             });
             let stop = stop.clone();
-            async move { archiver.run(stop).await; Ok(()) }
+            async move {
+                archiver.run(stop).await;
+                Ok(())
+            }
         }));
         tasks.spawn(part("the policies directory", {
             let work = policies_dir::run(config.policies_dir.clone(), inputs.clone(), stop.clone());
-            async move { work.await; Ok(()) }
+            async move {
+                work.await;
+                Ok(())
+            }
         }));
         tasks.spawn(part("the commands", forward(asked, inputs.clone(), stop.clone())));
         let service = SessionService::new(inputs, readers.clone(), stop.clone());
@@ -246,7 +270,7 @@ impl Running {
             readers: readers.clone(),
             commands: commands.clone(),
             findings,
-            sessions: Arc::new(Vec::<SessionFacts>::new),
+            sessions: Arc::new(move || facts(&sessions)),
             started_at: owner::now(),
             bodies: Arc::new(archive),
             token: ApiToken::new(&token),
@@ -265,6 +289,17 @@ impl Running {
         let task = tokio::spawn(supervise(tasks, owned, ready, stop));
         Ok(RunningHub { agents: agents_at, api: api_at, metrics: metrics_at, commands, tokens, task })
     }
+}
+
+fn facts(sessions: &SharedSessions) -> Vec<SessionFacts> {
+    let sessions = sessions.read().unwrap_or_else(PoisonError::into_inner);
+    let facts = sessions.iter().map(|(cluster, told)| SessionFacts {
+        cluster: cluster.clone(),
+        clock_skew_ms: told.clock_skew_ms,
+        queued_items: told.queued_items,
+        problem: told.problem.clone(),
+    });
+    facts.collect()
 }
 
 async fn register(inputs: &mpsc::Sender<Input>, cluster: ClusterName) -> Result<String, HubError> {
@@ -385,7 +420,9 @@ fn serve_api(
     config: &HubConfig,
     stop: CancellationToken,
 ) -> Result<impl Future<Output = std::io::Result<()>> + use<>, HubError> {
-    let tls = config.tls.as_ref().map(|tls| tls::identity(tls).map(|_| tls.clone())).transpose()?;
+    // On the loopback commands speak plain HTTP: there is nobody in between.
+    let tls = config.tls.as_ref().filter(|_| !config.listen.api.ip().is_loopback());
+    let tls = tls.map(|tls| tls::identity(tls).map(|_| tls.clone())).transpose()?;
     Ok(async move {
         match tls {
             None => http::serve(listener, api, stop).await,
@@ -399,7 +436,8 @@ fn serve_api(
 
 /// Names this hub in marks. Derived from the key, so that it survives the loss of the data (I11).
 fn hub_id(key: &HubKey) -> String {
-    blake3::Hash::from(blake3::derive_key("lockstep 2026 hub id v1", &key.mac_key())).to_hex()[..16].to_owned()
+    blake3::Hash::from(blake3::derive_key("lockstep 2026 hub id v1", &key.mac_key())).to_hex()[..16]
+        .to_owned()
 }
 
 fn private_dir(path: &Path) -> Result<(), HubError> {

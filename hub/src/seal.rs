@@ -118,8 +118,12 @@ impl HubKey {
 
     fn load(path: &Path, file: File) -> Result<Self, KeyError> {
         let unusable = |why: String| KeyError::Unusable { path: path.to_owned(), why };
-        let mode = file.metadata().map_err(|e| unusable(e.to_string()))?.mode() & 0o7777;
-        if mode & 0o077 != 0 {
+        let metadata = file.metadata().map_err(|e| unusable(e.to_string()))?;
+        let mode = metadata.mode() & 0o7777;
+        // A Secret that a Pod mounts with an fsGroup is root's, and readable by that group only: the
+        // group is how this process may read it at all.
+        let mounted = own_uid().is_some_and(|own| metadata.uid() != own);
+        if mode & if mounted { 0o037 } else { 0o077 } != 0 {
             return Err(KeyError::OpenToOthers { path: path.to_owned(), mode });
         }
         let mut text = String::new();
@@ -159,6 +163,11 @@ impl HubKey {
     pub fn secret_digest_key(&self) -> [u8; KEY_LEN] {
         blake3::derive_key(SECRET_DIGEST_CONTEXT, &self.0)
     }
+}
+
+/// The user this process runs as.
+fn own_uid() -> Option<u32> {
+    std::fs::metadata("/proc/self").ok().map(|own| own.uid())
 }
 
 /// The path without links and `..`, as far as it exists.

@@ -64,12 +64,8 @@ impl v1::hub_server::Hub for SessionService {
             .ok_or_else(|| Status::unauthenticated("LS0201: no bearer token; give the agent its token"))?;
         let token_hash = seal::hash_token(token.trim());
         let (out, receiver) = mpsc::channel(OUTGOING);
-        let task = Task {
-            inputs: self.inputs.clone(),
-            readers: self.readers.clone(),
-            out,
-            stop: self.stop.clone(),
-        };
+        let task =
+            Task { inputs: self.inputs.clone(), readers: self.readers.clone(), out, stop: self.stop.clone() };
         tokio::spawn(task.run(token_hash, request.into_inner()));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }

@@ -9,6 +9,8 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -20,6 +22,10 @@ pub const CODES: &[Code] = &[UNUSABLE];
 const UNUSABLE: Code = Code { code: "LS0241", title: "a certificate or key of the hub cannot be used" };
 /// A client that does not finish its handshake holds up nobody for longer.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Handshakes at once; more clients wait in the kernel's queue.
+const HANDSHAKES: usize = 64;
+/// Connections that wait to be served.
+const READY: usize = 16;
 /// After accepting failed (too many open files, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -53,7 +59,12 @@ pub fn identity(tls: &TlsConfig) -> Result<(Vec<u8>, Vec<u8>), TlsError> {
     Ok((chain, key))
 }
 
-fn server_config(tls: &TlsConfig, chain: &[u8], key: &[u8], alpn: &[&[u8]]) -> Result<ServerConfig, TlsError> {
+fn server_config(
+    tls: &TlsConfig,
+    chain: &[u8],
+    key: &[u8],
+    alpn: &[&[u8]],
+) -> Result<ServerConfig, TlsError> {
     let chain = CertificateDer::pem_slice_iter(chain)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| refused(&tls.cert_file, CHAIN, error))?;
@@ -74,21 +85,62 @@ fn server_config(tls: &TlsConfig, chain: &[u8], key: &[u8], alpn: &[&[u8]]) -> R
     Ok(config)
 }
 
-/// A listener that speaks TLS, for the HTTP API.
+/// A listener that speaks TLS, for the HTTP API. Handshakes run side by side: a client that says
+/// nothing delays nobody.
 pub struct TlsListener {
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
+    address: SocketAddr,
+    ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
+    accepting: JoinHandle<()>,
 }
 
 impl TlsListener {
     /// Wraps a listener.
     ///
     /// # Errors
-    /// When the certificate cannot be used.
+    /// When the certificate cannot be used, or the listener has no address.
     pub fn new(listener: TcpListener, tls: &TlsConfig) -> Result<Self, TlsError> {
         let (chain, key) = identity(tls)?;
         let config = server_config(tls, &chain, &key, &[b"http/1.1"])?;
-        Ok(Self { listener, acceptor: TlsAcceptor::from(Arc::new(config)) })
+        let address = listener.local_addr().map_err(|error| refused(&tls.cert_file, CHAIN, error))?;
+        let (done, ready) = mpsc::channel(READY);
+        let accepting = tokio::spawn(accept(listener, TlsAcceptor::from(Arc::new(config)), done));
+        Ok(Self { address, ready, accepting })
+    }
+}
+
+impl Drop for TlsListener {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    done: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>,
+) {
+    let places = Arc::new(Semaphore::new(HANDSHAKES));
+    loop {
+        // The semaphore is never closed.
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!("a connection could not be accepted: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (acceptor, done) = (acceptor.clone(), done.clone());
+        tokio::spawn(async move {
+            match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                // Nobody takes it: the server is stopping.
+                Ok(Ok(stream)) => drop(done.send((stream, address)).await),
+                Ok(Err(error)) => tracing::debug!(%address, "no TLS: {error}"),
+                Err(_) => tracing::debug!(%address, "no TLS in time"),
+            }
+            drop(place);
+        });
     }
 }
 
@@ -97,24 +149,14 @@ impl axum::serve::Listener for TlsListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            let (stream, address) = match self.listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!("a connection could not be accepted: {error}");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            match tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => return (stream, address),
-                Ok(Err(error)) => tracing::debug!(%address, "no TLS: {error}"),
-                Err(_) => tracing::debug!(%address, "no TLS in time"),
-            }
+        match self.ready.recv().await {
+            Some(accepted) => accepted,
+            // The accepting task never ends by itself.
+            None => std::future::pending().await,
         }
     }
 
     fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        self.listener.local_addr()
+        Ok(self.address)
     }
 }

@@ -5,6 +5,7 @@
 //! [`testbed::Testbed::from_env`] and work in a [`harness::TestNamespace`].
 
 pub mod cluster;
+pub mod deploy;
 pub mod harness;
 pub mod lockstep;
 pub mod requests;

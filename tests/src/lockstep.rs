@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::process::{Child, Command};
 
 use crate::cluster::Cluster;
+use crate::deploy;
 use crate::harness::{PATIENCE, TestNamespace, eventually, unique_name};
 use crate::testbed::Testbed;
 
@@ -54,20 +55,30 @@ pub struct Lockstep {
 }
 
 impl Lockstep {
-    /// Prepares one on all three clusters; nothing runs yet.
+    /// Prepares one on all three clusters, with the rights that `deploy/agent` grants; nothing runs yet.
     ///
     /// # Errors
     /// When the directories cannot be made.
-    pub fn prepare(bed: &Testbed) -> Result<Self> {
+    pub async fn prepare(bed: &Testbed) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         for part in ["policies", "data"] {
             std::fs::create_dir(dir.path().join(part))?;
         }
         let kubeconfig = dir.path().join("kubeconfig");
-        std::fs::copy(bed.kubeconfig(), &kubeconfig)?;
+        std::fs::write(&kubeconfig, deploy::agent_kubeconfig(bed).await?)?;
         let contexts = "cluster-a,cluster-b,cluster-c".to_owned();
         let log_filter = "info,lockstep_hub=debug,lockstep_agent=debug,lockstep_cluster=debug".to_owned();
-        Ok(Self { dir, kubeconfig, contexts, child: None, log_filter, accept: Vec::new(), hub_only: false, starts: 0, addresses: Value::Null })
+        Ok(Self {
+            dir,
+            kubeconfig,
+            contexts,
+            child: None,
+            log_filter,
+            accept: Vec::new(),
+            hub_only: false,
+            starts: 0,
+            addresses: Value::Null,
+        })
     }
 
     /// Prepares one, writes a policy and starts it.
@@ -75,7 +86,7 @@ impl Lockstep {
     /// # Errors
     /// When it does not start.
     pub async fn with_policy(bed: &Testbed, policy: &str) -> Result<Self> {
-        let mut lockstep = Self::prepare(bed)?;
+        let mut lockstep = Self::prepare(bed).await?;
         lockstep.policy("policy.yaml", policy)?;
         lockstep.start().await?;
         Ok(lockstep)
@@ -86,7 +97,7 @@ impl Lockstep {
     /// # Errors
     /// When it does not start.
     pub async fn hub_with_policy(bed: &Testbed, policy: &str) -> Result<Self> {
-        let mut lockstep = Self::prepare(bed)?;
+        let mut lockstep = Self::prepare(bed).await?;
         lockstep.hub_only = true;
         lockstep.start().await?;
         for cluster in lockstep.contexts.split(',') {
@@ -242,7 +253,8 @@ impl Lockstep {
     /// When it has not said so.
     pub fn address(&self, part: &str) -> Result<String> {
         let address = &self.addresses[part];
-        let address = address.as_str().with_context(|| format!("no address of {part} in {}", self.addresses))?;
+        let address =
+            address.as_str().with_context(|| format!("no address of {part} in {}", self.addresses))?;
         Ok(address.trim_start_matches("http://").to_owned())
     }
 
@@ -271,7 +283,13 @@ impl Lockstep {
     /// When it fails.
     pub async fn text(&self, arguments: &[&str]) -> Result<String> {
         let printed = self.run(arguments).await?;
-        ensure!(printed.code == 0, "{arguments:?} ended with {}: {}{}", printed.code, printed.stdout, printed.stderr);
+        ensure!(
+            printed.code == 0,
+            "{arguments:?} ended with {}: {}{}",
+            printed.code,
+            printed.stdout,
+            printed.stderr
+        );
         Ok(printed.stdout)
     }
 

@@ -159,3 +159,70 @@ impl Cluster {
         complete.lines().map(|line| serde_json::from_str(line).context("parsing the audit log")).collect()
     }
 }
+
+impl AuditEvent {
+    /// The request without its names: verb, path with placeholders, names of the parameters in order.
+    /// `list /apis/{group}/{version}/namespaces/{namespace}/{resource} ?limit`
+    #[must_use]
+    pub fn shape(&self) -> String {
+        let (path, query) = self.request_uri.split_once('?').unwrap_or((&self.request_uri, ""));
+        let mut parameters: Vec<&str> =
+            query.split('&').filter_map(|p| p.split('=').next()).filter(|p| !p.is_empty()).collect();
+        parameters.sort_unstable();
+        parameters.dedup();
+        let mut shape = format!("{} {}", self.verb, shape_of_path(path));
+        if !parameters.is_empty() {
+            shape += &format!(" ?{}", parameters.join("&"));
+        }
+        shape
+    }
+}
+
+fn shape_of_path(path: &str) -> String {
+    let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    let (root, rest): (Vec<&str>, &[&str]) = match segments.as_slice() {
+        ["api", _, rest @ ..] => (vec!["api", "v1"], rest),
+        ["apis", _, _, rest @ ..] => (vec!["apis", "{group}", "{version}"], rest),
+        other => (other.to_vec(), &[]),
+    };
+    let rest: Vec<&str> = match rest {
+        ["namespaces"] => vec!["namespaces"],
+        ["namespaces", _] => vec!["namespaces", "{name}"],
+        ["namespaces", _, _] => vec!["namespaces", "{namespace}", "{resource}"],
+        ["namespaces", _, _, _] => vec!["namespaces", "{namespace}", "{resource}", "{name}"],
+        [_] => vec!["{resource}"],
+        [_, _] => vec!["{resource}", "{name}"],
+        other => other.to_vec(),
+    };
+    root.into_iter().chain(rest).fold(String::new(), |path, segment| path + "/" + segment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_have_no_names() {
+        for (uri, shape) in [
+            (
+                "/api/v1/namespaces/shop/configmaps/a?fieldManager=x&force=true",
+                "/api/v1/namespaces/{namespace}/{resource}/{name} ?fieldManager&force",
+            ),
+            ("/apis/apps/v1/deployments?watch=1", "/apis/{group}/{version}/{resource} ?watch"),
+            ("/apis/apps/v1", "/apis/{group}/{version}"),
+            ("/api/v1/namespaces/kube-system", "/api/v1/namespaces/{name}"),
+            ("/version", "/version"),
+            ("/api/v1/namespaces/a/pods/b/exec", "/api/v1/namespaces/a/pods/b/exec"),
+        ] {
+            let event = AuditEvent {
+                stage: String::new(),
+                verb: "get".to_owned(),
+                request_uri: uri.to_owned(),
+                user_agent: String::new(),
+                user: AuditUser { username: String::new() },
+                response_status: None,
+            };
+            assert_eq!(event.shape(), format!("get {shape}"));
+        }
+    }
+}

@@ -2,18 +2,14 @@
 //! strict as they claim, and with rights that suffice for an agent and go no further.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use lockstep_tests::cluster::Cluster;
+use lockstep_tests::deploy::{AGENT, NAMESPACE, install_rbac, kubectl, namespace, render};
 use lockstep_tests::harness::{PATIENCE, eventually};
 use lockstep_tests::testbed::Testbed;
 use serde_json::{Value, json};
 
-const NAMESPACE: &str = "lockstep-system";
-const AGENT: &str = "lockstep-agent";
 /// Every kustomization there is, in the order of installation.
 const KUSTOMIZATIONS: [&str; 6] = [
     "hub",
@@ -23,33 +19,6 @@ const KUSTOMIZATIONS: [&str; 6] = [
     "agent/components/definitions",
     "agent/components/rbac",
 ];
-
-fn deploy(kustomization: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(kustomization)
-}
-
-fn kubectl(testbed: &Testbed, arguments: &[&str], kustomization: &str) -> Result<String> {
-    let output = Command::new(testbed.kubectl())
-        .args(arguments)
-        .arg(deploy(kustomization))
-        .env("KUBECONFIG", testbed.kubeconfig())
-        .output()
-        .context("running kubectl")?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "kubectl {} {kustomization}: {errors}", arguments.join(" "));
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-fn render(testbed: &Testbed, kustomization: &str) -> Result<Vec<Value>> {
-    let yaml = kubectl(testbed, &["kustomize"], kustomization)?;
-    serde_saphyr::from_multiple(&yaml).with_context(|| format!("parsing {kustomization}"))
-}
-
-/// The namespace is shared by the tests of a run and stays: another test may be at work in it.
-async fn namespace(cluster: &Cluster) -> Result<()> {
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
-    cluster.apply_value(&namespace).await.map(drop)
-}
 
 #[tokio::test]
 async fn deploy_is_accepted_by_an_api_server() -> Result<()> {
@@ -143,18 +112,6 @@ async fn deploy_keeps_the_hub_key_out_of_the_data_directory_and_mounts_what_the_
     Ok(())
 }
 
-/// Applies the agent's ServiceAccount and RBAC for real; idempotent, so tests may do it side by side.
-async fn install_rbac(testbed: &Testbed, cluster: &Cluster) -> Result<()> {
-    namespace(cluster).await?;
-    let group = "rbac.authorization.k8s.io/v1";
-    for object in render(testbed, "agent")? {
-        if object["kind"] == "ServiceAccount" || object["apiVersion"] == group {
-            cluster.apply_value(&object).await?;
-        }
-    }
-    Ok(())
-}
-
 async fn may(
     client: &kube::Client,
     verb: &str,
@@ -181,7 +138,7 @@ async fn deploy_grants_an_agent_what_it_needs_and_no_more() -> Result<()> {
     let testbed = Testbed::from_env().await?;
     // A source: tests of targets may add the component for RBAC there.
     let [a, _, _] = testbed.three()?;
-    install_rbac(&testbed, a).await?;
+    install_rbac(&testbed, a, "agent").await?;
     let text = eventually(PATIENCE, "the ServiceAccount gets a token", async || {
         a.service_account_kubeconfig(NAMESPACE, AGENT).await
     })

@@ -39,7 +39,9 @@ async fn deployments_are_created_updated_deselected_and_deleted() -> Result<()> 
     for target in fleet.targets() {
         let copy = target.get("apps/v1", "Deployment", Some(namespace), "web").await?;
         ensure!(copy["metadata"]["annotations"]["note"] == "kept");
-        ensure!(copy["metadata"]["annotations"].get("deployment.kubernetes.io/revision").is_none_or(|r| r == "1"));
+        ensure!(
+            copy["metadata"]["annotations"].get("deployment.kubernetes.io/revision").is_none_or(|r| r == "1")
+        );
         let original = source.get("apps/v1", "Deployment", Some(namespace), "web").await?;
         ensure!(copy["metadata"]["uid"] != original["metadata"]["uid"]);
         // The ReplicaSet there is the target's own: made by its controller from the copy.
@@ -103,7 +105,8 @@ async fn get_shows_the_fleet_and_explain_says_why() -> Result<()> {
     let bed = Testbed::from_env().await?;
     let fleet = Fleet::new(&bed, "e2e-explain").await?;
     let namespace = fleet.namespace.as_str();
-    let policy = POLICY.replace("env: production", "env: explained").replace("production-deployments", "explained");
+    let policy =
+        POLICY.replace("env: production", "env: explained").replace("production-deployments", "explained");
     let lockstep = Lockstep::with_policy(&bed, &policy).await?;
     let web = deployment(namespace, "web").replace("env: production", "env: explained");
     fleet.source().apply(&web).await?;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use anyhow::{Result, ensure};
+use lockstep_tests::deploy::{granted, install_rbac};
 use lockstep_tests::harness::{PATIENCE, eventually, unique_name};
 use lockstep_tests::lockstep::{Fleet, Lockstep};
 use lockstep_tests::testbed::Testbed;
@@ -51,6 +52,19 @@ spec:
     );
     let lockstep = Lockstep::with_policy(&bed, &policy).await?;
     let [b, c] = fleet.targets();
+    for target in [b, c] {
+        // As deploy/agent/components/custom-resources says: a group of one's own is granted so.
+        target
+            .apply(&format!(
+                "apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {{ name: write-{group}, labels: {{ lockstep.dev/aggregate-to-agent-write: 'true' }} }}
+rules: [ {{ apiGroups: [{group}], resources: ['*'], verbs: [get, create, patch, delete] }} ]
+"
+            ))
+            .await?;
+        granted(target, "patch", &group, "redisclusters").await?;
+    }
     fleet.source().install_crd(&crd).await?;
     b.install_crd(&crd).await?;
     let version = format!("{group}/v1alpha1");
@@ -154,7 +168,9 @@ const ROWS: &[Row] = &[
         yaml: "imagePullSecrets: [ { name: pull } ]\nautomountServiceAccountToken: false\n",
         check: |copy, source| {
             same(copy, source, "/imagePullSecrets")?;
-            ensure!(copy.pointer("/secrets").is_none() || copy.pointer("/secrets") != source.pointer("/secrets"));
+            ensure!(
+                copy.pointer("/secrets").is_none() || copy.pointer("/secrets") != source.pointer("/secrets")
+            );
             Ok(())
         },
     },
@@ -238,14 +254,25 @@ async fn every_row_of_the_catalogue() -> Result<()> {
     kinds.dedup();
     let resources: String = kinds
         .iter()
-        .map(|(group, kind)| format!("  - {{ apiGroup: '{group}', kind: {kind}, matchLabels: {{ env: {label} }} }}\n"))
+        .map(|(group, kind)| {
+            format!("  - {{ apiGroup: '{group}', kind: {kind}, matchLabels: {{ env: {label} }} }}\n")
+        })
         .collect();
     let policy = format!(
         "apiVersion: sync.k8s.io/v1\nkind: ClusterSyncPolicy\nmetadata: {{ name: kinds }}\nspec:\n  sourceCluster: cluster-a\n  targetClusters: [cluster-b, cluster-c]\n  resources:\n{resources}"
     );
-    let mut lockstep = Lockstep::prepare(&bed)?;
+    let mut lockstep = Lockstep::prepare(&bed).await?;
+    for target in fleet.targets() {
+        install_rbac(&bed, target, "agent/components/rbac").await?;
+        granted(target, "escalate", "rbac.authorization.k8s.io", "roles").await?;
+    }
     // RBAC must be named in what an agent accepts: `*` never means it.
-    lockstep.accept(&["*", "Role.rbac.authorization.k8s.io", "RoleBinding.rbac.authorization.k8s.io", "ClusterRole.rbac.authorization.k8s.io"]);
+    lockstep.accept(&[
+        "*",
+        "Role.rbac.authorization.k8s.io",
+        "RoleBinding.rbac.authorization.k8s.io",
+        "ClusterRole.rbac.authorization.k8s.io",
+    ]);
     lockstep.policy("policy.yaml", &policy)?;
     lockstep.start().await?;
     for (n, row) in ROWS.iter().enumerate() {

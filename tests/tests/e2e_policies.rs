@@ -60,7 +60,10 @@ async fn policies_are_edited_added_and_removed_while_it_runs() -> Result<()> {
     lockstep.policy("policy.yaml", &policy(namespace, "two", "cluster-b, cluster-c"))?;
     lockstep.stands("configmap/two", namespace, "cluster-b", "InStep").await?;
     let now = b.get("v1", "ConfigMap", Some(namespace), "two").await?;
-    ensure!(now["metadata"]["resourceVersion"] == kept["metadata"]["resourceVersion"], "it was written again");
+    ensure!(
+        now["metadata"]["resourceVersion"] == kept["metadata"]["resourceVersion"],
+        "it was written again"
+    );
     Ok(())
 }
 
@@ -126,7 +129,7 @@ async fn a_mounted_config_map_is_followed_through_its_symlink_swap() -> Result<(
     let bed = Testbed::from_env().await?;
     let fleet = Fleet::new(&bed, "e2e-swap").await?;
     let namespace = fleet.namespace.as_str();
-    let mut lockstep = Lockstep::prepare(&bed)?;
+    let mut lockstep = Lockstep::prepare(&bed).await?;
     let dir = lockstep.policies();
     // The layout of the kubelet: file -> ..data/file, ..data -> ..1, and a rename that swaps.
     let version = |n: u32, text: &str| -> Result<()> {

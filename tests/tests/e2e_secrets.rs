@@ -41,7 +41,7 @@ async fn i13_a_canary_appears_nowhere_but_in_the_clusters() -> Result<()> {
     let canary = unique_name("canary-value-that-nobody-may-see")?;
     let encoded = base64(&canary);
     // What a 422 of the target would quote: the same name as an immutable Secret of ours there.
-    let mut lockstep = Lockstep::prepare(&bed)?;
+    let mut lockstep = Lockstep::prepare(&bed).await?;
     lockstep.log("trace");
     lockstep.policy("policy.yaml", &policy(namespace))?;
     lockstep.start().await?;
@@ -55,7 +55,9 @@ async fn i13_a_canary_appears_nowhere_but_in_the_clusters() -> Result<()> {
     // An update that the target refuses: the type is immutable, and the source was made anew with
     // another one. The server's answer quotes what it got.
     source.delete("v1", "Secret", Some(namespace), "plain").await?;
-    source.apply_value(&secret("plain", "example.com/other", json!({"password": encoded, "more": encoded}))).await?;
+    source
+        .apply_value(&secret("plain", "example.com/other", json!({"password": encoded, "more": encoded})))
+        .await?;
     eventually(PATIENCE, "the refusal shows, or the delete came first", async || {
         let standing = lockstep.standing("secret/plain", namespace, "cluster-b").await?;
         ensure!(!standing.starts_with("Pending"), "{standing}");

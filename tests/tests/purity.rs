@@ -46,12 +46,6 @@ const IMPURE: [&str; 34] = [
     "tracing",
     "uuid",
 ];
-/// Edges that are not followed, with the reason.
-const EXEMPT: [(&str, &str); 1] = [
-    // The command line asks for this feature of the YAML reader, and Cargo unifies features over the workspace.
-    // The core cannot reach it: its source may not name figment, see FORBIDDEN_PATHS.
-    ("serde-saphyr", "figment"),
-];
 /// Who may depend on `kube`: `cluster` talks to API servers; the command line and the tests read kubeconfigs.
 const KUBE_USERS: [&str; 3] = ["lockstep-cli", "lockstep-cluster", "lockstep-tests"];
 /// Not in the core, wherever its source stands (`wire` depends on tonic for the generated stubs).
@@ -123,9 +117,6 @@ impl Graph {
                 continue;
             }
             for dependency in self.edges.get(id).into_iter().flatten() {
-                if EXEMPT.contains(&(self.names[id].as_str(), self.names[dependency].as_str())) {
-                    continue;
-                }
                 reached.entry(self.names[dependency].as_str()).or_insert(self.names[id].as_str());
                 open.push(dependency);
             }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use lockstep_agent::{AgentConfig, Token};
 use lockstep_hub::HubConfig;
+use lockstep_hub::config::BadConfig;
 use serde::Deserialize;
 
 pub use layers::{Flags, Layers};
@@ -49,8 +50,17 @@ struct Extras {
 pub fn hub(defaults: &HubConfig, layers: &Layers) -> Result<HubConfig, CliError> {
     let config: HubConfig = layers.extract(Some(defaults), &[])?;
     config.validate().map_err(|error| {
-        let at = layers.place(error.setting);
-        CliError::new("LS0004", format!("{at}{}: {}", error.setting, error.why), error.remedy)
+        let setting = error.setting();
+        let at = layers.place(setting);
+        match error {
+            BadConfig::Setting { why, remedy, .. } => {
+                CliError::new("LS0004", format!("{at}{setting}: {why}"), remedy)
+            }
+            BadConfig::Listen(error) => {
+                let remedy = "`deploy/examples/hub.yaml` explains each setting";
+                CliError::new("LS0004", format!("{at}{setting}: {error}"), remedy)
+            }
+        }
     })?;
     Ok(config)
 }

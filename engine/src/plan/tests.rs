@@ -48,7 +48,11 @@ fn input<'a>(wish: Wish<'a>, record: Option<RecordView<'a>>, observed: Observed<
 
 fn check(input: &Input<'_>, act: Act, state: State, reason: &str) -> Decision {
     let decision = decide(input);
-    assert_eq!((decision.act, decision.status.state, decision.status.reason.as_str()), (act, state, reason), "{input:?}");
+    assert_eq!(
+        (decision.act, decision.status.state, decision.status.reason.as_str()),
+        (act, state, reason),
+        "{input:?}"
+    );
     decision
 }
 
@@ -159,7 +163,11 @@ fn prevent_deletion_and_pauses_hold() {
     check(&input(Case::gone(), c.record(), observed), Act::Rest, State::Held, "DeletionPrevented");
     let paused = Input { paused: Some("the policy is paused"), ..input(c.wish(), None, Observed::Absent) };
     check(&paused, Act::Rest, State::Paused, "Paused");
-    let paused = Input { paused: Some("p"), delete: DeleteProgress::Archived, ..input(Case::gone(), c.record(), c.ours()) };
+    let paused = Input {
+        paused: Some("p"),
+        delete: DeleteProgress::Archived,
+        ..input(Case::gone(), c.record(), c.ours())
+    };
     check(&paused, Act::Rest, State::Paused, "Paused");
 }
 

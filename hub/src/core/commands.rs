@@ -43,7 +43,11 @@ impl<S: Store> Core<S> {
     pub(super) fn cluster_by_name(&self, name: &str) -> Result<ClusterId, CommandError> {
         self.names.iter().find(|(known, _)| known.as_str() == name).map(|(_, id)| *id).ok_or_else(|| {
             let known: Vec<&str> = self.names.keys().map(ClusterName::as_str).collect();
-            refusal("LS0200", format!("no cluster is called `{name}`"), &format!("known: {}", known.join(", ")))
+            refusal(
+                "LS0200",
+                format!("no cluster is called `{name}`"),
+                &format!("known: {}", known.join(", ")),
+            )
         })
     }
 
@@ -109,7 +113,11 @@ impl<S: Store> Core<S> {
         }
         self.release_budgets(policy, target)?;
         self.scan_placements(filter);
-        tracing::info!(policy, released = approved.iter().map(|a| a.objects.len()).sum::<usize>(), "deletes approved");
+        tracing::info!(
+            policy,
+            released = approved.iter().map(|a| a.objects.len()).sum::<usize>(),
+            "deletes approved"
+        );
         let _ = now;
         Ok(Ok(approved))
     }

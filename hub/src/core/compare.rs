@@ -8,10 +8,10 @@ use lockstep_engine::{GroupKind, ObjectKey};
 use lockstep_wire::v1::outcome::Result as Answer;
 use serde_json::Value;
 
+use super::Core;
 use super::command::{CommandError, Comparison, ObjectRef, Reply};
 use super::commands::refusal;
 use super::dispatch::Prepared;
-use super::Core;
 use crate::http::redact;
 use crate::store::{PlacementRow, Store, StoreError};
 
@@ -90,8 +90,13 @@ impl<S: Store> Core<S> {
         if let Some(claim) = claims.first() {
             desired = self.rendered(claim, &key).ok().map(|rendered| rendered.body.clone());
         }
-        let comparison =
-            Comparison { target: target_name, desired, observed: None, patch: Vec::new(), status: Some(row.status.clone()) };
+        let comparison = Comparison {
+            target: target_name,
+            desired,
+            observed: None,
+            patch: Vec::new(),
+            status: Some(row.status.clone()),
+        };
         Ok(Ok((row, self.hide(comparison, &gk))))
     }
 

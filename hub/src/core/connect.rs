@@ -30,7 +30,16 @@ impl<S: Store> Core<S> {
         let id = match self.identify(&token_hash, &hello) {
             Ok(id) => id,
             Err(refused) => {
-                tracing::warn!(code = refused.code, cluster = hello.cluster_name, "agent refused: {}", refused.message);
+                tracing::warn!(
+                    code = refused.code,
+                    cluster = hello.cluster_name,
+                    "agent refused: {}",
+                    refused.message
+                );
+                if self.names.keys().any(|name| name.as_str() == hello.cluster_name) {
+                    let problem = format!("{}: {}; {}", refused.code, refused.message, refused.remedy);
+                    self.told(&hello.cluster_name, |told| told.problem = Some(problem));
+                }
                 self.after.push(AfterCommit::Connected(reply, Err(refused)));
                 return Ok(());
             }
@@ -113,9 +122,20 @@ impl<S: Store> Core<S> {
         row.disconnected_at = None;
         let number = row.session;
         let skew_ms = now - hello.clock_ms;
-        cluster.session =
-            Some(Session { number, out, stream, skew_ms, generation: 0, interest: std::collections::BTreeMap::new() });
+        cluster.session = Some(Session {
+            number,
+            out,
+            stream,
+            skew_ms,
+            generation: 0,
+            interest: std::collections::BTreeMap::new(),
+        });
         self.store.put_cluster(&cluster.row)?;
+        let name = cluster.row.name.to_string();
+        self.told(&name, |told| {
+            *told = super::SessionTold { clock_skew_ms: Some(-skew_ms), ..super::SessionTold::default() };
+        });
+        let Some(cluster) = self.clusters.get(&id) else { return Ok(number) };
         tracing::info!(cluster = %cluster.row.name, server = hello.server_version, "agent connected");
         Ok(number)
     }
@@ -175,7 +195,8 @@ impl<S: Store> Core<S> {
         if !self.policies_known {
             return Ok(());
         }
-        let unwanted: Vec<u32> = cluster.watches.keys().filter(|watch| !wanted.contains(watch)).copied().collect();
+        let unwanted: Vec<u32> =
+            cluster.watches.keys().filter(|watch| !wanted.contains(watch)).copied().collect();
         for watch in unwanted {
             cluster.watches.remove(&watch);
             self.store.drop_watch(watch)?;
@@ -237,7 +258,8 @@ impl<S: Store> Core<S> {
         let index = index_served(&kinds);
         let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
         let before = cluster.served.replace(index);
-        let was_partial = std::mem::replace(&mut cluster.discovery_partial, !served.unknown_groups.is_empty());
+        let was_partial =
+            std::mem::replace(&mut cluster.discovery_partial, !served.unknown_groups.is_empty());
         cluster.row.served = serde_json::to_vec(&kinds).unwrap_or_default().into();
         self.store.put_cluster(&cluster.row)?;
         if before != cluster.served || was_partial != cluster.discovery_partial {
@@ -263,7 +285,9 @@ impl<S: Store> Core<S> {
 
     /// Sends after the commit.
     pub(super) fn send_after(&mut self, id: ClusterId, body: v1::hub_message::Body) {
-        let Some(number) = self.clusters.get(&id).and_then(|c| c.session.as_ref()).map(|s| s.number) else { return };
+        let Some(number) = self.clusters.get(&id).and_then(|c| c.session.as_ref()).map(|s| s.number) else {
+            return;
+        };
         let message = Box::new(v1::HubMessage { body: Some(body) });
         self.after.push(AfterCommit::Send(id, number, SessionCommand::Message(message)));
     }
@@ -272,7 +296,9 @@ impl<S: Store> Core<S> {
     /// delaying others (I12).
     pub(super) fn send_to(&mut self, id: ClusterId, number: u64, command: SessionCommand) {
         let Some(cluster) = self.clusters.get_mut(&id) else { return };
-        let Some(session) = cluster.session.as_ref().filter(|session| session.number == number) else { return };
+        let Some(session) = cluster.session.as_ref().filter(|session| session.number == number) else {
+            return;
+        };
         if session.out.try_send(command).is_err() {
             tracing::warn!(cluster = %cluster.row.name, "the agent does not read its messages; its session ends");
             end(cluster);

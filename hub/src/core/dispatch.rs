@@ -66,7 +66,12 @@ impl Prepared {
 }
 
 /// What decides about an apply besides the desired body: when it changes, a barred one may go again.
-fn fingerprint(row: &PlacementRow, desired: &[u8; 32], object: Option<&ObjectRow>, target: &[&str]) -> [u8; 16] {
+fn fingerprint(
+    row: &PlacementRow,
+    desired: &[u8; 32],
+    object: Option<&ObjectRow>,
+    target: &[&str],
+) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(desired);
     match object {
@@ -123,7 +128,10 @@ impl<S: Store> Core<S> {
             ensure_namespace: !row.key.namespace.is_empty(),
         });
         let rendered = self.desired_digest(claim, rendered);
-        Prepared { action, purpose: Purpose::Apply { rendered, fingerprint, source_seen: None, api_version, marks } }
+        Prepared {
+            action,
+            purpose: Purpose::Apply { rendered, fingerprint, source_seen: None, api_version, marks },
+        }
     }
 
     /// Sends a step, or lets it wait for a place in the target's window.
@@ -168,7 +176,13 @@ impl<S: Store> Core<S> {
         cluster.ready.insert((order, row.key.clone()));
     }
 
-    pub(super) fn send_step(&mut self, target: ClusterId, key: &ObjectKey, step: Prepared, permit: Option<Permit>) {
+    pub(super) fn send_step(
+        &mut self,
+        target: ClusterId,
+        key: &ObjectKey,
+        step: Prepared,
+        permit: Option<Permit>,
+    ) {
         let number = self.next_step;
         self.next_step += 1;
         self.counts.steps += 1;
@@ -219,4 +233,3 @@ impl<S: Store> Core<S> {
 
 /// How often a key that waits for a probe in flight asks again, ms.
 const PROBE_POLL_MS: i64 = 1000;
-

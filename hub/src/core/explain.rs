@@ -38,7 +38,8 @@ impl<S: Store> Core<S> {
                 clusters.push(sighting);
             }
             if let Some(row) = self.store.placement(id, &key)?
-                && only.is_none_or(|only| only == id || row.source.as_ref().is_some_and(|s| s.cluster == only))
+                && only
+                    .is_none_or(|only| only == id || row.source.as_ref().is_some_and(|s| s.cluster == only))
             {
                 targets.push(self.target_says(row)?);
             }
@@ -81,10 +82,13 @@ impl<S: Store> Core<S> {
                 continue;
             }
             // The claim is the same for every target; the first one that is known stands for all.
-            let target = policy.spec.target_clusters.iter().find_map(|target| self.names.get(target).copied());
+            let target =
+                policy.spec.target_clusters.iter().find_map(|target| self.names.get(target).copied());
             let claim = self.claim(policy, target.unwrap_or(ClusterId(0)), key)?;
             let (selected, reason, message) = match claim {
-                Ok(claim) => (true, "Selected".to_owned(), self.selected_sentence(claim.object.body.as_deref())),
+                Ok(claim) => {
+                    (true, "Selected".to_owned(), self.selected_sentence(claim.object.body.as_deref()))
+                }
                 Err(NoClaim::Absent) => {
                     let message = format!("it does not exist in {}", policy.spec.source_cluster);
                     (false, "Absent".to_owned(), message)
@@ -105,11 +109,12 @@ impl<S: Store> Core<S> {
 
     /// I9: a source with marks that are not ours stays selected, and is reported.
     fn selected_sentence(&self, body: Option<&[u8]>) -> String {
-        let marked = body.and_then(|body| RawObject::parse(body).ok()).is_some_and(|raw| {
-            marks::has_marks(&raw.metadata.annotations, &raw.metadata.labels)
-        });
+        let marked = body
+            .and_then(|body| RawObject::parse(body).ok())
+            .is_some_and(|raw| marks::has_marks(&raw.metadata.annotations, &raw.metadata.labels));
         if marked {
-            "selected; it carries marks of lockstep that this hub did not make, which are not copied".to_owned()
+            "selected; it carries marks of lockstep that this hub did not make, which are not copied"
+                .to_owned()
         } else {
             "selected".to_owned()
         }

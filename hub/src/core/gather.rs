@@ -56,7 +56,9 @@ impl<S: Store> Core<S> {
     /// Every policy that claims the key at the target, in the order of their names: the first wins
     /// (I8: independent of the order of events).
     pub(super) fn claims(&mut self, target: ClusterId, key: &ObjectKey) -> Result<Vec<Claim>, StoreError> {
-        let Some(name) = self.clusters.get(&target).map(|c| c.row.name.clone()) else { return Ok(Vec::new()) };
+        let Some(name) = self.clusters.get(&target).map(|c| c.row.name.clone()) else {
+            return Ok(Vec::new());
+        };
         let set = self.set.clone();
         let mut claims = Vec::new();
         for policy in set.claimants(name.as_str(), &key.gk) {
@@ -81,7 +83,9 @@ impl<S: Store> Core<S> {
             return Ok(Err(NoClaim::Unknown("SourceNotConnected", message)));
         };
         let Some(object) = self.store.object(source, key)? else {
-            return Ok(Err(self.absence(source, key).map_or(NoClaim::Absent, |(r, m)| NoClaim::Unknown(r, m))));
+            return Ok(Err(self
+                .absence(source, key)
+                .map_or(NoClaim::Absent, |(r, m)| NoClaim::Unknown(r, m))));
         };
         let Some(body) = object.body.clone() else {
             return Ok(Err(match self.absence(source, key) {
@@ -93,7 +97,10 @@ impl<S: Store> Core<S> {
             }));
         };
         let Ok(raw) = RawObject::parse(&body) else {
-            return Ok(Err(NoClaim::NotSelected("Undecodable", "the source object cannot be read".to_owned())));
+            return Ok(Err(NoClaim::NotSelected(
+                "Undecodable",
+                "the source object cannot be read".to_owned(),
+            )));
         };
         if self.is_our_copy(source, key, &object.uid, &raw)? {
             let message = "lockstep wrote the source object itself; a copy is not a source".to_owned();
@@ -101,14 +108,19 @@ impl<S: Store> Core<S> {
         }
         let bound = self.store.placement(target, key)?.is_some_and(|row| row.record.is_some());
         let Ok(facts) = Facts::of(&key.gk, &raw, &body) else {
-            return Ok(Err(NoClaim::NotSelected("Undecodable", "the source object cannot be read".to_owned())));
+            return Ok(Err(NoClaim::NotSelected(
+                "Undecodable",
+                "the source object cannot be read".to_owned(),
+            )));
         };
         Ok(match select(policy, key, &facts.bound(bound)) {
             Selection::Selected { .. } => {
                 drop(raw);
                 Ok(Claim { policy: policy.clone(), source, object: Arc::new(object) })
             }
-            Selection::NotSelected { why } => Err(NoClaim::NotSelected(why.code(), why.sentence(policy, key))),
+            Selection::NotSelected { why } => {
+                Err(NoClaim::NotSelected(why.code(), why.sentence(policy, key)))
+            }
         })
     }
 
@@ -171,8 +183,7 @@ impl<S: Store> Core<S> {
         source_uid: &'a mut String,
     ) -> plan::Marks<'a> {
         let Some(managed) = managed else { return plan::Marks::Absent };
-        let labels =
-            std::collections::BTreeMap::from([(marks::MANAGED.to_owned(), "true".to_owned())]);
+        let labels = std::collections::BTreeMap::from([(marks::MANAGED.to_owned(), "true".to_owned())]);
         let Some(read) = marks::read_marks(&managed.marks, &labels) else { return plan::Marks::Forged };
         if !self.is_genuine(id, key, &read) {
             return if read.hub == self.hub_id || read.hub.is_empty() {
@@ -213,9 +224,19 @@ impl<S: Store> Core<S> {
     }
 
     /// The body to apply: the rendered one with our marks.
-    pub(super) fn stamped(&self, target: ClusterId, key: &ObjectKey, claim: &Claim, rendered: &Rendered) -> Bytes {
-        let target_uid =
-            self.clusters.get(&target).and_then(|c| c.row.uid.as_ref()).map(|uid| uid.to_string()).unwrap_or_default();
+    pub(super) fn stamped(
+        &self,
+        target: ClusterId,
+        key: &ObjectKey,
+        claim: &Claim,
+        rendered: &Rendered,
+    ) -> Bytes {
+        let target_uid = self
+            .clusters
+            .get(&target)
+            .and_then(|c| c.row.uid.as_ref())
+            .map(|uid| uid.to_string())
+            .unwrap_or_default();
         let source = SourceMark {
             cluster: self.cluster_name(claim.source).to_owned(),
             namespace: claim.object.key.namespace.to_string(),
@@ -265,8 +286,15 @@ impl<S: Store> Core<S> {
     }
 
     /// The versions a body is valid in. None: its group has no version the target serves.
-    pub(super) fn versions(&self, target: ClusterId, gk: &GroupKind, api_version: &str) -> Result<(), Status> {
-        let Some(served) = self.clusters.get(&target).and_then(|c| c.served.as_ref()?.get(gk)) else { return Ok(()) };
+    pub(super) fn versions(
+        &self,
+        target: ClusterId,
+        gk: &GroupKind,
+        api_version: &str,
+    ) -> Result<(), Status> {
+        let Some(served) = self.clusters.get(&target).and_then(|c| c.served.as_ref()?.get(gk)) else {
+            return Ok(());
+        };
         if served.versions.iter().any(|version| version == api_version) {
             return Ok(());
         }
@@ -305,7 +333,12 @@ pub(super) fn observed<'a>(
 }
 
 /// The sentence of the pause that covers a placement, if any.
-pub(super) fn pause(everything: bool, cluster: &Cluster, suspended: bool, policy_paused: bool) -> Option<&'static str> {
+pub(super) fn pause(
+    everything: bool,
+    cluster: &Cluster,
+    suspended: bool,
+    policy_paused: bool,
+) -> Option<&'static str> {
     if everything {
         Some("everything is paused; `lockstep resume --all`")
     } else if cluster.row.paused {

@@ -21,14 +21,20 @@ impl<S: Store> Core<S> {
         now: Millis,
     ) -> Result<(), StoreError> {
         let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
-        let Some(live) = cluster.session.as_mut().filter(|live| live.number == session) else { return Ok(()) };
+        let Some(live) = cluster.session.as_mut().filter(|live| live.number == session) else {
+            return Ok(());
+        };
         match live.stream.handle(message) {
             Ok(Some(HubEffect::Commit { batch, .. })) => self.batch(id, session, batch, now),
             Ok(Some(HubEffect::Outcome(outcome))) => self.outcome(id, outcome, now),
             Ok(Some(HubEffect::Served(served))) => self.served(id, served),
             Ok(Some(HubEffect::Heartbeat(beat))) => {
                 live.skew_ms = now - beat.clock_ms;
-                cluster.queued = (beat.queued_items, beat.queued_bytes);
+                let (name, skew) = (cluster.row.name.to_string(), -live.skew_ms);
+                self.told(&name, |told| {
+                    told.clock_skew_ms = Some(skew);
+                    told.queued_items = Some(beat.queued_items);
+                });
                 Ok(())
             }
             Ok(Some(HubEffect::Send(message))) => {
@@ -54,7 +60,13 @@ impl<S: Store> Core<S> {
         self.after.push(AfterCommit::Send(id, session, SessionCommand::Close(refused)));
     }
 
-    fn batch(&mut self, id: ClusterId, session: u64, batch: v1::Batch, now: Millis) -> Result<(), StoreError> {
+    fn batch(
+        &mut self,
+        id: ClusterId,
+        session: u64,
+        batch: v1::Batch,
+        now: Millis,
+    ) -> Result<(), StoreError> {
         let sequence = batch.sequence;
         for section in batch.sections {
             self.section(id, section, now)?;
@@ -81,7 +93,9 @@ impl<S: Store> Core<S> {
             self.counts.deltas += 1;
             self.item(id, watch, &gk, item, skew, now)?;
         }
-        let Some(watch) = self.clusters.get_mut(&id).and_then(|c| c.watches.get_mut(&watch)) else { return Ok(()) };
+        let Some(watch) = self.clusters.get_mut(&id).and_then(|c| c.watches.get_mut(&watch)) else {
+            return Ok(());
+        };
         let was_live = watch.is_live();
         let row = &mut watch.row;
         row.epoch = epoch;
@@ -176,12 +190,20 @@ impl<S: Store> Core<S> {
     }
 
     /// Plans every placement that an object may matter for: as a source, and as a copy.
-    fn concerns(&mut self, id: ClusterId, key: &ObjectKey, seen: Millis, now: Millis) -> Result<(), StoreError> {
+    fn concerns(
+        &mut self,
+        id: ClusterId,
+        key: &ObjectKey,
+        seen: Millis,
+        now: Millis,
+    ) -> Result<(), StoreError> {
         let Some(name) = self.clusters.get(&id).map(|c| c.row.name.clone()) else { return Ok(()) };
         let set = self.set.clone();
         let mut targets = std::collections::BTreeSet::new();
         for policy in set.for_source(name.as_str(), &key.gk) {
-            targets.extend(policy.spec.target_clusters.iter().filter_map(|target| self.names.get(target).copied()));
+            targets.extend(
+                policy.spec.target_clusters.iter().filter_map(|target| self.names.get(target).copied()),
+            );
         }
         for target in targets {
             self.plan(target, key, Some(seen), now)?;

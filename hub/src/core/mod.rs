@@ -31,11 +31,22 @@ use lockstep_policies::PolicySet;
 use lockstep_wire::v1;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::codes::Code;
 use crate::store::{PolicyRow, Store, StoreError};
 use command::{Command, CommandError};
 use compare::Tickets;
 use scan::Scan;
 use state::{Cluster, SessionCommand};
+
+/// Codes of this part.
+pub const CODES: &[Code] = &[
+    Code { code: "LS0200", title: "the hub does not know what was named" },
+    Code { code: "LS0201", title: "the agent's token is not known" },
+    Code { code: "LS0205", title: "the hub's state store refused a write" },
+    Code { code: "LS0207", title: "a newer session of the cluster took over" },
+    Code { code: "LS0208", title: "the session broke its protocol" },
+    Code { code: "LS0209", title: "the system gives no random bytes" },
+];
 
 /// Files of the policies directory, or why it cannot be read.
 pub type PolicyFiles = Result<Vec<(String, Result<String, String>)>, String>;
@@ -172,6 +183,7 @@ pub struct Core<S> {
     after: Vec<AfterCommit>,
     archive: Arc<Notify>,
     findings: Arc<std::sync::RwLock<Findings>>,
+    sessions: SharedSessions,
     counts: Counts,
 }
 
@@ -184,6 +196,20 @@ pub struct Findings {
     pub directory: Option<String>,
 }
 
+/// What sessions told that the store does not keep, by cluster; read by the HTTP API.
+pub type SharedSessions = Arc<std::sync::RwLock<BTreeMap<String, SessionTold>>>;
+
+/// What a session told that the store does not keep.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionTold {
+    /// Agent's clock minus the hub's, milliseconds.
+    pub clock_skew_ms: Option<i64>,
+    /// Items in the agent's queues.
+    pub queued_items: Option<u64>,
+    /// Why its agent was refused.
+    pub problem: Option<String>,
+}
+
 /// What a core is made of.
 pub struct Parts<S> {
     /// The state store.
@@ -194,6 +220,8 @@ pub struct Parts<S> {
     pub archive: Arc<Notify>,
     /// Shared with the HTTP API.
     pub findings: Arc<std::sync::RwLock<Findings>>,
+    /// Shared with the HTTP API.
+    pub sessions: SharedSessions,
     /// Derived from the hub key, so that it survives the loss of the data directory (I11).
     pub hub_id: String,
 }
@@ -204,7 +232,7 @@ impl<S: Store> Core<S> {
     /// # Errors
     /// When the store cannot be read or written.
     pub fn load(parts: Parts<S>, now: Millis) -> Result<Self, StoreError> {
-        let Parts { store, keys, archive, findings, hub_id } = parts;
+        let Parts { store, keys, archive, findings, sessions, hub_id } = parts;
         let mut core = Self {
             store,
             keys,
@@ -226,6 +254,7 @@ impl<S: Store> Core<S> {
             after: Vec::new(),
             archive,
             findings,
+            sessions,
             counts: Counts::default(),
         };
         core.reload(now)?;
@@ -330,6 +359,13 @@ impl<S: Store> Core<S> {
     #[must_use]
     pub fn connected(&self) -> usize {
         self.clusters.values().filter(|cluster| cluster.session.is_some()).count()
+    }
+
+    /// Notes what a session told; poisoned locks only cost the figure.
+    fn told(&self, cluster: &str, note: impl FnOnce(&mut SessionTold)) {
+        if let Ok(mut sessions) = self.sessions.write() {
+            note(sessions.entry(cluster.to_owned()).or_default());
+        }
     }
 
     fn cluster_name(&self, id: ClusterId) -> &str {

@@ -21,7 +21,12 @@ const FORBIDDEN_RETRY_MS: i64 = 60_000;
 const STALE_RETRY_MS: i64 = 500;
 
 impl<S: Store> Core<S> {
-    pub(super) fn outcome(&mut self, id: ClusterId, outcome: v1::Outcome, now: Millis) -> Result<(), StoreError> {
+    pub(super) fn outcome(
+        &mut self,
+        id: ClusterId,
+        outcome: v1::Outcome,
+        now: Millis,
+    ) -> Result<(), StoreError> {
         let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
         let Some(step) = cluster.in_flight.remove(&outcome.step) else { return Ok(()) };
         cluster.busy.remove(&step.key);
@@ -46,7 +51,13 @@ impl<S: Store> Core<S> {
         self.after_outcome(id, &key, true, now)
     }
 
-    fn after_outcome(&mut self, id: ClusterId, key: &ObjectKey, plan: bool, now: Millis) -> Result<(), StoreError> {
+    fn after_outcome(
+        &mut self,
+        id: ClusterId,
+        key: &ObjectKey,
+        plan: bool,
+        now: Millis,
+    ) -> Result<(), StoreError> {
         if plan {
             self.plan(id, key, None, now)?;
         }
@@ -132,7 +143,9 @@ impl<S: Store> Core<S> {
     ) -> Result<(), StoreError> {
         let before = self.store.object(id, key)?;
         let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
-        let Some(watch) = cluster.covering(&key.gk, &key.namespace).map(|watch| watch.row.id) else { return Ok(()) };
+        let Some(watch) = cluster.covering(&key.gk, &key.namespace).map(|watch| watch.row.id) else {
+            return Ok(());
+        };
         let same = before.as_ref().is_some_and(|row| row.uid == *uid);
         let newer = before.as_ref().filter(|row| row.uid == *uid).is_some_and(|row| {
             row.resource_version == *resource_version
@@ -144,7 +157,8 @@ impl<S: Store> Core<S> {
         }
         cluster.echoes.insert(key.clone(), resource_version.clone());
         let before = before.filter(|_| same);
-        let managers = before.as_ref().and_then(|row| row.managed.clone()).map(|m| m.managers).unwrap_or_default();
+        let managers =
+            before.as_ref().and_then(|row| row.managed.clone()).map(|m| m.managers).unwrap_or_default();
         let created_at = before.as_ref().and_then(|row| row.managed.as_ref()).map_or(now, |m| m.created_at);
         self.store.put_object(&ObjectRow {
             cluster: id,
@@ -189,7 +203,11 @@ impl<S: Store> Core<S> {
 
     /// The image goes into the outbox; the delete waits until the archive has it (I4).
     fn image(&mut self, mut row: PlacementRow, image: v1::Image, now: Millis) -> Result<(), StoreError> {
-        let ours = row.record.as_ref().and_then(|record| record.uid.as_ref()).is_some_and(|uid| uid.as_str() == image.uid);
+        let ours = row
+            .record
+            .as_ref()
+            .and_then(|record| record.uid.as_ref())
+            .is_some_and(|uid| uid.as_str() == image.uid);
         if !ours || row.delete != Some(DeleteStage::Granted) {
             // Replaced meanwhile, or claimed again: plan anew, keep nothing.
             return Ok(());
@@ -258,11 +276,18 @@ impl<S: Store> Core<S> {
         let class = failed.class.as_str();
         let state = match class {
             "Conflict" => State::Conflict,
-            "NotServed" | "NotAccepted" | "SchemaMismatch" | "NamespaceTerminating" | "Immutable" => State::Blocked,
+            "NotServed" | "NotAccepted" | "SchemaMismatch" | "NamespaceTerminating" | "Immutable" => {
+                State::Blocked
+            }
             "Stale" | "Gone" => State::Pending,
             _ => State::Failed,
         };
-        let status = Status::new(state, class, failure_message(&failed));
+        let status = if state == State::Conflict && row.status.state == State::Conflict {
+            // What is in the way was known; the agent adds who manages it.
+            Status::new(state, &row.status.reason, with_managers(row.status.message.clone(), &failed))
+        } else {
+            Status::new(state, class, with_managers(failed.message.clone(), &failed))
+        };
         if (row.status.state, &row.status.reason) != (status.state, &status.reason) {
             row.since = now;
         }
@@ -279,8 +304,8 @@ impl<S: Store> Core<S> {
             }
             ("Forbidden", _) => Some(now + FORBIDDEN_RETRY_MS),
             (
-                "Conflict" | "Immutable" | "Invalid" | "SchemaMismatch" | "DuplicateKeys" | "NotServed" | "TooLarge"
-                | "NotAccepted",
+                "Conflict" | "Immutable" | "Invalid" | "SchemaMismatch" | "DuplicateKeys" | "NotServed"
+                | "TooLarge" | "NotAccepted",
                 Purpose::Apply { fingerprint, .. },
             ) => {
                 row.barred = Some(fingerprint.to_vec().into());
@@ -303,11 +328,10 @@ fn no_answer(class: &str) -> bool {
     matches!(class, "Unreachable" | "Timeout" | "Transient" | "Throttled")
 }
 
-/// The server's sentence, who is in the way, and where.
-fn failure_message(failed: &v1::Failed) -> String {
-    let mut message = failed.message.clone();
-    if !failed.managers.is_empty() {
-        let names: std::collections::BTreeSet<&str> = failed.managers.iter().map(|m| m.name.as_str()).collect();
+/// The sentence, who is in the way, and where.
+fn with_managers(mut message: String, failed: &v1::Failed) -> String {
+    let names: std::collections::BTreeSet<&str> = failed.managers.iter().map(|m| m.name.as_str()).collect();
+    if !names.is_empty() {
         let names: Vec<&str> = names.into_iter().collect();
         message = format!("{message} (managed by {})", names.join(", "));
     }

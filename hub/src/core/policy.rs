@@ -130,9 +130,15 @@ impl<S: Store> Core<S> {
         let targets: Vec<ClusterId> =
             policy.spec.target_clusters.iter().filter_map(|target| self.names.get(target).copied()).collect();
         if let Some(source) = self.names.get(&policy.spec.source_cluster).copied() {
-            let kinds: BTreeSet<_> = policy.spec.resources.iter().map(|resource| resource.gk.clone()).collect();
+            let kinds: BTreeSet<_> =
+                policy.spec.resources.iter().map(|resource| resource.gk.clone()).collect();
             for gk in kinds {
-                self.scans.push_back(Scan::Sources { cluster: source, gk, targets: targets.clone(), after: None });
+                self.scans.push_back(Scan::Sources {
+                    cluster: source,
+                    gk,
+                    targets: targets.clone(),
+                    after: None,
+                });
             }
         }
         self.scans.push_back(Scan::Planned { policy: name, generation });
@@ -147,18 +153,18 @@ impl<S: Store> Core<S> {
             if keys.is_empty() {
                 continue;
             }
-            let limit = self.set.by_name(&policy).map_or_else(Limit::default, |policy| {
-                policy.spec.deletion.budget.into()
-            });
+            let limit = self
+                .set
+                .by_name(&policy)
+                .map_or_else(Limit::default, |policy| policy.spec.deletion.budget.into());
             let filter = PlacementFilter {
                 policy: Some(policy.clone()),
                 target: Some(target),
                 ..PlacementFilter::default()
             };
             let placements = self.store.placement_count(&filter)?;
-            let held = self
-                .store
-                .placement_count(&PlacementFilter { states: vec![State::Held], ..filter })?;
+            let held =
+                self.store.placement_count(&PlacementFilter { states: vec![State::Held], ..filter })?;
             let budget = self.budgets.entry((policy.clone(), target)).or_default();
             if budget.latched.is_some() && held == 0 {
                 // The sources came back: what was held has dissolved.
@@ -187,7 +193,13 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
-    fn settle(&mut self, target: ClusterId, key: &ObjectKey, answer: Answer, now: Millis) -> Result<(), StoreError> {
+    fn settle(
+        &mut self,
+        target: ClusterId,
+        key: &ObjectKey,
+        answer: Answer,
+        now: Millis,
+    ) -> Result<(), StoreError> {
         let Some(mut row) = self.store.placement(target, key)? else { return Ok(()) };
         match answer {
             Answer::Granted => {

@@ -16,7 +16,12 @@ impl<S: Store> Core<S> {
     }
 
     /// Sets a placement aside until then.
-    pub(super) fn postpone(&mut self, target: ClusterId, key: &ObjectKey, until: Millis) -> Result<(), StoreError> {
+    pub(super) fn postpone(
+        &mut self,
+        target: ClusterId,
+        key: &ObjectKey,
+        until: Millis,
+    ) -> Result<(), StoreError> {
         if let Some(mut row) = self.store.placement(target, key)? {
             row.next_attempt = Some(until);
             self.store.put_placement(&row)?;

@@ -43,7 +43,9 @@ impl<S: Store> Core<S> {
     pub(super) fn scan_slice(&mut self, now: Millis) -> Result<(), StoreError> {
         let Some(scan) = self.scans.pop_front() else { return Ok(()) };
         match scan {
-            Scan::Sources { cluster, gk, targets, after } => self.scan_sources(cluster, gk, targets, after, now),
+            Scan::Sources { cluster, gk, targets, after } => {
+                self.scan_sources(cluster, gk, targets, after, now)
+            }
             Scan::Placements { filter, after } => self.scan_filter(filter, after, now),
             Scan::Planned { policy, generation } => {
                 if let Some(row) = self.policies.get_mut(&policy).filter(|row| row.generation == generation) {

@@ -156,8 +156,6 @@ pub struct Cluster {
     pub breaker: Breaker,
     /// When sessions replaced each other lately: alternation means one identity in two places.
     pub takeovers: Vec<Millis>,
-    /// Last heartbeat: queued items and bytes at the agent.
-    pub queued: (u64, u64),
 }
 
 impl Cluster {
@@ -181,7 +179,6 @@ impl Cluster {
             echoes: BTreeMap::new(),
             breaker: Breaker::new(BreakerConfig::default(), seed),
             takeovers: Vec::new(),
-            queued: (0, 0),
         }
     }
 

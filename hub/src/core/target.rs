@@ -118,7 +118,12 @@ impl<S: Store> Core<S> {
                     return Ok(Asked::Unknown { reason, message });
                 }
                 let delete = deletion.on_unselect == Disposition::Delete;
-                end(row, Ending::Unselected, delete, format!("the source object is no longer selected: {sentence}"))
+                end(
+                    row,
+                    Ending::Unselected,
+                    delete,
+                    format!("the source object is no longer selected: {sentence}"),
+                )
             }
         })
     }
@@ -143,7 +148,8 @@ impl<S: Store> Core<S> {
                 Err(status) => obstacle = Some(status.clone()),
             }
             if claim.source == row.target {
-                obstacle = Some(Status::new(State::Blocked, "SourceIsTarget", "source and target are one cluster"));
+                obstacle =
+                    Some(Status::new(State::Blocked, "SourceIsTarget", "source and target are one cluster"));
             }
         }
         let wish = match asked {
@@ -154,7 +160,9 @@ impl<S: Store> Core<S> {
                 obstacle: obstacle.as_ref(),
                 run_once: row.key.gk.is("batch", "Job"),
             },
-            Asked::Ended { why, delete: true, .. } => Wish::Gone { why, takes_others: takes_others(&row.key) },
+            Asked::Ended { why, delete: true, .. } => {
+                Wish::Gone { why, takes_others: takes_others(&row.key) }
+            }
             Asked::Ended { why, ending, .. } => Wish::Left { reason: ending_reason(*ending), why },
             Asked::Unknown { reason, message } => Wish::Unknown { reason, message },
         };
@@ -240,12 +248,18 @@ impl<S: Store> Core<S> {
         prepared.map_or(Ok(()), |step| self.dispatch(&row, step, seen, now))
     }
 
-    fn put_if_changed(&mut self, before: Option<&PlacementRow>, row: &PlacementRow) -> Result<(), StoreError> {
+    fn put_if_changed(
+        &mut self,
+        before: Option<&PlacementRow>,
+        row: &PlacementRow,
+    ) -> Result<(), StoreError> {
         if before == Some(row) { Ok(()) } else { self.store.put_placement(row) }
     }
 
     fn forget(&mut self, row: &PlacementRow) -> Result<(), StoreError> {
-        if let Some(DeleteStage::Archived { tombstone, .. } | DeleteStage::Archiving { tombstone }) = &row.delete {
+        if let Some(DeleteStage::Archived { tombstone, .. } | DeleteStage::Archiving { tombstone }) =
+            &row.delete
+        {
             // Whoever deleted it: it is gone, and this was its last state.
             self.store.set_deleted(*tombstone, true)?;
         }

@@ -90,7 +90,12 @@ pub trait Reader: Send {
     /// How many objects are held for a cluster (keys and bodies).
     fn object_count(&mut self, cluster: ClusterId) -> Result<u64, StoreError>;
     /// The key index of a watch in key order after (namespace, name), at most `limit`.
-    fn index(&mut self, watch: u32, after: Option<(&str, &str)>, limit: usize) -> Result<Vec<IndexRow>, StoreError>;
+    fn index(
+        &mut self,
+        watch: u32,
+        after: Option<(&str, &str)>,
+        limit: usize,
+    ) -> Result<Vec<IndexRow>, StoreError>;
     /// One placement.
     fn placement(&mut self, target: ClusterId, key: &ObjectKey) -> Result<Option<PlacementRow>, StoreError>;
     /// Placements in (target, key) order after the cursor, at most `limit`.
@@ -111,7 +116,8 @@ pub trait Reader: Send {
     /// One tombstone, with its body while it is in the outbox.
     fn tombstone(&mut self, id: i64) -> Result<Option<TombstoneRow>, StoreError>;
     /// Tombstones, newest first, without bodies.
-    fn tombstones(&mut self, filter: &TombstoneFilter, limit: usize) -> Result<Vec<TombstoneRow>, StoreError>;
+    fn tombstones(&mut self, filter: &TombstoneFilter, limit: usize)
+    -> Result<Vec<TombstoneRow>, StoreError>;
     /// Tombstones that the archive does not have yet, oldest first, with bodies.
     fn outbox(&mut self, after: i64, limit: usize) -> Result<Vec<TombstoneRow>, StoreError>;
     /// Last good policy files, by path.

@@ -1,6 +1,7 @@
 //! `testbed`: starts and stops real control planes for tests, demos and people. See `make help`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to its user")]
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write as _;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
+use lockstep_tests::requests::AuditEvent;
 use lockstep_tests::testbed::{
     Binaries, Options, STATE_VARIABLE, Signal, State, Testbed, dying_with_parent, remove_data,
 };
@@ -57,6 +59,12 @@ enum Commands {
     /// Find or build the binaries; print their directory
     Binaries,
     /// Run in the foreground until a signal comes (`up` starts this)
+    /// Compare every request that lockstep made so far with an allow-list (needs `--audit`)
+    CheckRequests {
+        /// One shape per line; `#` begins a comment
+        #[arg(long)]
+        allow: PathBuf,
+    },
     #[command(hide = true)]
     Serve {
         #[command(flatten)]
@@ -95,6 +103,7 @@ async fn main() -> ExitCode {
         Commands::Status(place) => status(&place.dir),
         Commands::Run { planes, command } => run(&planes, &command).await,
         Commands::Binaries => binaries().map(|()| 0),
+        Commands::CheckRequests { allow } => check_requests(&allow).await.map(|()| 0),
         Commands::Serve { place, planes } => serve(&place.dir, &planes).await.map(|()| 0),
     };
     match outcome {
@@ -104,6 +113,27 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Silent when all is well: a test runner's summary shall stay the last line.
+async fn check_requests(allow: &Path) -> Result<()> {
+    let text = std::fs::read_to_string(allow).with_context(|| format!("reading {}", allow.display()))?;
+    let allowed: BTreeSet<&str> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    let bed = Testbed::from_env().await?;
+    let mut others = BTreeSet::new();
+    for cluster in bed.clusters() {
+        let events = cluster.audit_events()?;
+        let ours = events.iter().filter(|event| event.user_agent.starts_with("lockstep/"));
+        others.extend(ours.map(AuditEvent::shape).filter(|shape| !allowed.contains(shape.as_str())));
+    }
+    ensure!(
+        others.is_empty(),
+        "requests that {} does not name: make sure that Kubernetes 1.20 and the newest take them, then add them:\n{}",
+        allow.display(),
+        others.into_iter().collect::<Vec<_>>().join("\n")
+    );
+    Ok(())
 }
 
 fn binaries() -> Result<()> {

@@ -177,7 +177,11 @@ fn a_pause_stops_writes_and_deletes_and_a_resume_catches_up() {
     fleet.in_step(2);
     let pause = |fleet: &mut Fleet, paused| {
         let (reply, mut answer) = oneshot::channel();
-        fleet.input(Input::Command(Command::Pause { scope: PauseScope::Policy("maps".into()), paused, reply }));
+        fleet.input(Input::Command(Command::Pause {
+            scope: PauseScope::Policy("maps".into()),
+            paused,
+            reply,
+        }));
         answer.try_recv().unwrap().unwrap();
     };
     pause(&mut fleet, true);

@@ -51,6 +51,7 @@ fn open(dir: &tempfile::TempDir, now: Millis) -> Core<SqliteStore> {
         keys: Keys { mac: key.mac_key(), secret_digest: key.secret_digest_key() },
         archive: Arc::new(Notify::new()),
         findings: Arc::default(),
+        sessions: Arc::default(),
         hub_id: "hub-1".to_owned(),
     };
     Core::load(parts, now).unwrap()
@@ -103,7 +104,12 @@ impl Fleet {
         self.served(name, &[("", "ConfigMap", "v1"), ("", "Secret", "v1"), ("batch", "Job", "batch/v1")]);
     }
 
-    pub(super) fn connect_as(&mut self, name: &'static str, instance: &str, uid: &str) -> Result<(), v1::Refused> {
+    pub(super) fn connect_as(
+        &mut self,
+        name: &'static str,
+        instance: &str,
+        uid: &str,
+    ) -> Result<(), v1::Refused> {
         let (out, commands) = mpsc::channel(1024);
         let (reply, mut answer) = oneshot::channel();
         let hello = v1::Hello {
@@ -132,7 +138,11 @@ impl Fleet {
     fn message(&mut self, name: &'static str, body: agent_message::Body) {
         let agent = &self.agents[name];
         let (cluster, session) = (agent.id, agent.session);
-        self.input(Input::Message { cluster, session, message: Box::new(v1::AgentMessage { body: Some(body) }) });
+        self.input(Input::Message {
+            cluster,
+            session,
+            message: Box::new(v1::AgentMessage { body: Some(body) }),
+        });
     }
 
     pub(super) fn served(&mut self, name: &'static str, kinds: &[(&str, &str, &str)]) {
@@ -175,7 +185,10 @@ impl Fleet {
 
     pub(super) fn steps(&mut self, name: &'static str) -> Vec<v1::Step> {
         let bodies = self.received(name);
-        bodies.into_iter().filter_map(|b| if let hub_message::Body::Step(step) = b { Some(step) } else { None }).collect()
+        bodies
+            .into_iter()
+            .filter_map(|b| if let hub_message::Body::Step(step) = b { Some(step) } else { None })
+            .collect()
     }
 
     pub(super) fn one_step(&mut self, name: &'static str) -> v1::Step {
@@ -184,7 +197,12 @@ impl Fleet {
         steps.remove(0)
     }
 
-    pub(super) fn section(&mut self, name: &'static str, items: Vec<v1::Item>, phase: Option<v1::WatchPhase>) {
+    pub(super) fn section(
+        &mut self,
+        name: &'static str,
+        items: Vec<v1::Item>,
+        phase: Option<v1::WatchPhase>,
+    ) {
         self.received(name);
         let agent = self.agents.get_mut(name).unwrap();
         let (watch, interest) = agent.watches["ConfigMap"].clone();

@@ -37,7 +37,8 @@ fn i1_an_ack_follows_the_commit_and_a_batch_sent_again_is_acked_again() {
     fleet.agents.get_mut("a").unwrap().sequence = 0;
     fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
     assert!(fleet.steps("b").is_empty(), "batch 1 was committed before: it is not applied twice");
-    let acked = fleet.received("a").into_iter().any(|body| matches!(body, Body::Ack(ack) if ack.sequence == 1));
+    let acked =
+        fleet.received("a").into_iter().any(|body| matches!(body, Body::Ack(ack) if ack.sequence == 1));
     assert!(acked);
 }
 
@@ -50,7 +51,9 @@ fn the_interest_asks_for_bodies_at_the_source_and_marks_at_the_target() {
     fleet.received("b");
     let labels = std::collections::BTreeMap::from([("sync".to_owned(), "yes".to_owned())]);
     let (_, at_source) = &fleet.agents["a"].watches["ConfigMap"];
-    assert!(at_source.wants_body("shop", "x", &labels) && !at_source.wants_body("shop", "x", &Default::default()));
+    assert!(
+        at_source.wants_body("shop", "x", &labels) && !at_source.wants_body("shop", "x", &Default::default())
+    );
     let (_, at_target) = &fleet.agents["b"].watches["ConfigMap"];
     assert!(at_target.managed && !at_target.wants_body("shop", "x", &labels));
 }

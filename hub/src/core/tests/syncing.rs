@@ -76,7 +76,12 @@ fn an_object_that_is_not_ours_is_a_conflict_that_is_not_tried_again() {
     let look = fleet.one_step("b");
     assert!(expects_absent(&look), "a step that writes nothing onto an existing object asks who manages it");
     let manager = v1::Manager { name: "kubectl-client-side-apply".into(), ..v1::Manager::default() };
-    let failed = v1::Failed { class: "Conflict".into(), message: "it exists".into(), managers: vec![manager], ..Default::default() };
+    let failed = v1::Failed {
+        class: "Conflict".into(),
+        message: "it exists".into(),
+        managers: vec![manager],
+        ..Default::default()
+    };
     fleet.outcome("b", look.step, v1::outcome::Result::Failed(failed));
     assert!(fleet.steps("b").is_empty());
     let row = fleet.placement("b", "cm-0").unwrap();
@@ -182,7 +187,8 @@ fn two_policies_on_one_object_are_reported_and_the_first_name_wins() {
 
 #[test]
 fn a_copy_is_never_a_source() {
-    let back = POLICY.replace("maps", "back").replace("sourceCluster: a", "sourceCluster: b").replace("[b]", "[a]");
+    let back =
+        POLICY.replace("maps", "back").replace("sourceCluster: a", "sourceCluster: b").replace("[b]", "[a]");
     let mut fleet = Fleet::up(&[("p.yaml", POLICY), ("q.yaml", &back)]);
     fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
     let step = fleet.one_step("b");
@@ -204,7 +210,8 @@ fn a_poisoned_object_waits_and_the_others_go_on() {
     let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
     fleet.section("a", vec![source("bad", "s0", 10, "1"), source("good", "s1", 11, "1")], None);
     let steps = fleet.steps("b");
-    let (bad, good) = (steps.iter().find(|s| s.name == "bad").unwrap(), steps.iter().find(|s| s.name == "good").unwrap());
+    let (bad, good) =
+        (steps.iter().find(|s| s.name == "bad").unwrap(), steps.iter().find(|s| s.name == "good").unwrap());
     let failed = v1::Failed { class: "Transient".into(), message: "500".into(), ..Default::default() };
     fleet.outcome("b", bad.step, v1::outcome::Result::Failed(failed));
     assert!(fleet.steps("b").is_empty(), "not at once");

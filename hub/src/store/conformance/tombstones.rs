@@ -1,0 +1,77 @@
+//! Tombstones and their outbox.
+
+use lockstep_engine::{ClusterId, GroupKind};
+
+use super::{Bed, config_maps, key, tombstone, within};
+use crate::store::{Cause, Reader, Store, TombstoneFilter, TombstoneRow};
+
+pub(super) fn tombstones_go_through_the_outbox<B: Bed>(bed: &B) {
+    let mut store = bed.open();
+    let rows: Vec<_> = within(&mut store, |store| {
+        let causes = [Cause::Observed, Cause::Inferred, Cause::Lockstep { policy: "p".into() }];
+        let rows = causes.into_iter().zip(["ConfigMap", "Secret", "Deployment"]);
+        rows.map(|(cause, kind)| {
+            let mut row = TombstoneRow { cause, ..tombstone(1, key(kind, "n", "x"), 10) };
+            row.id = store.put_tombstone(&row).unwrap();
+            row
+        })
+        .collect()
+    });
+    assert!(rows.windows(2).all(|pair| pair[0].id < pair[1].id));
+    drop(store);
+    let mut store = bed.open();
+    assert_eq!(store.outbox(0, 9).unwrap(), rows);
+    assert_eq!(store.outbox(rows[0].id, 1).unwrap(), rows[1..2]);
+    assert_eq!(store.tombstone(rows[1].id).unwrap().as_ref(), Some(&rows[1]));
+    within(&mut store, |store| {
+        store.set_archived(rows[0].id, "v1/a").unwrap();
+        store.set_archived(rows[0].id, "v1/a").unwrap();
+    });
+    let archived = TombstoneRow { body: None, path: Some("v1/a".into()), ..rows[0].clone() };
+    assert_eq!(store.tombstone(rows[0].id).unwrap(), Some(archived));
+    assert_eq!(store.outbox(0, 9).unwrap(), rows[1..]);
+    assert_eq!(store.tombstone(999).unwrap(), None);
+}
+
+pub(super) fn tombstones_are_listed_newest_first<B: Bed>(bed: &B) {
+    let mut store = bed.open();
+    let ids = within(&mut store, |store| {
+        let mut ids = Vec::new();
+        for (cluster, kind, namespace, name, at, deleted) in [
+            (1, "ConfigMap", "n", "x", 10, true),
+            (1, "ConfigMap", "n", "y", 30, true),
+            (2, "ConfigMap", "m", "x", 20, true),
+            (1, "Secret", "n", "x", 30, true),
+            (1, "ConfigMap", "n", "x", 40, false),
+        ] {
+            let row = TombstoneRow { deleted, ..tombstone(cluster, key(kind, namespace, name), at) };
+            ids.push(store.put_tombstone(&row).unwrap());
+        }
+        ids
+    });
+    let any = TombstoneFilter::default();
+    let mut list = |filter: TombstoneFilter, limit| -> Vec<usize> {
+        let rows = store.tombstones(&filter, limit).unwrap();
+        assert!(rows.iter().all(|row| row.body.is_none()), "listed without bodies");
+        rows.iter().map(|row| ids.iter().position(|id| *id == row.id).unwrap()).collect()
+    };
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(list(any.clone(), 9), [3, 1, 2, 0]);
+    assert_eq!(list(any.clone(), 2), [3, 1]);
+    assert_eq!(list(TombstoneFilter { undeleted: true, ..any.clone() }, 9), [4, 3, 1, 2, 0]);
+    assert_eq!(list(TombstoneFilter { cluster: Some(ClusterId(1)), ..any.clone() }, 9), [3, 1, 0]);
+    assert_eq!(list(TombstoneFilter { gk: Some(config_maps()), ..any.clone() }, 9), [1, 2, 0]);
+    assert_eq!(list(TombstoneFilter { namespace: text("n"), ..any.clone() }, 9), [3, 1, 0]);
+    assert_eq!(list(TombstoneFilter { name: text("x"), ..any.clone() }, 9), [3, 2, 0]);
+    assert_eq!(list(TombstoneFilter { since: Some(20), ..any.clone() }, 9), [3, 1, 2]);
+    let exact =
+        TombstoneFilter { gk: Some(config_maps()), namespace: text("n"), name: text("x"), ..any.clone() };
+    assert_eq!(list(exact, 9), [0]);
+    assert!(list(TombstoneFilter { gk: Some(GroupKind::new("", "Unheard")), ..any }, 9).is_empty());
+    within(&mut store, |store| {
+        store.set_deleted(ids[4], true).unwrap();
+        store.set_deleted(ids[0], false).unwrap();
+    });
+    assert_eq!(store.tombstones(&TombstoneFilter::default(), 9).unwrap()[0].id, ids[4]);
+    assert_eq!(store.tombstones(&TombstoneFilter::default(), 9).unwrap().len(), 4);
+}
