@@ -13,8 +13,8 @@ mod eligibility;
 mod strip;
 mod wave;
 
-pub use eligibility::{Asked, Eligibility, Facts, SkipReason, eligibility, is_never_synced, job_finished};
-pub use strip::{merged_lists, strip};
+pub use eligibility::{Asked, Eligibility, Facts, SkipReason, eligibility, is_never_synced};
+pub use strip::strip;
 pub use wave::{WAVE_DEFINITIONS, WAVE_REST, wave};
 
 use crate::identity::GroupKind;

@@ -21,7 +21,6 @@ pub mod plan;
 pub mod relist;
 pub mod selector;
 pub mod status;
-pub mod workqueue;
 
 pub use identity::{ClusterId, ClusterName, GroupKind, ObjectKey, ResourceVersion, Uid};
 

@@ -1,12 +1,14 @@
 //! The gRPC side of a session: moves messages between an agent's stream and the core. It holds no
 //! state that matters; when it dies the agent comes again.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
 use lockstep_engine::ClusterId;
+use lockstep_wire::resume::chunks;
 use lockstep_wire::v1::{self, agent_message, hub_message};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt;
@@ -17,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::core::state::SessionCommand;
 use crate::core::{Connect, Input};
 use crate::seal;
-use crate::store::{Reader, StoreError, WatchRow};
+use crate::store::{IndexRow, Reader, StoreError, WatchRow};
 
 /// Commands of the core that wait for one session: its window of steps and acks, several times over.
 /// A session that lets them pile up ends (I12).
@@ -26,7 +28,7 @@ const COMMANDS: usize = 1024;
 const OUTGOING: usize = 16;
 /// How long a new stream may take to say Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// Index entries per message: about 100 KiB.
+/// Index rows per query.
 const INDEX_PAGE: usize = 1000;
 
 /// Makes readers of the state store.
@@ -161,21 +163,12 @@ impl Task {
 
     /// Streams the key index of a watch, page by page, with the back-pressure of the stream.
     async fn resume(&self, watch: WatchRow) -> Result<(), ()> {
-        let (pages, mut receiver) = mpsc::channel::<(Vec<v1::IndexEntry>, bool)>(2);
+        let (messages, mut receiver) = mpsc::channel(2);
         let readers = self.readers.clone();
         let id = watch.id;
-        let reading = tokio::task::spawn_blocking(move || read_index(&readers, id, &pages));
-        while let Some((entries, last)) = receiver.recv().await {
-            let resume = v1::Resume {
-                watch: watch.id,
-                epoch: watch.epoch,
-                checkpoint: watch.checkpoint.to_string(),
-                interest: watch.interest.clone(),
-                api_version: watch.api_version.clone(),
-                entries,
-                last,
-            };
-            self.send(hub_message::Body::Resume(resume)).await?;
+        let reading = tokio::task::spawn_blocking(move || stream_index(&readers, watch, &messages));
+        while let Some(message) = receiver.recv().await {
+            self.out.send(Ok(message)).await.map_err(drop)?;
         }
         match reading.await {
             Ok(Ok(())) => Ok(()),
@@ -188,32 +181,51 @@ impl Task {
     }
 }
 
-fn read_index(
+/// Reads the index of a watch and hands it on in chunks. After a read that failed nothing more is
+/// sent: an agent must not take part of an index for the whole (I3).
+fn stream_index(
     readers: &Readers,
-    watch: u32,
-    pages: &mpsc::Sender<(Vec<v1::IndexEntry>, bool)>,
+    watch: WatchRow,
+    messages: &mpsc::Sender<v1::HubMessage>,
 ) -> Result<(), StoreError> {
     let mut reader = readers()?;
+    let failed: Cell<Option<StoreError>> = Cell::new(None);
     let mut after: Option<(String, String)> = None;
-    loop {
+    let pages = std::iter::from_fn(|| {
         let from = after.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
-        let rows = reader.index(watch, from, INDEX_PAGE)?;
-        let last = rows.len() < INDEX_PAGE;
-        after = rows.last().map(|row| (row.namespace.clone(), row.name.clone()));
-        let entries = rows
-            .into_iter()
-            .map(|row| v1::IndexEntry {
-                namespace: row.namespace,
-                name: row.name,
-                uid: row.uid.to_string(),
-                resource_version: row.resource_version.to_string(),
-                body_held: row.body_held,
-                managed: row.managed,
-            })
-            .collect();
+        match reader.index(watch.id, from, INDEX_PAGE) {
+            Ok(page) => {
+                after = page.last().map(|row| (row.namespace.clone(), row.name.clone()));
+                (!page.is_empty()).then_some(page)
+            }
+            Err(error) => {
+                failed.set(Some(error));
+                None
+            }
+        }
+    });
+    let head = v1::Resume {
+        watch: watch.id,
+        epoch: watch.epoch,
+        checkpoint: watch.checkpoint.to_string(),
+        interest: watch.interest.clone(),
+        api_version: watch.api_version.clone(),
+        ..v1::Resume::default()
+    };
+    for message in chunks(head, pages.flatten().map(entry)) {
+        if let Some(error) = failed.take() {
+            return Err(error);
+        }
         // Nobody listens any more: the session ended.
-        if pages.blocking_send((entries, last)).is_err() || last {
+        if messages.blocking_send(message).is_err() {
             return Ok(());
         }
     }
+    Ok(())
+}
+
+fn entry(row: IndexRow) -> v1::IndexEntry {
+    let IndexRow { namespace, name, uid, resource_version, body_held, managed } = row;
+    let (uid, resource_version) = (uid.to_string(), resource_version.to_string());
+    v1::IndexEntry { namespace, name, uid, resource_version, body_held, managed }
 }

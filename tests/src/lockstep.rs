@@ -50,6 +50,7 @@ pub struct Lockstep {
     log_filter: String,
     accept: Vec<String>,
     hub_only: bool,
+    environment: Vec<(String, String)>,
     starts: u32,
     addresses: Value,
 }
@@ -76,6 +77,7 @@ impl Lockstep {
             log_filter,
             accept: Vec::new(),
             hub_only: false,
+            environment: Vec::new(),
             starts: 0,
             addresses: Value::Null,
         })
@@ -92,13 +94,14 @@ impl Lockstep {
         Ok(lockstep)
     }
 
-    /// Prepares a hub without agents, registers the three clusters, writes a policy and starts it.
+    /// Prepares a hub without agents, with settings from the environment, registers the three clusters, writes a policy and starts it.
     ///
     /// # Errors
     /// When it does not start.
-    pub async fn hub_with_policy(bed: &Testbed, policy: &str) -> Result<Self> {
+    pub async fn hub_with_policy(bed: &Testbed, policy: &str, environment: &[(&str, &str)]) -> Result<Self> {
         let mut lockstep = Self::prepare(bed).await?;
         lockstep.hub_only = true;
+        lockstep.environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         lockstep.start().await?;
         for cluster in lockstep.contexts.split(',') {
             let made = lockstep.json(&["token", "create", cluster]).await?;
@@ -113,12 +116,13 @@ impl Lockstep {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub async fn agent(&self, cluster: &str, hub: &str) -> Result<Child> {
+    pub async fn agent(&self, cluster: &str, hub: &str, environment: &[(&str, &str)]) -> Result<Child> {
         let log = std::fs::File::create(self.dir.path().join(format!("log-{cluster}")))?;
         let mut command = Command::new(binary()?);
         command.args(["agent", "--cluster", cluster, "--hub", hub, "--context", cluster]);
         command.arg("--kubeconfig").arg(&self.kubeconfig);
         command.arg("--agent-token-file").arg(self.dir.path().join(format!("token-{cluster}")));
+        command.envs(environment.iter().copied());
         command.env("RUST_LOG", &self.log_filter).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(command.kill_on_drop(true).spawn()?)
     }
@@ -189,6 +193,7 @@ impl Lockstep {
         }
         command.arg("--policies").arg(self.policies()).arg("--data-dir").arg(self.data());
         command.arg("--key-file").arg(self.dir.path().join("hub-key")).arg("--ready-file").arg(&ready);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         for kind in &self.accept {
             command.args(["--accept", kind]);
         }

@@ -190,7 +190,7 @@ async fn what_no_policy_selects_never_crosses_the_wire() -> Result<()> {
     b.apply_value(&secret("taken", json!({}), &secret_value)).await?;
     fleet.source().apply_value(&secret("taken", json!({"sync": "yes"}), &wanted_value)).await?;
 
-    let hub = Lockstep::hub_with_policy(&bed, &policy(namespace)).await?;
+    let hub = Lockstep::hub_with_policy(&bed, &policy(namespace), &[]).await?;
     let seen = Arc::new(Mutex::new(Vec::new()));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -205,7 +205,7 @@ async fn what_no_policy_selects_never_crosses_the_wire() -> Result<()> {
     );
     let mut agents = Vec::new();
     for cluster in ["cluster-a", "cluster-b", "cluster-c"] {
-        agents.push(hub.agent(cluster, &format!("http://{address}")).await?);
+        agents.push(hub.agent(cluster, &format!("http://{address}"), &[]).await?);
     }
     fleet.everywhere_but(b, "v1", "Secret", "taken", |_| true).await?;
     fleet.everywhere("v1", "Secret", "shared", |s| s["data"]["value"] == wanted_value.as_str()).await?;

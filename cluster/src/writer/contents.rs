@@ -80,21 +80,11 @@ impl Writer {
         contents
     }
 
-    /// Is a namespace known to hold nothing of anybody's?
-    pub async fn namespace_is_empty(&self, namespace: &str, served: &Served) -> bool {
-        self.namespace_contents(namespace, served).await.is_empty()
-    }
-
     /// All objects of a kind, in all namespaces.
     pub async fn crd_contents(&self, kind: &ServedKind) -> Contents {
         let mut contents = Contents::default();
         self.collect(kind, None, &mut contents).await;
         contents
-    }
-
-    /// Are there known to be no objects of a kind?
-    pub async fn crd_is_empty(&self, kind: &ServedKind) -> bool {
-        self.crd_contents(kind).await.is_empty()
     }
 
     async fn collect(&self, kind: &ServedKind, namespace: Option<&str>, contents: &mut Contents) {

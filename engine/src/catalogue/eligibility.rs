@@ -196,12 +196,6 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// Has this Job finished, successfully or not? Takes the whole object.
-#[must_use]
-pub fn job_finished(job: &Value) -> bool {
-    job.get("status").is_some_and(status_finished)
-}
-
 fn status_finished(status: &Value) -> bool {
     let conditions = status.get("conditions").and_then(Value::as_array);
     conditions.into_iter().flatten().any(|condition| {

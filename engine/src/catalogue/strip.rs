@@ -59,13 +59,6 @@ pub fn strip(gk: &GroupKind, body: &mut Value) {
     retain(metadata, "labels", |name| !marks::is_mark(name));
 }
 
-/// Top-level lists that are merged with the target's entries instead of replacing them: the
-/// target's own controllers add to these. Applied as they are, they would be replaced whole.
-#[must_use]
-pub fn merged_lists(gk: &GroupKind) -> &'static [&'static str] {
-    if gk.is("", "ServiceAccount") { &["imagePullSecrets", "secrets"] } else { &[] }
-}
-
 fn kind_row(gk: &GroupKind, object: &mut Object) {
     match (gk.group.as_ref(), gk.kind.as_ref()) {
         ("", "Service") => service(object),

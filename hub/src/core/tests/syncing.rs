@@ -186,7 +186,7 @@ fn two_policies_on_one_object_are_reported_and_the_first_name_wins() {
 }
 
 #[test]
-fn a_copy_is_never_a_source() {
+fn i9_a_copy_is_never_a_source() {
     let back =
         POLICY.replace("maps", "back").replace("sourceCluster: a", "sourceCluster: b").replace("[b]", "[a]");
     let mut fleet = Fleet::up(&[("p.yaml", POLICY), ("q.yaml", &back)]);
@@ -203,6 +203,39 @@ fn a_copy_is_never_a_source() {
     fleet.section("b", vec![item], None);
     assert!(fleet.steps("a").is_empty());
     assert_eq!(fleet.status("a", "cm-0"), "-");
+}
+
+#[test]
+fn i12_a_target_that_does_not_answer_delays_no_other_and_memory_stays_bounded() {
+    let mut fleet = Fleet::new(&[("p.yaml", &POLICY.replace("[b]", "[b, c]"))]);
+    for name in ["a", "b", "c"] {
+        fleet.connect(name);
+        fleet.live(name, Vec::new());
+    }
+    // b takes steps and never answers; c answers each.
+    let many = 3 * crate::core::state::MAX_IN_FLIGHT;
+    for n in 0..many {
+        let name = format!("cm-{n}");
+        fleet.section("a", vec![source(&name, &format!("s{n}"), 10 + n as u64, "1")], None);
+        let step = fleet.one_step("c");
+        fleet.perform("c", &step, &format!("t{n}"), 1000 + n as u64, false);
+        assert_eq!(fleet.status("c", &name), "InStep/InStep");
+    }
+    assert_eq!(fleet.steps("b").len(), crate::core::state::MAX_IN_FLIGHT);
+    // It comes back with nothing done: all of it is sent, in windows.
+    fleet.disconnect("b");
+    fleet.connect("b");
+    fleet.live("b", Vec::new());
+    let mut done = 0;
+    while done < many {
+        let steps = fleet.steps("b");
+        assert!(!steps.is_empty() && steps.len() <= crate::core::state::MAX_IN_FLIGHT, "{}", steps.len());
+        for step in steps {
+            fleet.perform("b", &step, &format!("u{done}"), 1000 + done as u64, false);
+            done += 1;
+        }
+    }
+    assert_eq!(fleet.status("b", &format!("cm-{}", many - 1)), "InStep/InStep");
 }
 
 #[test]
