@@ -226,6 +226,9 @@ impl Owner {
                     skew_ms: now.saturating_sub(opened.clock_ms),
                 });
                 effects.extend(self.served_message().map(Effect::Send));
+                // The hub trusts no status of an earlier session: it is told again, behind what is
+                // sent again.
+                self.watches.values_mut().for_each(Watch::tell_again);
             }
             AgentEffect::Forget => self.forget(effects),
             AgentEffect::Started { watch, interest } => self.started(watch, &interest),

@@ -170,6 +170,8 @@ impl Watch {
         if self.stage == Stage::AwaitingResume {
             return false;
         }
+        // Until everything is judged anew, what the hub holds was judged by neither interest.
+        self.judged = Bytes::new();
         self.relist()
     }
 

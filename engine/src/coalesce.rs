@@ -158,15 +158,26 @@ impl<K: Ord + Clone, D: Coalesce> CoalescingQueue<K, D> {
     pub fn take_batch(&mut self, max_bytes: usize) -> Option<Section<D>> {
         let mut items = Vec::new();
         let mut bytes = 0;
-        while let Some(first) = self.slots.first_entry() {
-            let weight: usize = first.get().deltas.iter().map(Coalesce::weight).sum();
-            if !items.is_empty() && bytes + weight > max_bytes {
+        while let Some(mut first) = self.slots.first_entry() {
+            let slot = first.get_mut();
+            // A key that lived many lives has as many deltas: not even one slot may outgrow a message.
+            let mut taken = 0;
+            for delta in &slot.deltas {
+                let weight = delta.weight();
+                if items.len() + taken > 0 && bytes + weight > max_bytes {
+                    break;
+                }
+                bytes += weight;
+                taken += 1;
+            }
+            let all = taken == slot.deltas.len();
+            items.extend(slot.deltas.drain(..taken));
+            if !all {
+                // The rest stays at its place, and the checkpoint before it.
                 break;
             }
             let slot = first.remove();
             self.numbers.remove(&slot.key);
-            bytes += weight;
-            items.extend(slot.deltas);
         }
         self.bytes -= bytes;
         self.count -= items.len();

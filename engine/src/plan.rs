@@ -34,6 +34,8 @@ pub struct Known<'a> {
     pub marks: Marks<'a>,
     /// Projection onto our managedFields entry.
     pub owned: OwnedView,
+    /// It is in the very state (resourceVersion) that our last write left it in.
+    pub as_written: bool,
 }
 
 /// What the marks on an object amount to. Marks alone never give authority to delete (I6).
@@ -313,6 +315,10 @@ fn decide_known(input: &Input<'_>, known: &Known<'_>, desired: [u8; 32]) -> Deci
         (Some(recorded), OwnedView::Digest(seen)) if recorded == seen => in_step.taking_over(marked),
         // Recognised by its marks after a loss: what it holds now is what we take it to hold.
         (None, OwnedView::Digest(_)) => in_step.taking_over(true),
+        // Nobody wrote since: whatever the projection looks like, another write changes nothing.
+        _ if known.as_written => in_step.taking_over(marked),
+        // Our entry is in another API version than the watch: nothing can be compared, which is not drift.
+        (_, OwnedView::OtherVersion) => in_step.taking_over(marked),
         _ => Decision::act(
             Act::Update,
             "Drifted",

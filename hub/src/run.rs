@@ -138,17 +138,14 @@ pub async fn run(
     let sqlite = store.readers();
     let readers: Readers = Arc::new(move || Ok(Box::new(sqlite.open()?)));
     let (outbox, findings, sessions) = (Arc::new(Notify::new()), Arc::default(), SharedSessions::default());
-    let core = Core::load(
-        Parts {
-            store,
-            keys: Keys { mac: key.mac_key(), secret_digest: key.secret_digest_key() },
-            archive: outbox.clone(),
-            findings: Arc::clone(&findings),
-            sessions: Arc::clone(&sessions),
-            hub_id: hub_id(&key),
-        },
-        owner::now(),
-    )?;
+    let core = Core::load(Parts {
+        store,
+        keys: Keys { mac: key.mac_key(), secret_digest: key.secret_digest_key() },
+        archive: outbox.clone(),
+        findings: Arc::clone(&findings),
+        sessions: Arc::clone(&sessions),
+        hub_id: hub_id(&key),
+    })?;
     let metrics = Metrics::register(&mut registry.lock().unwrap_or_else(PoisonError::into_inner));
     let parts = Running {
         listeners: Listeners::bind(&config).await?,

@@ -28,6 +28,11 @@ impl Watch {
         })
     }
 
+    /// A new session begins: whatever was told of the status counts no more.
+    pub(crate) fn tell_again(&mut self) {
+        self.told = None;
+    }
+
     /// Has it anything to say?
     pub(crate) fn has_news(&self) -> bool {
         self.queue.has_news() || self.status().is_some_and(|status| self.told.as_ref() != Some(&status))

@@ -28,7 +28,7 @@ impl Case {
         Wish::Gone { why: "the source object was deleted", takes_others: false }
     }
     fn known(&self, marks: Marks<'static>, owned: OwnedView) -> Observed<'_> {
-        Observed::Known(Known { uid: &self.uid, deleting: false, marks, owned })
+        Observed::Known(Known { uid: &self.uid, deleting: false, marks, owned, as_written: false })
     }
     fn ours(&self) -> Observed<'_> {
         self.known(genuine("s1", D1), OwnedView::Digest(O1))
@@ -97,6 +97,20 @@ fn a_change_at_the_source_updates_and_a_change_of_owned_fields_is_set_back() {
     check(&input(c.wish(), Some(old), c.ours()), Act::Update, State::Pending, "Updating");
     let drifted = c.known(genuine("s1", D1), OwnedView::Digest(O2));
     check(&input(c.wish(), c.record(), drifted), Act::Update, State::Pending, "Drifted");
+}
+
+#[test]
+fn i8_what_our_own_write_left_and_what_cannot_be_compared_is_not_written_again() {
+    let c = Case::new();
+    for owned in [OwnedView::NoEntry, OwnedView::OtherVersion, OwnedView::Digest(O2)] {
+        let Observed::Known(known) = c.known(genuine("s1", D1), owned) else { unreachable!() };
+        let observed = Observed::Known(Known { as_written: true, ..known });
+        check(&input(c.wish(), c.record(), observed), Act::Rest, State::InStep, "InStep");
+    }
+    let other = c.known(genuine("s1", D1), OwnedView::OtherVersion);
+    check(&input(c.wish(), c.record(), other), Act::Rest, State::InStep, "InStep");
+    let stripped = c.known(genuine("s1", D1), OwnedView::NoEntry);
+    check(&input(c.wish(), c.record(), stripped), Act::Update, State::Pending, "Drifted");
 }
 
 #[test]

@@ -20,7 +20,7 @@ impl<S: Store> Core<S> {
     pub(super) fn command(&mut self, command: Command, now: Millis) -> Result<(), StoreError> {
         match command {
             Command::Approve { policy, target, reply } => {
-                let result = self.approve(&policy, target.as_deref(), now)?;
+                let result = self.approve(&policy, target.as_deref())?;
                 self.answer(reply, result);
             }
             Command::Pause { scope, paused, reply } => {
@@ -70,7 +70,6 @@ impl<S: Store> Core<S> {
         &mut self,
         policy: &str,
         target: Option<&str>,
-        now: Millis,
     ) -> Result<Result<Vec<Approved>, CommandError>, StoreError> {
         if let Err(refused) = self.policy_exists(policy)? {
             return Ok(Err(refused));
@@ -79,20 +78,36 @@ impl<S: Store> Core<S> {
             Ok(target) => target,
             Err(refused) => return Ok(Err(refused)),
         };
-        let filter = PlacementFilter {
-            policy: Some(policy.to_owned()),
-            target,
-            states: vec![State::Held],
-            ..PlacementFilter::default()
-        };
+        let all = PlacementFilter { policy: Some(policy.to_owned()), target, ..PlacementFilter::default() };
         let mut approved: Vec<Approved> = Vec::new();
+        // Those whose delete asked and was held, whatever covers it now (a pause, a silent target);
+        // then those that are held before they may ask.
+        for filter in [
+            PlacementFilter { held: true, ..all.clone() },
+            PlacementFilter { states: vec![State::Held], ..all.clone() },
+        ] {
+            self.release_held(policy, &filter, &mut approved)?;
+        }
+        self.release_budgets(policy, target)?;
+        self.scan_placements(all);
+        let released = approved.iter().map(|a| a.objects.len()).sum::<usize>();
+        tracing::info!(policy, released, "deletes approved");
+        Ok(Ok(approved))
+    }
+
+    fn release_held(
+        &mut self,
+        policy: &str,
+        filter: &PlacementFilter,
+        approved: &mut Vec<Approved>,
+    ) -> Result<(), StoreError> {
         let mut after = None;
         loop {
-            let rows = self.store.placements(&filter, after.as_ref(), PAGE)?;
+            let rows = self.store.placements(filter, after.as_ref(), PAGE)?;
             let full = rows.len() == PAGE;
             for mut row in rows {
                 after = Some((row.target, row.key.clone()));
-                if row.status.reason == "DeletionPrevented" {
+                if row.status.reason == "DeletionPrevented" || row.delete == Some(DeleteStage::Granted) {
                     continue;
                 }
                 row.delete = Some(DeleteStage::Granted);
@@ -108,18 +123,9 @@ impl<S: Store> Core<S> {
                 }
             }
             if !full {
-                break;
+                return Ok(());
             }
         }
-        self.release_budgets(policy, target)?;
-        self.scan_placements(filter);
-        tracing::info!(
-            policy,
-            released = approved.iter().map(|a| a.objects.len()).sum::<usize>(),
-            "deletes approved"
-        );
-        let _ = now;
-        Ok(Ok(approved))
     }
 
     fn release_budgets(&mut self, policy: &str, target: Option<ClusterId>) -> Result<(), StoreError> {

@@ -7,6 +7,7 @@ use lockstep_engine::{ClusterId, ClusterName, Millis, Uid};
 use lockstep_wire::hello::{Known, check};
 use lockstep_wire::{HubSession, Window, v1};
 
+use super::containers::{definitions, is_custom, namespaces};
 use super::state::{Cluster, ServedKind, Session, SessionCommand, Watch, index_served};
 use super::{AfterCommit, Connect, Core};
 use crate::store::{PlacementFilter, Store, StoreError};
@@ -168,7 +169,8 @@ impl<S: Store> Core<S> {
         now: Millis,
     ) -> Result<(), StoreError> {
         let Some(name) = self.clusters.get(&id).map(|c| c.row.name.clone()) else { return Ok(()) };
-        let interests = self.interests(&name);
+        let mut interests = self.interests(&name);
+        interests.extend(self.kept_interests(id, &interests)?);
         let mut wanted = BTreeSet::new();
         let mut message = v1::InterestSet { generation: 0, watches: Vec::with_capacity(interests.len()) };
         for interest in interests {
@@ -187,6 +189,40 @@ impl<S: Store> Core<S> {
         self.drop_unwanted(id, &wanted)?;
         self.tell_interest(id, message, live);
         Ok(())
+    }
+
+    pub(super) fn send_interests(&mut self, now: Millis) -> Result<(), StoreError> {
+        self.kept_watches = false;
+        let clusters: Vec<ClusterId> = self.clusters.keys().copied().collect();
+        clusters.into_iter().try_for_each(|id| self.send_interest(id, &[], now))
+    }
+
+    /// Watches that no policy asks for any more, but without which the deletes that it asked for
+    /// could not be carried out: absence and presence would both be unknown.
+    fn kept_interests(&mut self, id: ClusterId, wanted: &[Interest]) -> Result<Vec<Interest>, StoreError> {
+        let Some(cluster) = self.clusters.get(&id) else { return Ok(Vec::new()) };
+        let others: Vec<_> = cluster
+            .watches
+            .values()
+            .map(|watch| (watch.row.gk.clone(), watch.row.namespace.clone()))
+            .filter(|(gk, scope)| !wanted.iter().any(|i| i.gk == *gk && i.scope == *scope))
+            .collect();
+        let mut kept = Vec::new();
+        for (gk, scope) in others {
+            let filter = PlacementFilter {
+                target: Some(id),
+                gk: Some(gk.clone()),
+                states: super::scan::UNFINISHED.to_vec(),
+                ..PlacementFilter::default()
+            };
+            // Covered by a watch that is wanted: what it tells is enough.
+            let covered = wanted.iter().any(|i| i.gk == gk && i.scope.is_empty());
+            if !covered && self.store.placement_count(&filter)? > 0 {
+                kept.push(Interest { gk, scope, conditions: BTreeSet::new(), managed: true, archive: false });
+            }
+        }
+        self.kept_watches |= !kept.is_empty();
+        Ok(kept)
     }
 
     fn drop_unwanted(&mut self, id: ClusterId, wanted: &BTreeSet<u32>) -> Result<(), StoreError> {
@@ -225,12 +261,6 @@ impl<S: Store> Core<S> {
         message.generation = session.generation;
         session.interest = digests;
         let number = session.number;
-        for kept in live {
-            // It goes on where it was: what was known of it before the break still holds.
-            if let Some(watch) = cluster.watches.get_mut(&kept.watch).filter(|w| w.row.epoch == kept.epoch) {
-                watch.told = true;
-            }
-        }
         self.send_after(id, v1::hub_message::Body::Interest(message));
         if !fresh.is_empty() {
             self.after.push(AfterCommit::Send(id, number, SessionCommand::Resume(fresh)));
@@ -238,7 +268,24 @@ impl<S: Store> Core<S> {
     }
 
     fn interests(&self, name: &ClusterName) -> Vec<Interest> {
-        self.set.interest(name.as_str()).iter().flat_map(lockstep_policies::KindInterest::watches).collect()
+        let mut interests: Vec<Interest> = self
+            .set
+            .interest(name.as_str())
+            .iter()
+            .flat_map(lockstep_policies::KindInterest::watches)
+            .collect();
+        // Keys of what holds sources: deletes that follow a deleted namespace or definition are held (I7).
+        let sources: Vec<_> =
+            self.set.policies().filter(|policy| policy.spec.source_cluster == *name).collect();
+        let custom = sources.iter().flat_map(|policy| &policy.spec.resources).any(|r| is_custom(&r.gk));
+        let containers = [(!sources.is_empty(), namespaces()), (custom, definitions())];
+        for (_, gk) in containers.into_iter().filter(|(needed, _)| *needed) {
+            if !interests.iter().any(|interest| interest.gk == gk) {
+                let (scope, conditions) = (String::new(), BTreeSet::new());
+                interests.push(Interest { gk, scope, conditions, managed: false, archive: false });
+            }
+        }
+        interests
     }
 
     pub(super) fn disconnected(&mut self, id: ClusterId, number: u64, now: Millis) -> Result<(), StoreError> {

@@ -8,7 +8,7 @@ use lockstep_engine::marks::{self, Marks, SourceMark, TargetMark};
 use lockstep_engine::object::RawObject;
 use lockstep_engine::plan::{self, Observed, OwnedView};
 use lockstep_engine::status::{State, Status};
-use lockstep_engine::{ClusterId, GroupKind, ObjectKey, Uid};
+use lockstep_engine::{ClusterId, GroupKind, ObjectKey, ResourceVersion, Uid};
 use lockstep_policies::{CompiledPolicy, RenderInput, Rendered, Selection, render, select};
 
 use super::Core;
@@ -316,6 +316,7 @@ pub(super) fn observed<'a>(
     row: Option<&'a ObjectRow>,
     absence: Option<&'a (&'static str, String)>,
     marks: plan::Marks<'a>,
+    written: Option<&ResourceVersion>,
 ) -> Observed<'a> {
     match (row, absence) {
         // What was seen and may be old is still no ground for a write.
@@ -327,7 +328,9 @@ pub(super) fn observed<'a>(
                 Some(Owned::OtherVersion) => OwnedView::OtherVersion,
                 Some(Owned::NoEntry) | None => OwnedView::NoEntry,
             };
-            Observed::Known(plan::Known { uid: &row.uid, deleting: row.deleting, marks, owned })
+            let as_written =
+                written.is_some_and(|version| !version.is_empty() && *version == row.resource_version);
+            Observed::Known(plan::Known { uid: &row.uid, deleting: row.deleting, marks, owned, as_written })
         }
     }
 }

@@ -9,8 +9,12 @@ use lockstep_wire::v1::{self, item::Change};
 use super::state::SessionCommand;
 use super::{AfterCommit, Core};
 use crate::store::{
-    Cause, ManagedRow, ManagerRow, ObjectRow, Owned, Phase, PlacementFilter, Store, StoreError, TombstoneRow,
+    Cause, ManagedRow, ManagerRow, ObjectRow, Owned, Phase, PlacementFilter, Store, StoreError,
+    TombstoneFilter, TombstoneRow,
 };
+
+/// Tombstones of one name that are looked through for a deletion that is told again.
+const RECENT: usize = 16;
 
 impl<S: Store> Core<S> {
     pub(super) fn message(
@@ -89,6 +93,15 @@ impl<S: Store> Core<S> {
         let skew = cluster.session.as_ref().map_or(0, |session| session.skew_ms);
         // A watch that was stopped meanwhile: its deltas are of no use any more.
         let Some(gk) = cluster.watches.get(&watch).map(|w| w.row.gk.clone()) else { return Ok(()) };
+        // A watch that is no longer live is not relied on for what comes with that news; one that
+        // becomes live is, once all that comes before is here.
+        let live = status.as_ref().is_some_and(|status| phase(status.phase()) == Phase::Live);
+        if let Some(watch) = self.clusters.get_mut(&id).and_then(|c| c.watches.get_mut(&watch))
+            && status.is_some()
+            && !live
+        {
+            watch.told = false;
+        }
         for item in items {
             self.counts.deltas += 1;
             self.item(id, watch, &gk, item, skew, now)?;
@@ -128,7 +141,14 @@ impl<S: Store> Core<S> {
         let waiting = super::scan::WAITING.to_vec();
         let filter = PlacementFilter { gk: Some(gk.clone()), states: waiting, ..PlacementFilter::default() };
         self.scan_placements(PlacementFilter { target: Some(id), ..filter.clone() });
-        self.scan_placements(PlacementFilter { source: Some(id), ..filter });
+        self.scan_placements(PlacementFilter { source: Some(id), ..filter.clone() });
+        // Policies that came to this source lately have placements that still name the former one.
+        let Some(name) = self.clusters.get(&id).map(|c| c.row.name.clone()) else { return };
+        let set = self.set.clone();
+        for policy in set.for_source(name.as_str(), gk) {
+            let policy = Some(policy.name.as_str().to_owned());
+            self.scan_placements(PlacementFilter { policy, ..filter.clone() });
+        }
     }
 
     fn item(
@@ -152,7 +172,7 @@ impl<S: Store> Core<S> {
                 let before = self.store.object(id, &key)?;
                 // A uid that changed under one name is a delete and a create (I5).
                 if let Some(before) = before.filter(|row| row.uid.as_str() != uid && row.body.is_some()) {
-                    self.entomb(before, Cause::Inferred, None, now)?;
+                    self.entomb_once(before, Cause::Inferred, None, now)?;
                 }
                 self.store.put_object(&ObjectRow {
                     cluster: id,
@@ -167,18 +187,31 @@ impl<S: Store> Core<S> {
                 })?;
             }
             Some(Change::Delete(delete)) => {
-                let Some(row) = self.store.object(id, &key)? else { return Ok(()) };
-                if row.uid.as_str() != uid && !uid.is_empty() {
-                    // The row is a younger object that our own write told us of: watches deliver
-                    // in order, so the delete of its predecessor is old news.
+                let cause = if delete.inferred { Cause::Inferred } else { Cause::Observed };
+                let row = self.store.object(id, &key)?;
+                // A row of another uid is a younger object that our own write told us of: watches
+                // deliver in order, so this is its predecessor, which is kept all the same.
+                let same = row.as_ref().is_some_and(|row| row.uid.as_str() == uid || uid.is_empty());
+                let last = ObjectRow {
+                    cluster: id,
+                    key: key.clone(),
+                    watch,
+                    uid: Uid::new(&uid),
+                    resource_version: ResourceVersion::new(&resource_version),
+                    body: None,
+                    managed: None,
+                    deleting: true,
+                    observed_at,
+                };
+                let last = row.filter(|_| same).unwrap_or(last);
+                if last.body.is_some() || !delete.body.is_empty() {
+                    self.entomb_once(last, cause, Some((delete.body, resource_version)), now)?;
+                }
+                if !same {
                     return Ok(());
                 }
                 self.store.delete_object(id, &key)?;
                 self.clear_echo(id, &key);
-                if row.body.is_some() {
-                    let cause = if delete.inferred { Cause::Inferred } else { Cause::Observed };
-                    self.entomb(row, cause, Some((delete.body, resource_version)), now)?;
-                }
             }
             Some(Change::Undecodable(undecodable)) => {
                 tracing::warn!(cluster = self.cluster_name(id), object = %key, "not decodable: {}", undecodable.error);
@@ -209,6 +242,29 @@ impl<S: Store> Core<S> {
             self.plan(target, key, Some(seen), now)?;
         }
         self.plan(id, key, None, now)
+    }
+
+    /// Like [`Self::entomb`], unless that very deletion is kept already: a delta may come again.
+    fn entomb_once(
+        &mut self,
+        row: ObjectRow,
+        cause: Cause,
+        last: Option<(Bytes, String)>,
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        let filter = TombstoneFilter {
+            cluster: Some(row.cluster),
+            gk: Some(row.key.gk.clone()),
+            namespace: Some(row.key.namespace.to_string()),
+            name: Some(row.key.name.to_string()),
+            ..TombstoneFilter::default()
+        };
+        // Of one uid there is one deletion; those of lockstep's own deletes are of other clusters.
+        let known = self.store.tombstones(&filter, RECENT)?;
+        if known.iter().any(|kept| kept.uid == row.uid && !matches!(kept.cause, Cause::Lockstep { .. })) {
+            return Ok(());
+        }
+        self.entomb(row, cause, last, now).map(drop)
     }
 
     /// Keeps what was deleted: into the outbox now, in this transaction; into the archive from there.

@@ -9,6 +9,7 @@ pub mod command;
 mod commands;
 mod compare;
 mod connect;
+mod containers;
 mod dispatch;
 mod explain;
 mod gather;
@@ -174,6 +175,10 @@ pub struct Core<S> {
     budgets: BTreeMap<(String, ClusterId), Budget>,
     paused: bool,
     scans: VecDeque<Scan>,
+    /// Watches that no policy asks for are kept while something they cover waits for its delete.
+    kept_watches: bool,
+    /// When the scans are through: is any of them still needed?
+    review_interest: bool,
     /// Deletes of this transaction that ask the budget together.
     asking: BTreeMap<(String, ClusterId), Vec<ObjectKey>>,
     tickets: Tickets,
@@ -231,7 +236,7 @@ impl<S: Store> Core<S> {
     ///
     /// # Errors
     /// When the store cannot be read or written.
-    pub fn load(parts: Parts<S>, now: Millis) -> Result<Self, StoreError> {
+    pub fn load(parts: Parts<S>) -> Result<Self, StoreError> {
         let Parts { store, keys, archive, findings, sessions, hub_id } = parts;
         let mut core = Self {
             store,
@@ -246,6 +251,8 @@ impl<S: Store> Core<S> {
             budgets: BTreeMap::new(),
             paused: false,
             scans: VecDeque::new(),
+            kept_watches: false,
+            review_interest: false,
             asking: BTreeMap::new(),
             tickets: Tickets::default(),
             next_step: 1,
@@ -257,13 +264,13 @@ impl<S: Store> Core<S> {
             sessions,
             counts: Counts::default(),
         };
-        core.reload(now)?;
+        core.reload()?;
         Ok(core)
     }
 
     /// Builds everything in memory anew from the store; sessions end. Also the way back after a
     /// transaction that failed.
-    fn reload(&mut self, now: Millis) -> Result<(), StoreError> {
+    fn reload(&mut self) -> Result<(), StoreError> {
         self.clusters.clear();
         self.names.clear();
         for row in self.store.clusters()? {
@@ -286,7 +293,7 @@ impl<S: Store> Core<S> {
         self.render_cache = gather::RenderCache::default();
         self.next_due = self.store.next_due()?;
         self.archive.notify_one();
-        self.load_last_good(now)
+        self.load_last_good()
     }
 
     /// Takes inputs that came together, and commits once for all of them. Returns whether there is
@@ -296,8 +303,9 @@ impl<S: Store> Core<S> {
     /// When the store refused: nothing was acknowledged, sessions were closed, and the agents send
     /// again what was not acknowledged.
     pub fn handle(&mut self, inputs: Vec<Input>, now: Millis) -> Result<bool, StoreError> {
-        self.store.begin()?;
-        match self.work(inputs, now).and_then(|()| self.store.commit()) {
+        let done =
+            self.store.begin().and_then(|()| self.work(inputs, now)).and_then(|()| self.store.commit());
+        match done {
             Ok(()) => {
                 self.release_effects();
                 Ok(!self.scans.is_empty())
@@ -305,17 +313,24 @@ impl<S: Store> Core<S> {
             Err(error) => {
                 self.store.rollback()?;
                 self.close_all("LS0205", "the hub's state store refused a write", "see the hub's log", now);
-                self.reload(now)?;
+                self.reload()?;
                 Err(error)
             }
         }
     }
 
     fn work(&mut self, inputs: Vec<Input>, now: Millis) -> Result<(), StoreError> {
+        if let (false, Some(files)) = (self.policies_known, self.last_files.clone()) {
+            // A transaction failed after the directory was read: its news is not told twice.
+            self.policies_read(Ok(files), now)?;
+        }
         for input in inputs {
             self.take(input, now)?;
         }
         self.scan_slice(now)?;
+        if self.scans.is_empty() && std::mem::take(&mut self.review_interest) {
+            self.send_interests(now)?;
+        }
         self.retry_due(now)?;
         self.settle_deletes(now)
     }

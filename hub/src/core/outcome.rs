@@ -17,6 +17,8 @@ use crate::store::{
 const RETRY: Backoff = Backoff { base_ms: 1_000, factor: 2, max_ms: 300_000, jitter_percent: 20 };
 /// A refusal by RBAC, admission or quota: somebody may change that, and no watch tells us.
 const FORBIDDEN_RETRY_MS: i64 = 60_000;
+/// A step that failed for good is tried again that seldom, though none of its inputs changed.
+const BARRED_RETRY_MS: i64 = 15 * 60_000;
 /// How long to wait for the observation that a stale step asks for, ms.
 const STALE_RETRY_MS: i64 = 500;
 
@@ -309,7 +311,8 @@ impl<S: Store> Core<S> {
                 Purpose::Apply { fingerprint, .. },
             ) => {
                 row.barred = Some(fingerprint.to_vec().into());
-                None
+                // What it failed for may be mended where nothing tells us (a schema, a port in use).
+                (class != "Conflict").then_some(now + BARRED_RETRY_MS)
             }
             _ => {
                 let seed = u64::from(row.target.0) ^ u64::from(row.attempts);

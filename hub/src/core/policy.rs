@@ -5,17 +5,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lockstep_engine::budget::{Answer, Limit};
-use lockstep_engine::status::State;
+use lockstep_engine::status::{State, Status};
 use lockstep_engine::{ClusterId, ClusterName, Millis, ObjectKey};
 use lockstep_policies::{Change, CompiledPolicy, Disposition, LoadedFile, PolicySet, load};
 
 use super::scan::Scan;
 use super::{Core, PolicyFiles};
-use crate::store::{DeleteStage, PlacementFilter, PolicyFileRow, PolicyRow, Store, StoreError};
+use crate::store::{DeleteStage, PlacementFilter, PlacementRow, PolicyFileRow, PolicyRow, Store, StoreError};
 
 impl<S: Store> Core<S> {
     /// The set as it was when the hub stopped.
-    pub(super) fn load_last_good(&mut self, _now: Millis) -> Result<(), StoreError> {
+    pub(super) fn load_last_good(&mut self) -> Result<(), StoreError> {
         let files = self.store.policy_files()?;
         let (set, findings) =
             PolicySet::restore(files.iter().map(|file| (file.path.as_str(), file.text.as_str())));
@@ -24,7 +24,6 @@ impl<S: Store> Core<S> {
         }
         self.set = Arc::new(set);
         self.policies_known = false;
-        self.last_files = None;
         Ok(())
     }
 
@@ -62,10 +61,8 @@ impl<S: Store> Core<S> {
         }
         self.update_policies()?;
         if first || !outcome.changed.is_empty() {
-            let clusters: Vec<ClusterId> = self.clusters.keys().copied().collect();
-            for id in clusters {
-                self.send_interest(id, &[], now)?;
-            }
+            self.review_interest = true;
+            self.send_interests(now)?;
         }
         Ok(())
     }
@@ -150,6 +147,7 @@ impl<S: Store> Core<S> {
             keys.sort();
             keys.dedup();
             self.still_asking(target, &mut keys)?;
+            self.hold_contained(target, &mut keys, now)?;
             if keys.is_empty() {
                 continue;
             }
@@ -163,8 +161,7 @@ impl<S: Store> Core<S> {
                 ..PlacementFilter::default()
             };
             let placements = self.store.placement_count(&filter)?;
-            let held =
-                self.store.placement_count(&PlacementFilter { states: vec![State::Held], ..filter })?;
+            let held = self.store.placement_count(&PlacementFilter { held: true, ..filter })?;
             let budget = self.budgets.entry((policy.clone(), target)).or_default();
             if budget.latched.is_some() && held == 0 {
                 // The sources came back: what was held has dissolved.
@@ -185,12 +182,55 @@ impl<S: Store> Core<S> {
         let mut still = Vec::with_capacity(keys.len());
         for key in keys.drain(..) {
             let row = self.store.placement(target, &key)?;
-            if row.is_some_and(|row| row.ending.is_some() && row.delete.is_none()) {
+            if row.is_some_and(|row| {
+                row.ending.is_some() && matches!(row.delete, None | Some(DeleteStage::Held))
+            }) {
                 still.push(key);
             }
         }
         *keys = still;
         Ok(())
+    }
+
+    /// Deletes that follow a deleted namespace or definition are held, whatever the budget says.
+    fn hold_contained(
+        &mut self,
+        target: ClusterId,
+        keys: &mut Vec<ObjectKey>,
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        let mut others = Vec::with_capacity(keys.len());
+        for key in keys.drain(..) {
+            let Some(mut row) = self.store.placement(target, &key)? else { continue };
+            match self.container_gone(&row)? {
+                None => others.push(key),
+                Some(why) => {
+                    let message = format!(
+                        "the source object was deleted, and {why}; the delete is held: `lockstep approve {}` releases it",
+                        row.policy
+                    );
+                    self.hold(&mut row, "ContainerDeleted", message, now)?;
+                }
+            }
+        }
+        *keys = others;
+        Ok(())
+    }
+
+    fn hold(
+        &mut self,
+        row: &mut PlacementRow,
+        reason: &str,
+        message: String,
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        row.delete = Some(DeleteStage::Held);
+        if row.status.state != State::Held {
+            row.since = now;
+            self.counts.held += 1;
+        }
+        row.status = Status::new(State::Held, reason, message);
+        self.store.put_placement(row)
     }
 
     fn settle(
@@ -209,19 +249,15 @@ impl<S: Store> Core<S> {
             }
             Answer::Held { allowed, spent } => {
                 let why = row.status.message.trim_end_matches("; it is being deleted").to_owned();
-                if row.status.state != State::Held {
-                    row.since = now;
-                    self.counts.held += 1;
-                }
-                row.status = lockstep_engine::status::Status::new(
-                    State::Held,
-                    "DeleteBudget",
-                    format!(
-                        "{why}; the delete is held: the policy's budget allows {allowed} here in ten minutes, {spent} were spent; `lockstep approve {}` releases it",
-                        row.policy
-                    ),
+                let message = format!(
+                    "{why}; the delete is held: the policy's budget allows {allowed} here in ten minutes, {spent} were spent; `lockstep approve {}` releases it",
+                    row.policy
                 );
-                self.store.put_placement(&row)
+                // What it was held for first is said on.
+                if row.status.state == State::Held {
+                    return Ok(());
+                }
+                self.hold(&mut row, "DeleteBudget", message, now)
             }
         }
     }

@@ -37,6 +37,7 @@ impl<S: Store> Core<S> {
         for (target, key) in self.store.due(now, RETRY_BATCH)? {
             if let Some(mut row) = self.store.placement(target, &key)? {
                 row.next_attempt = None;
+                row.barred = None;
                 self.store.put_placement(&row)?;
             }
             self.plan(target, &key, None, now)?;

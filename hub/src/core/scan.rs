@@ -21,6 +21,18 @@ pub(super) const WAITING: [State; 7] = [
     State::Orphaned,
 ];
 
+/// States of a placement that something may still have to be done about.
+pub(super) const UNFINISHED: [State; 8] = [
+    State::InStep,
+    State::Pending,
+    State::Held,
+    State::Conflict,
+    State::Failed,
+    State::Blocked,
+    State::Unknown,
+    State::Paused,
+];
+
 /// A walk that is under way.
 #[derive(Debug)]
 pub(super) enum Scan {

@@ -58,7 +58,8 @@ impl<S: Store> Core<S> {
             object.as_ref().and_then(|object| object.managed.as_ref()),
             &mut marks_uid,
         );
-        let observed = observed(object.as_ref(), absence.as_ref(), marks);
+        let written = row.record.as_ref().map(|record| record.resource_version.clone());
+        let observed = observed(object.as_ref(), absence.as_ref(), marks, written.as_ref());
         let decision = self.decide(&row, &asked, observed);
         self.carry_out(before, row, asked, decision, object, seen, now)
     }
@@ -105,9 +106,27 @@ impl<S: Store> Core<S> {
     fn ended(&mut self, row: &mut PlacementRow, policy: &Arc<CompiledPolicy>) -> Result<Asked, StoreError> {
         let (target, key) = (row.target, row.key.clone());
         let deletion = policy.spec.deletion;
+        if policy.resources_for(&key.gk).next().is_none() {
+            // The policy itself says so; no cluster has to be asked.
+            let delete = deletion.on_unselect == Disposition::Delete;
+            return Ok(end(
+                row,
+                Ending::Unselected,
+                delete,
+                format!("the policy no longer names {}", key.gk),
+            ));
+        }
+        let came_from = row.source.as_ref().map(|source| source.cluster);
+        let moved = came_from.is_some() && came_from != self.names.get(&policy.spec.source_cluster).copied();
         Ok(match self.claim(policy, target, &key)? {
             Ok(_) => unclaimed(),
             Err(NoClaim::Unknown(reason, message)) => Asked::Unknown { reason, message },
+            Err(NoClaim::Absent) if moved => {
+                // Nothing was deleted: the policy takes its objects from elsewhere now.
+                let delete = deletion.on_policy_delete == Disposition::Delete;
+                let why = format!("the policy takes its objects from {} now", policy.spec.source_cluster);
+                end(row, Ending::TargetRemoved, delete, why)
+            }
             Err(NoClaim::Absent) => {
                 let delete = deletion.on_source_delete == Disposition::Delete;
                 end(row, Ending::SourceDeleted, delete, "the source object was deleted".to_owned())
@@ -191,7 +210,7 @@ impl<S: Store> Core<S> {
             served: cluster.serves(&row.key.gk),
             paused: pause(self.paused, cluster, suspended, policy_paused),
             delete: match &row.delete {
-                None => DeleteProgress::Asking,
+                None | Some(DeleteStage::Held) => DeleteProgress::Asking,
                 Some(DeleteStage::Granted) => DeleteProgress::Granted,
                 Some(DeleteStage::Archiving { .. }) => DeleteProgress::Archiving,
                 Some(DeleteStage::Archived { .. }) => DeleteProgress::Archived,
@@ -219,7 +238,8 @@ impl<S: Store> Core<S> {
             return Ok(());
         }
         let prepared = self.prepare(&row, act, &asked, object.as_ref(), &status);
-        let waits = row.next_attempt.is_some_and(|at| at > now);
+        // What failed for good waits only for as long as its inputs are the same.
+        let waits = row.barred.is_none() && row.next_attempt.is_some_and(|at| at > now);
         if prepared.as_ref().is_some_and(|step| waits || step.is_barred(&row)) {
             // The same inputs failed for good, or the next attempt is not due: what was said of the
             // last one still stands.
@@ -227,6 +247,8 @@ impl<S: Store> Core<S> {
         }
         if prepared.is_none() {
             row.attempts = 0;
+        }
+        if prepared.is_none() || row.barred.is_some() {
             row.next_attempt = None;
             row.barred = None;
         }
@@ -263,6 +285,8 @@ impl<S: Store> Core<S> {
             // Whoever deleted it: it is gone, and this was its last state.
             self.store.set_deleted(*tombstone, true)?;
         }
+        // A watch may have been kept for this one only.
+        self.review_interest |= self.kept_watches;
         self.store.delete_placement(row.target, &row.key)
     }
 }

@@ -59,6 +59,7 @@ pub(super) async fn list(
                 source: cluster_id(&clusters, query.source.as_deref())?,
                 gk,
                 states,
+                held: false,
             };
             let limit = query.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
             page(reader, &clusters, &filter, query.cursor.as_deref(), limit)

@@ -306,9 +306,10 @@ fn placements_are_paged_in_target_and_key_order<B: Bed>(bed: &B) {
         PlacementFilter { gk: Some(config_maps()), ..any.clone() },
         PlacementFilter { gk: Some(GroupKind::new("", "Unheard")), ..any.clone() },
         PlacementFilter { states: vec![State::Held, State::InStep, State::Held], ..any.clone() },
+        PlacementFilter { held: true, ..any.clone() },
         PlacementFilter { target: Some(ClusterId(3)), states: vec![State::Failed], ..any },
     ] {
-        let PlacementFilter { policy, target, source, gk, states } = &filter;
+        let PlacementFilter { policy, target, source, gk, states, held } = &filter;
         let wanted: Vec<_> = rows
             .iter()
             .filter(|row| policy.as_ref().is_none_or(|policy| *policy == row.policy))
@@ -318,6 +319,7 @@ fn placements_are_paged_in_target_and_key_order<B: Bed>(bed: &B) {
             })
             .filter(|row| gk.as_ref().is_none_or(|gk| *gk == row.key.gk))
             .filter(|row| states.is_empty() || states.contains(&row.status.state))
+            .filter(|row| !held || row.delete == Some(DeleteStage::Held))
             .cloned()
             .collect();
         assert_eq!(store.placement_count(&filter).unwrap(), wanted.len() as u64, "{filter:?}");

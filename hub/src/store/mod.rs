@@ -46,6 +46,8 @@ pub struct PlacementFilter {
     pub gk: Option<GroupKind>,
     /// In one of these states; empty: any.
     pub states: Vec<State>,
+    /// Only those whose delete is held.
+    pub held: bool,
 }
 
 /// Where a scan goes on: after this (target, key).

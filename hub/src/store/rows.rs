@@ -225,6 +225,9 @@ pub enum Ending {
 /// How far a delete has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeleteStage {
+    /// It asked, and was not granted: it stays so, whatever its status says meanwhile, until it is
+    /// approved or claimed again.
+    Held,
     /// Within the budget, or approved: the image is being read.
     Granted,
     /// The image is in the outbox and not yet in the archive.

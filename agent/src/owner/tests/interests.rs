@@ -64,7 +64,7 @@ fn a_changed_interest_is_judged_again_against_the_index() {
     let under_way = rig.sections();
     assert_eq!(under_way.iter().flat_map(|s| &s.items).map(short).collect::<Vec<_>>(), ["<a", "+b"]);
     let digest = |section: &v1::Section| section.status.as_ref().unwrap().interest.clone();
-    assert_eq!(digest(&under_way[0]), prod.digest().as_slice(), "not all was judged anew");
+    assert!(digest(&under_way[0]).is_empty(), "by now what the hub holds was judged by neither");
     rig.observe(1, completed(5, 100)).live(1);
     let done = rig.sections();
     assert_eq!(digest(&done[0]), dev.digest().as_slice());

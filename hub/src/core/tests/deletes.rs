@@ -201,3 +201,89 @@ fn an_object_that_somebody_replaced_at_the_target_is_not_deleted() {
     fleet.section("a", vec![deleted("cm-0", "s0", 20)], None);
     assert!(fleet.steps("b").iter().all(|step| matches!(step.action, Some(Action::Apply(_)))));
 }
+
+#[test]
+fn i7_a_hold_survives_a_pause_and_a_silence_and_never_dissolves_by_itself() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(6);
+    fleet.section("a", (0..5).map(|n| deleted(&format!("cm-{n}"), &format!("s{n}"), 20 + n)).collect(), None);
+    assert_eq!(fleet.status("b", "cm-0"), "Held/DeleteBudget");
+    for paused in [true, false] {
+        let (reply, mut answer) = oneshot::channel();
+        fleet.input(Input::Command(Command::Pause { scope: PauseScope::Everything, paused, reply }));
+        answer.try_recv().unwrap().unwrap();
+    }
+    assert!(fleet.steps("b").is_empty(), "a pause is no approval");
+    assert_eq!(fleet.status("b", "cm-0"), "Held/DeleteBudget");
+    // The target is silent for a while, and one of them is looked at before the others.
+    fleet.disconnect("b");
+    fleet.section("a", vec![source("cm-0", "new", 40, "1"), deleted("cm-0", "new", 41)], None);
+    assert!(fleet.status("b", "cm-0").starts_with("Unknown/"));
+    fleet.connect("b");
+    fleet.live("b", Vec::new());
+    assert!(fleet.steps("b").is_empty(), "silence is no approval");
+    assert_eq!(fleet.status("b", "cm-1"), "Held/DeleteBudget");
+    assert_eq!(approve(&mut fleet)[0].objects.len(), 5);
+    assert_eq!(fleet.steps("b").len(), 5);
+}
+
+#[test]
+fn a_delete_with_a_body_is_kept_also_where_the_object_was_never_heard_of() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    let mut item = deleted("brief", "s9", 30);
+    if let Some(v1::item::Change::Delete(delete)) = &mut item.change {
+        delete.body =
+            br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"brief"}}"#.to_vec().into();
+    }
+    fleet.section("a", vec![item.clone()], None);
+    assert_eq!(fleet.tombstones().len(), 1);
+    fleet.section("a", vec![item], None);
+    assert_eq!(fleet.tombstones().len(), 1, "told again, kept once");
+}
+
+#[test]
+fn a_policy_that_takes_another_source_deletes_nothing() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(2);
+    fleet.connect("c");
+    fleet.policies(&[("p.yaml", &POLICY.replace("sourceCluster: a", "sourceCluster: c"))]);
+    assert_eq!(fleet.status("b", "cm-0"), "Unknown/Listing");
+    fleet.live("c", Vec::new());
+    assert!(fleet.steps("b").is_empty());
+    assert_eq!(fleet.status("b", "cm-0"), "Orphaned/TargetRemoved");
+}
+
+#[test]
+fn what_a_removed_policy_wants_deleted_is_deleted_and_then_no_longer_watched() {
+    let policy = format!("{POLICY}  deletion: {{ onPolicyDelete: Delete }}\n");
+    let mut fleet = Fleet::up(&[("p.yaml", &policy)]);
+    fleet.in_step(1);
+    fleet.policies(&[]);
+    let read = fleet.one_step("b");
+    assert!(is_read(&read));
+    fleet.outcome("b", read.step, image("t0", 50));
+    fleet.archive();
+    let delete = fleet.one_step("b");
+    fleet.outcome("b", delete.step, Answer::Deleted(v1::Done {}));
+    assert!(fleet.agents["b"].watches.contains_key("ConfigMap"), "still needed");
+    fleet.section("b", vec![deleted("cm-0", "t0", 60)], None);
+    fleet.tick(10);
+    fleet.received("b");
+    assert_eq!(fleet.status("b", "cm-0"), "-");
+    assert!(!fleet.agents["b"].watches.contains_key("ConfigMap"));
+}
+
+#[test]
+fn i7_a_delete_that_follows_its_namespace_is_held_first() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(1);
+    fleet.namespaces("a", vec![namespace("shop", 5, false)]);
+    fleet.namespaces("a", vec![namespace("shop", 60, true)]);
+    fleet.section("a", vec![deleted("cm-0", "s0", 61)], None);
+    assert!(fleet.steps("b").is_empty());
+    assert_eq!(fleet.status("b", "cm-0"), "Held/ContainerDeleted");
+    // Namespace and source come back: the hold dissolves.
+    fleet.namespaces("a", vec![namespace("shop", 70, false)]);
+    fleet.section("a", vec![source("cm-0", "new", 71, "1")], None);
+    assert!(matches!(fleet.one_step("b").action, Some(Action::Apply(_))));
+}

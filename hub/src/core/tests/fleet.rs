@@ -43,7 +43,7 @@ pub(super) struct Fleet {
     pub now: Millis,
 }
 
-fn open(dir: &tempfile::TempDir, now: Millis) -> Core<SqliteStore> {
+fn open(dir: &tempfile::TempDir) -> Core<SqliteStore> {
     let key = HubKey::from_bytes([7; 32]);
     let store = SqliteStore::open(&dir.path().join("state.db"), key.sealer()).unwrap();
     let parts = Parts {
@@ -54,14 +54,14 @@ fn open(dir: &tempfile::TempDir, now: Millis) -> Core<SqliteStore> {
         sessions: Arc::default(),
         hub_id: "hub-1".to_owned(),
     };
-    Core::load(parts, now).unwrap()
+    Core::load(parts).unwrap()
 }
 
 impl Fleet {
     /// Clusters a, b and c are registered; the policies are read; nobody is connected.
     pub(super) fn new(policies: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let core = open(&dir, 1_000);
+        let core = open(&dir);
         let mut fleet = Self { core, agents: BTreeMap::new(), tokens: BTreeMap::new(), dir, now: 1_000 };
         for name in ["a", "b", "c"] {
             let (reply, mut answer) = oneshot::channel();
@@ -95,8 +95,8 @@ impl Fleet {
     pub(super) fn restart(&mut self) {
         self.agents.clear();
         let spare = tempfile::tempdir().unwrap();
-        self.core = open(&spare, self.now);
-        self.core = open(&self.dir, self.now);
+        self.core = open(&spare);
+        self.core = open(&self.dir);
     }
 
     pub(super) fn connect(&mut self, name: &'static str) {
@@ -133,6 +133,40 @@ impl Fleet {
     pub(super) fn disconnect(&mut self, name: &'static str) {
         let agent = self.agents.remove(name).unwrap();
         self.input(Input::Disconnected { cluster: agent.id, session: agent.session });
+    }
+
+    /// The stream breaks; the agent's process and its watches go on.
+    pub(super) fn drop_stream(&mut self, name: &'static str) {
+        let agent = self.agents.get_mut(name).unwrap();
+        agent.commands.close();
+        let (cluster, session) = (agent.id, agent.session);
+        self.input(Input::Disconnected { cluster, session });
+    }
+
+    /// The same process comes back, with the watches that it kept running.
+    pub(super) fn resume(&mut self, name: &'static str) {
+        let mut agent = self.agents.remove(name).unwrap();
+        let live =
+            agent.watches.values().map(|(watch, _)| v1::LiveWatch { watch: *watch, epoch: 1 }).collect();
+        let (out, commands) = mpsc::channel(1024);
+        let (reply, mut answer) = oneshot::channel();
+        let row = self.core.store.clusters().unwrap().into_iter().find(|row| row.id == agent.id).unwrap();
+        let hello = v1::Hello {
+            protocol: lockstep_wire::PROTOCOL,
+            agent_version: "test".into(),
+            cluster_name: name.into(),
+            cluster_uid: format!("uid-of-{name}"),
+            server_version: "v1.20.2".into(),
+            instance: row.instance,
+            clock_ms: self.now,
+            live,
+            ..v1::Hello::default()
+        };
+        let token_hash = hash_token(&self.tokens[name]);
+        self.input(Input::Connect(Box::new(Connect { token_hash, hello, out, reply })));
+        (agent.id, agent.session) = answer.try_recv().unwrap().unwrap();
+        agent.commands = commands;
+        self.agents.insert(name, agent);
     }
 
     fn message(&mut self, name: &'static str, body: agent_message::Body) {
@@ -203,9 +237,24 @@ impl Fleet {
         items: Vec<v1::Item>,
         phase: Option<v1::WatchPhase>,
     ) {
+        self.section_of("ConfigMap", name, items, phase);
+    }
+
+    /// The watch of namespaces is live, and brings these.
+    pub(super) fn namespaces(&mut self, name: &'static str, items: Vec<v1::Item>) {
+        self.section_of("Namespace", name, items, Some(v1::WatchPhase::Live));
+    }
+
+    fn section_of(
+        &mut self,
+        kind: &str,
+        name: &'static str,
+        items: Vec<v1::Item>,
+        phase: Option<v1::WatchPhase>,
+    ) {
         self.received(name);
         let agent = self.agents.get_mut(name).unwrap();
-        let (watch, interest) = agent.watches["ConfigMap"].clone();
+        let (watch, interest) = agent.watches[kind].clone();
         agent.sequence += 1;
         let sequence = agent.sequence;
         let status = phase.map(|phase| v1::WatchStatus {
@@ -315,6 +364,12 @@ pub(super) fn source(name: &str, uid: &str, rv: u64, value: &str) -> v1::Item {
         r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}","namespace":"shop","uid":"{uid}","resourceVersion":"{rv}","labels":{{"sync":"yes"}}}},"data":{{"k":"{value}"}}}}"#
     );
     item(name, uid, rv, v1::item::Change::Upsert(v1::Upsert { body: body.into(), ..v1::Upsert::default() }))
+}
+
+/// A namespace, as a key.
+pub(super) fn namespace(name: &str, rv: u64, deleting: bool) -> v1::Item {
+    let upsert = v1::Upsert { deleting, ..v1::Upsert::default() };
+    v1::Item { namespace: String::new(), ..item(name, "n", rv, v1::item::Change::Upsert(upsert)) }
 }
 
 /// An object that is a key only.

@@ -57,3 +57,16 @@ fn the_interest_asks_for_bodies_at_the_source_and_marks_at_the_target() {
     let (_, at_target) = &fleet.agents["b"].watches["ConfigMap"];
     assert!(at_target.managed && !at_target.wants_body("shop", "x", &labels));
 }
+
+#[test]
+fn work_that_came_up_in_a_break_is_done_when_the_same_agent_is_back() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(1);
+    fleet.drop_stream("b");
+    fleet.section("a", vec![source("cm-0", "s0", 20, "2"), source("cm-1", "s1", 21, "1")], None);
+    assert!(fleet.status("b", "cm-1").starts_with("Unknown/"));
+    fleet.resume("b");
+    assert!(fleet.steps("b").is_empty(), "what the watch knows is not relied on before it says so");
+    fleet.live("b", Vec::new());
+    assert_eq!(fleet.steps("b").len(), 2);
+}

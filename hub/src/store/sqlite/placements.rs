@@ -72,6 +72,7 @@ fn stage_columns(stage: Option<&DeleteStage>) -> StageColumns<'_> {
     match stage {
         None => (None, None, None, None),
         Some(DeleteStage::Granted) => (Some(0), None, None, None),
+        Some(DeleteStage::Held) => (Some(3), None, None, None),
         Some(DeleteStage::Archiving { tombstone }) => (Some(1), Some(*tombstone), None, None),
         Some(DeleteStage::Archived { tombstone, uid, resource_version }) => {
             (Some(2), Some(*tombstone), Some(uid.as_str()), Some(resource_version.as_str()))
@@ -83,6 +84,7 @@ fn read_stage(row: &Columns<'_>) -> Result<Option<DeleteStage>, StoreError> {
     Ok(match row.opt_int(17)? {
         None => None,
         Some(0) => Some(DeleteStage::Granted),
+        Some(3) => Some(DeleteStage::Held),
         Some(1) => Some(DeleteStage::Archiving { tombstone: row.int(18)? }),
         Some(2) => Some(DeleteStage::Archived {
             tombstone: row.int(18)?,
@@ -257,6 +259,7 @@ mod tests {
         }
         assert_eq!((ending_ordinal(Ending::SourceDeleted), ending_ordinal(Ending::TargetRemoved)), (0, 3));
         assert_eq!(stage_columns(Some(&DeleteStage::Granted)).0, Some(0));
+        assert_eq!(stage_columns(Some(&DeleteStage::Held)).0, Some(3));
         assert_eq!(
             stage_columns(Some(&DeleteStage::Archiving { tombstone: 5 })),
             (Some(1), Some(5), None, None)

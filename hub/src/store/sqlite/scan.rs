@@ -38,6 +38,11 @@ fn states(states: &[State]) -> String {
     sql
 }
 
+/// Only deletes that are held; see `DeleteStage`.
+fn held_only(held: bool) -> &'static str {
+    if held { " AND delete_stage = 3" } else { "" }
+}
+
 impl Inner {
     pub(super) fn placements(
         &mut self,
@@ -146,7 +151,7 @@ impl Inner {
     }
 
     pub(super) fn placement_count(&mut self, filter: &PlacementFilter) -> Result<u64, StoreError> {
-        let PlacementFilter { policy, target, source, gk, states: wanted } = filter;
+        let PlacementFilter { policy, target, source, gk, states: wanted, held } = filter;
         let kind = match gk {
             None => None,
             Some(gk) => match self.kinds.id(&self.db, gk)? {
@@ -165,6 +170,7 @@ impl Inner {
             sql.push_str(if present { condition } else { otherwise });
         }
         sql.push_str(&states(wanted));
+        sql.push_str(held_only(*held));
         let count = first(
             &self.db,
             TABLE,
@@ -228,6 +234,7 @@ pub(super) fn page_sql(filter: &PlacementFilter) -> String {
     // `+`: not by the index on it, whose order is not that of keys.
     sql.push_str(if filter.source.is_some() { " AND +source_cluster = ?7" } else { " AND ?7 IS NULL" });
     sql.push_str(&states(&filter.states));
+    sql.push_str(held_only(filter.held));
     sql.push_str(" ORDER BY namespace, name LIMIT ?5");
     sql
 }
