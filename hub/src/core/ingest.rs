@@ -33,7 +33,8 @@ impl<S: Store> Core<S> {
             Ok(Some(HubEffect::Outcome(outcome))) => self.outcome(id, outcome, now),
             Ok(Some(HubEffect::Served(served))) => self.served(id, served),
             Ok(Some(HubEffect::Heartbeat(beat))) => {
-                live.skew_ms = now - beat.clock_ms;
+                // A message on its way only makes the difference larger: the smallest is nearest.
+                live.skew_ms = live.skew_ms.min(now - beat.clock_ms);
                 let (name, skew) = (cluster.row.name.to_string(), -live.skew_ms);
                 self.told(&name, |told| {
                     told.clock_skew_ms = Some(skew);
