@@ -143,3 +143,24 @@ async fn pause_stops_writes_and_resume_catches_up() -> Result<()> {
     lockstep.text(&["resume", "--cluster", "cluster-b"]).await?;
     fleet.everywhere("v1", "ConfigMap", "m", |m| m["data"]["k"] == "2").await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i7_a_source_namespace_deleted_by_mistake_deletes_nothing_and_the_hold_dissolves() -> Result<()> {
+    let bed = Testbed::from_env().await?;
+    let fleet = Fleet::new(&bed, "e2e-namespace").await?;
+    let namespace = fleet.namespace.as_str();
+    let lockstep = Lockstep::with_policy(&bed, &policy("accident", namespace)).await?;
+    fleet.source().apply_value(&map(namespace, "m", "1")).await?;
+    fleet.everywhere("v1", "ConfigMap", "m", |_| true).await?;
+    lockstep.settled().await?;
+    TestNamespace::adopt(fleet.source(), namespace).close_and_wait().await?;
+    for target in ["cluster-b", "cluster-c"] {
+        let says = lockstep.stands("configmap/m", namespace, target, "Held/ContainerDeleted").await?;
+        ensure!(says.contains("lockstep approve accident"), "{says}");
+    }
+    fleet.everywhere("v1", "ConfigMap", "m", |m| m["data"]["k"] == "1").await?;
+    // Mended at the source: the hold dissolves, the copies follow again.
+    let _again = TestNamespace::create_named(fleet.source(), namespace).await?;
+    fleet.source().apply_value(&map(namespace, "m", "2")).await?;
+    fleet.everywhere("v1", "ConfigMap", "m", |m| m["data"]["k"] == "2").await
+}
