@@ -326,9 +326,10 @@ impl<S: Store> Core<S> {
     }
 }
 
-/// Did the target not answer at all?
+/// Is the target as a whole not able to answer? An error about one object (a 500 included) is an
+/// answer: it must not hold up the others.
 fn no_answer(class: &str) -> bool {
-    matches!(class, "Unreachable" | "Timeout" | "Transient" | "Throttled")
+    matches!(class, "Unreachable" | "Timeout" | "Throttled")
 }
 
 /// The sentence, who is in the way, and where.

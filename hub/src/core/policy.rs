@@ -255,7 +255,8 @@ impl<S: Store> Core<S> {
                 );
                 // What it was held for first is said on.
                 if row.status.state == State::Held {
-                    return Ok(());
+                    row.delete = Some(DeleteStage::Held);
+                    return self.store.put_placement(&row);
                 }
                 self.hold(&mut row, "DeleteBudget", message, now)
             }

@@ -228,6 +228,25 @@ fn i7_a_hold_survives_a_pause_and_a_silence_and_never_dissolves_by_itself() {
 }
 
 #[test]
+fn i7_a_hold_stays_one_when_the_reason_for_the_delete_changes() {
+    let policy = format!("{POLICY}  deletion: {{ onPolicyDelete: Delete }}\n");
+    let mut fleet = Fleet::up(&[("p.yaml", &policy)]);
+    fleet.in_step(5);
+    fleet.section("a", (0..5).map(|n| deleted(&format!("cm-{n}"), &format!("s{n}"), 20 + n)).collect(), None);
+    fleet.policies(&[]);
+    assert!(fleet.steps("b").is_empty());
+    for n in 0..5 {
+        let row = fleet.placement("b", &format!("cm-{n}")).unwrap();
+        assert_eq!((row.status.state.as_str(), row.delete), ("Held", Some(crate::store::DeleteStage::Held)));
+    }
+    // Looked at again one by one, they are still held.
+    fleet.disconnect("b");
+    fleet.connect("b");
+    fleet.live("b", Vec::new());
+    assert!(fleet.steps("b").is_empty());
+}
+
+#[test]
 fn a_delete_with_a_body_is_kept_also_where_the_object_was_never_heard_of() {
     let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
     let mut item = deleted("brief", "s9", 30);
