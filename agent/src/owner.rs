@@ -235,7 +235,7 @@ impl Owner {
             AgentEffect::Changed { watch, interest } => self.changed(watch, &interest, effects),
             AgentEffect::Stopped { watch } => self.stopped(watch, effects),
             AgentEffect::Resume(resumed) => self.resumed(resumed, now, effects),
-            AgentEffect::Acked { .. } => {}
+            AgentEffect::Compare(_) | AgentEffect::Acked { .. } => {}
             AgentEffect::Step(step) => {
                 let present = self.presence(&step);
                 effects.push(Effect::Execute { step, present });

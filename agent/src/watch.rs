@@ -134,7 +134,7 @@ impl Watch {
 
     /// Takes where to go on. The owner has stopped the task, if one ran.
     pub(crate) fn resume(&mut self, resumed: Resumed) {
-        let Resumed { watch: _, epoch, checkpoint, interest, api_version, entries } = resumed;
+        let Resumed { watch: _, epoch, checkpoint, interest, api_version, entries, rewound: _ } = resumed;
         // Keys that we know and the hub does not (yet) stay: batches that create them may be under
         // way, and only a key in the index can be found missing from a list.
         for entry in entries {

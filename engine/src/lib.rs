@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod breaker;
 pub mod budget;
 pub mod catalogue;
+pub mod census;
 pub mod coalesce;
 pub mod identity;
 pub mod interest;

@@ -107,6 +107,7 @@ impl Machine {
                 self.checkpoint = Some(version);
                 self.resume(out);
             }
+            Start::Rewound => self.list(true, now, out),
             Start::Checkpoint(_) | Start::Nothing => self.list(false, now, out),
         }
     }

@@ -10,7 +10,8 @@ const ITEM_OVERHEAD: usize = 160;
 impl Coalesce for Item {
     fn kind(&self) -> DeltaKind {
         match &self.change {
-            Some(Change::Delete(_)) => DeltaKind::Delete,
+            // Either way the key is gone from the agent's index.
+            Some(Change::Delete(_) | Change::Unseen(_)) => DeltaKind::Delete,
             Some(Change::Undecodable(_)) => DeltaKind::Undecodable,
             Some(Change::Upsert(_)) | None => DeltaKind::Upsert,
         }
@@ -24,7 +25,7 @@ impl Coalesce for Item {
         match &self.change {
             Some(Change::Upsert(upsert)) => !upsert.body.is_empty(),
             Some(Change::Delete(delete)) => !delete.body.is_empty(),
-            Some(Change::Undecodable(_)) | None => false,
+            Some(Change::Undecodable(_) | Change::Unseen(_)) | None => false,
         }
     }
 
@@ -51,7 +52,7 @@ impl Coalesce for Item {
             }
             Some(Change::Delete(delete)) => delete.body.len(),
             Some(Change::Undecodable(undecodable)) => undecodable.error.len(),
-            None => 0,
+            Some(Change::Unseen(_)) | None => 0,
         };
         ITEM_OVERHEAD + texts + change
     }

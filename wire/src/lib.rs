@@ -10,7 +10,7 @@ pub mod session;
 
 pub use hello::Refusal;
 pub use session::{
-    AgentEffect, AgentSession, HubEffect, HubSession, ProtocolError, Resumed, SecretKey, Window,
+    AgentEffect, AgentSession, Compared, HubEffect, HubSession, ProtocolError, Resumed, SecretKey, Window,
 };
 
 /// Messages and gRPC stubs, generated from `proto/lockstep/v1/session.proto`.

@@ -1,6 +1,6 @@
-//! Streaming the key index of a watch to its agent, in messages of bounded size.
+//! Streaming keys that the hub holds to an agent, in messages of bounded size.
 
-use crate::v1::{HubMessage, IndexEntry, Resume, hub_message};
+use crate::v1::{Compare, HubMessage, IndexEntry, Resume, hub_message};
 
 /// Entries per Resume message: at about 120 bytes each well under a MiB, so that steps and acks
 /// on the same stream do not wait behind a large index.
@@ -12,6 +12,26 @@ pub fn chunks<I>(head: Resume, entries: I) -> impl Iterator<Item = HubMessage> +
 where
     I: IntoIterator<Item = IndexEntry>,
 {
+    chunked(entries, move |entries, last| {
+        hub_message::Body::Resume(Resume { entries, last, ..head.clone() })
+    })
+}
+
+/// The messages that tell an agent what the hub holds of one namespace of a watch, as [`chunks`].
+pub fn compare_chunks<I>(head: Compare, entries: I) -> impl Iterator<Item = HubMessage> + use<I>
+where
+    I: IntoIterator<Item = IndexEntry>,
+{
+    chunked(entries, move |entries, last| {
+        hub_message::Body::Compare(Compare { entries, last, ..head.clone() })
+    })
+}
+
+fn chunked<I, F>(entries: I, message: F) -> impl Iterator<Item = HubMessage> + use<I, F>
+where
+    I: IntoIterator<Item = IndexEntry>,
+    F: Fn(Vec<IndexEntry>, bool) -> hub_message::Body,
+{
     let mut entries = entries.into_iter().peekable();
     let mut done = false;
     std::iter::from_fn(move || {
@@ -20,8 +40,7 @@ where
         }
         let chunk: Vec<IndexEntry> = entries.by_ref().take(ENTRIES_PER_CHUNK).collect();
         done = entries.peek().is_none();
-        let resume = Resume { entries: chunk, last: done, ..head.clone() };
-        Some(HubMessage { body: Some(hub_message::Body::Resume(resume)) })
+        Some(HubMessage { body: Some(message(chunk, done)) })
     })
 }
 

@@ -9,7 +9,7 @@
 mod agent;
 mod hub;
 
-pub use agent::{AgentEffect, AgentSession, Opened, Resumed, SecretKey};
+pub use agent::{AgentEffect, AgentSession, Compared, Opened, Resumed, SecretKey};
 pub use hub::{HubEffect, HubSession};
 
 /// How much may be under way without an acknowledgement. One batch is always allowed, however

@@ -25,6 +25,7 @@ impl Watch {
             items,
             checkpoint: checkpoint.map(|version| version.as_str().to_owned()).unwrap_or_default(),
             status,
+            census: Vec::new(),
         })
     }
 

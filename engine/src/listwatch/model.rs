@@ -9,6 +9,8 @@ use crate::identity::ResourceVersion;
 pub enum Start {
     /// Nothing is known: list everything.
     Nothing,
+    /// The server was restored to an older state: list everything, conclude nothing from absence.
+    Rewound,
     /// Resume from a committed resourceVersion.
     Checkpoint(ResourceVersion),
 }

@@ -89,7 +89,7 @@ impl<S: Store> Core<S> {
     }
 
     fn section(&mut self, id: ClusterId, section: v1::Section, now: Millis) -> Result<(), StoreError> {
-        let v1::Section { watch, epoch, items, checkpoint, status } = section;
+        let v1::Section { watch, epoch, items, checkpoint, status, census: _ } = section;
         let Some(cluster) = self.clusters.get(&id) else { return Ok(()) };
         let skew = cluster.session.as_ref().map_or(0, |session| session.skew_ms);
         // A watch that was stopped meanwhile: its deltas are of no use any more.
@@ -218,7 +218,7 @@ impl<S: Store> Core<S> {
                 tracing::warn!(cluster = self.cluster_name(id), object = %key, "not decodable: {}", undecodable.error);
                 return Ok(());
             }
-            None => return Ok(()),
+            Some(Change::Unseen(_)) | None => return Ok(()),
         }
         self.concerns(id, &key, observed_at, now)
     }

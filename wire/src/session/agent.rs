@@ -43,6 +43,8 @@ pub enum AgentEffect {
     },
     /// Where to go on with a watch, complete.
     Resume(Resumed),
+    /// What the hub holds of one namespace of a watch, where a census differed; complete.
+    Compare(Compared),
     /// Everything up to here is committed.
     Acked {
         /// A batch's number.
@@ -103,6 +105,19 @@ pub struct Resumed {
     pub api_version: String,
     /// The keys that the hub holds.
     pub entries: Vec<IndexEntry>,
+    /// The server was restored to an older state: nothing is concluded from absence.
+    pub rewound: bool,
+}
+
+/// All chunks of a Compare.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Compared {
+    /// The hub's number for the watch.
+    pub watch: u32,
+    /// Empty: objects without a namespace.
+    pub namespace: String,
+    /// The keys that the hub holds there.
+    pub entries: Vec<IndexEntry>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +154,7 @@ pub struct AgentSession {
     generation: u64,
     interests: BTreeMap<u32, Bytes>,
     resumes: BTreeMap<u32, Resumed>,
+    compares: BTreeMap<(u32, String), Vec<IndexEntry>>,
 }
 
 impl AgentSession {
@@ -158,6 +174,7 @@ impl AgentSession {
             generation: 0,
             interests: BTreeMap::new(),
             resumes: BTreeMap::new(),
+            compares: BTreeMap::new(),
         }
     }
 
@@ -175,6 +192,7 @@ impl AgentSession {
     pub fn disconnected(&mut self) {
         self.phase = Phase::Away;
         self.resumes.clear();
+        self.compares.clear();
         self.sent = 0;
         self.sent_bytes = 0;
     }
@@ -198,6 +216,7 @@ impl AgentSession {
             (Phase::Away | Phase::Greeting, _) => Err(ProtocolError::BeforeGreeting),
             (Phase::Open, Body::Interest(set)) => Ok(self.interest(set)),
             (Phase::Open, Body::Resume(resume)) => Ok(self.resume(resume)),
+            (Phase::Open, Body::Compare(compare)) => Ok(self.compare(compare)),
             (Phase::Open, Body::Ack(ack)) => self.ack(ack.sequence),
             (Phase::Open, Body::Step(step)) => Ok(vec![AgentEffect::Step(step)]),
             (Phase::Open, Body::Cancel(cancel)) => Ok(vec![AgentEffect::Cancel { step: cancel.step }]),
@@ -352,23 +371,39 @@ impl AgentSession {
             }
         }
         self.resumes.retain(|watch, _| wanted.contains_key(watch));
+        self.compares.retain(|(watch, _), _| wanted.contains_key(watch));
         self.interests = wanted;
         effects
     }
 
     fn resume(&mut self, resume: v1::Resume) -> Vec<AgentEffect> {
-        let v1::Resume { watch, epoch, checkpoint, interest, api_version, entries, last } = resume;
+        let v1::Resume { watch, epoch, checkpoint, interest, api_version, entries, last, rewound } = resume;
         // The interest may have gone while its index was on the way.
         if !self.interests.contains_key(&watch) {
             return Vec::new();
         }
         let mut whole = self.resumes.remove(&watch).filter(|begun| begun.epoch == epoch).unwrap_or_default();
         whole.entries.extend(entries);
-        let whole = Resumed { watch, epoch, checkpoint, interest, api_version, entries: whole.entries };
+        let entries = whole.entries;
+        let whole = Resumed { watch, epoch, checkpoint, interest, api_version, entries, rewound };
         if last {
             return vec![AgentEffect::Resume(whole)];
         }
         self.resumes.insert(watch, whole);
+        Vec::new()
+    }
+
+    fn compare(&mut self, compare: v1::Compare) -> Vec<AgentEffect> {
+        let v1::Compare { watch, namespace, entries, last } = compare;
+        if !self.interests.contains_key(&watch) {
+            return Vec::new();
+        }
+        let mut whole = self.compares.remove(&(watch, namespace.clone())).unwrap_or_default();
+        whole.extend(entries);
+        if last {
+            return vec![AgentEffect::Compare(Compared { watch, namespace, entries: whole })];
+        }
+        self.compares.insert((watch, namespace), whole);
         Vec::new()
     }
 }

@@ -264,7 +264,7 @@ impl Fleet {
             ..v1::WatchStatus::default()
         });
         let checkpoint = format!("{}", 100 + sequence);
-        let section = v1::Section { watch, epoch: 1, items, checkpoint, status };
+        let section = v1::Section { watch, epoch: 1, items, checkpoint, status, census: Vec::new() };
         self.message(name, agent_message::Body::Batch(v1::Batch { sequence, sections: vec![section] }));
     }
 
