@@ -30,6 +30,7 @@ impl Owner {
             queued_items: items as u64,
             queued_bytes: bytes as u64 + self.session.unacked_bytes(),
             ages: self.watches.values().map(age).collect(),
+            lease_counter: 0,
         }))
     }
 
