@@ -162,6 +162,7 @@ impl Rig {
             api_version: "v1".into(),
             entries: entries.collect(),
             last: true,
+            rewound: false,
         }))
     }
 
@@ -231,6 +232,7 @@ pub(super) fn short(item: &v1::Item) -> String {
         Change::Delete(delete) if delete.inferred => "~",
         Change::Delete(_) => "-",
         Change::Undecodable(_) => "?",
+        Change::Unseen(_) => "!",
     };
     format!("{mark}{}", item.name)
 }
