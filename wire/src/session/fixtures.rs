@@ -57,6 +57,7 @@ fn up() -> Vec<(&'static str, Up)> {
             api_version: "apps/v1".into(),
             interest: Bytes::from_static(&[9; 4]),
         }),
+        census: Vec::new(),
     };
     let served = ServedKind {
         group: "apps".into(),
@@ -92,8 +93,29 @@ fn up() -> Vec<(&'static str, Up)> {
                 queued_items: 2,
                 queued_bytes: 3,
                 ages: vec![WatchAge { watch: 1, last_event_ms: 9 }],
+                lease_counter: 0,
             }),
         ),
+    ]
+}
+
+/// Fields and changes that came later.
+fn later_up() -> Vec<(&'static str, Up)> {
+    let census = Census { namespace: "shop".into(), count: 2, digest: Bytes::from_static(&[7; 16]) };
+    let items = vec![item(item::Change::Unseen(Unseen {}))];
+    let section = Section { watch: 1, items, census: vec![census], ..Section::default() };
+    vec![
+        ("batch-census", Up::Batch(Batch { sequence: 8, sections: vec![section] })),
+        ("heartbeat-lease", Up::Heartbeat(Heartbeat { lease_counter: 6, ..Heartbeat::default() })),
+    ]
+}
+
+fn later_down() -> Vec<(&'static str, Down)> {
+    let entries = vec![IndexEntry { name: "web".into(), ..IndexEntry::default() }];
+    let compare = Compare { watch: 1, namespace: "shop".into(), entries, last: true };
+    vec![
+        ("resume-rewound", Down::Resume(Resume { watch: 1, rewound: true, last: true, ..Resume::default() })),
+        ("compare", Down::Compare(compare)),
     ]
 }
 
@@ -163,6 +185,7 @@ fn greeting() -> Vec<(&'static str, Down)> {
         api_version: "apps/v1".into(),
         entries: vec![entry],
         last: true,
+        rewound: false,
     };
     let watch = WatchInterest { watch: 1, interest: Bytes::from_static(b"{}") };
     vec![
@@ -223,9 +246,9 @@ fn unhex(text: &str) -> Vec<u8> {
 
 #[test]
 fn messages_of_protocol_1_are_what_they_were() {
-    let up = up().into_iter().chain(outcomes());
+    let up = up().into_iter().chain(outcomes()).chain(later_up());
     let up = up.map(|(name, body)| (name, AgentMessage { body: Some(body) }.encode_to_vec()));
-    let down = greeting().into_iter().chain(steps());
+    let down = greeting().into_iter().chain(steps()).chain(later_down());
     let down = down.map(|(name, body)| (name, HubMessage { body: Some(body) }.encode_to_vec()));
     let now: BTreeMap<&str, String> = up.chain(down).map(|(name, bytes)| (name, hex(&bytes))).collect();
     let pinned: BTreeMap<&str, String> = VERSION_1
@@ -246,8 +269,8 @@ fn messages_of_protocol_1_decode() {
             continue;
         }
         let bytes = unhex(hex);
-        let up = up().into_iter().chain(outcomes()).find(|(n, _)| *n == name);
-        let down = greeting().into_iter().chain(steps()).find(|(n, _)| *n == name);
+        let up = up().into_iter().chain(outcomes()).chain(later_up()).find(|(n, _)| *n == name);
+        let down = greeting().into_iter().chain(steps()).chain(later_down()).find(|(n, _)| *n == name);
         match (up, down) {
             (Some((_, body)), None) => {
                 assert_eq!(AgentMessage::decode(bytes.as_slice()).unwrap().body, Some(body), "{name}");
@@ -259,5 +282,5 @@ fn messages_of_protocol_1_decode() {
         }
         names.push(name);
     }
-    assert_eq!(names.len(), 21);
+    assert_eq!(names.len(), 25);
 }
