@@ -39,6 +39,7 @@ fn body(n: usize) -> Bytes {
 
 fn object(n: usize, version: usize) -> ObjectRow {
     ObjectRow {
+        unseen: None,
         cluster: ClusterId(1),
         key: key(n),
         watch: 1,

@@ -1,5 +1,6 @@
 //! What the hub counts, and the port for scrapers and probes.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -44,6 +45,17 @@ struct Target {
     target: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Breaker {
+    target: String,
+    kind: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClusterLabel {
+    cluster: String,
+}
+
 /// The hub's metrics. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -56,6 +68,8 @@ pub struct Metrics {
     deletes: Count,
     held: Count,
     sessions: Count,
+    rewinds: Count,
+    census_mismatches: Count,
     connected: Level,
     /// Tombstones that the archive took.
     pub(crate) archived: Count,
@@ -63,6 +77,9 @@ pub struct Metrics {
     pub(crate) archive_failures: Count,
     /// Tombstones that it refuses now.
     pub(crate) archive_waiting: Level,
+    breakers_known: Arc<Mutex<BTreeSet<(String, String)>>>,
+    breaker_open: Family<Breaker, Level>,
+    rewound: Family<ClusterLabel, Level>,
     transactions: Option<Histogram>,
     placements: Family<Placement, Level>,
     lag: Family<Target, Level>,
@@ -87,6 +104,8 @@ impl Metrics {
             ("tombstones_archived", "Tombstones that the archive took", &metrics.archived),
             ("archive_failures", "Attempts to archive that failed", &metrics.archive_failures),
             ("sessions_begun", "Sessions of agents begun", &metrics.sessions),
+            ("rewinds", "Rewinds of clusters noticed", &metrics.rewinds),
+            ("census_mismatches", "Namespaces in which store and agent differed", &metrics.census_mismatches),
         ] {
             hub.register(name, help, counter.clone());
         }
@@ -95,6 +114,10 @@ impl Metrics {
         hub.register("archive_waiting", help, metrics.archive_waiting.clone());
         let help = "Time of one transaction of the core, commit included";
         hub.register_with_unit("transaction", help, Unit::Seconds, transactions);
+        let help = "1 while the circuit breaker of a kind at a target is not closed";
+        hub.register("breaker_open", help, metrics.breaker_open.clone());
+        let help = "1 while a rewind of the cluster is not dealt with, as of the last scrape";
+        hub.register("cluster_rewound", help, metrics.rewound.clone());
         let help = "Objects at targets by state, as of the last scrape";
         hub.register("placements", help, metrics.placements.clone());
         let help = "Largest lag from source event to applied write, as of the last scrape, milliseconds";
@@ -104,7 +127,8 @@ impl Metrics {
 
     /// Takes over what the core has counted since the start.
     pub fn observe(&self, before: &Counts, now: &Counts, connected: usize, took: Duration) {
-        let Counts { deltas, batches, planned, steps, failed_steps, tombstones, deletes, held, sessions } =
+        self.breakers(&now.open_breakers);
+        let Counts { deltas, batches, planned, steps, failed_steps, tombstones, deletes, held, sessions, rewinds, census_mismatches, open_breakers: _ } =
             now;
         for (counter, now, before) in [
             (&self.deltas, deltas, before.deltas),
@@ -116,6 +140,8 @@ impl Metrics {
             (&self.deletes, deletes, before.deletes),
             (&self.held, held, before.held),
             (&self.sessions, sessions, before.sessions),
+            (&self.rewinds, rewinds, before.rewinds),
+            (&self.census_mismatches, census_mismatches, before.census_mismatches),
         ] {
             counter.inc_by(now.saturating_sub(before));
         }
@@ -125,11 +151,29 @@ impl Metrics {
         }
     }
 
+    fn breakers(&self, open: &BTreeSet<(String, String)>) {
+        // Those that closed stay as 0, so that their graphs end in a fall and not in a gap.
+        let Ok(mut known) = self.breakers_known.lock() else { return };
+        if known.is_empty() && open.is_empty() {
+            return;
+        }
+        known.extend(open.iter().cloned());
+        for (target, kind) in &*known {
+            let is_open = open.contains(&(target.clone(), kind.clone()));
+            let label = Breaker { target: target.clone(), kind: kind.clone() };
+            self.breaker_open.get_or_create(&label).set(i64::from(is_open));
+        }
+    }
+
     /// Reads what is counted by the store.
     fn refresh(&self, readers: &Readers) -> Result<(), crate::store::StoreError> {
         let mut reader = readers()?;
         let clusters = reader.clusters()?;
         let rows = reader.summary(None)?;
+        for row in &clusters {
+            let label = ClusterLabel { cluster: row.name.to_string() };
+            self.rewound.get_or_create(&label).set(i64::from(row.rewound.is_some()));
+        }
         self.placements.clear();
         self.lag.clear();
         for row in rows.into_iter().filter(|row| !row.policy.is_empty()) {

@@ -140,7 +140,7 @@ pub async fn run(
     let (outbox, findings, sessions) = (Arc::new(Notify::new()), Arc::default(), SharedSessions::default());
     let core = Core::load(Parts {
         store,
-        keys: Keys { mac: key.mac_key(), secret_digest: key.secret_digest_key() },
+        keys: Keys { mac: key.mac_key(), secret_digest: key.secret_digest_key(), token: key.token_key() },
         archive: outbox.clone(),
         findings: Arc::clone(&findings),
         sessions: Arc::clone(&sessions),

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 
+use lockstep_engine::ClusterName;
+
 use crate::codes::Code;
 
 /// Codes of this module.
@@ -30,6 +32,7 @@ pub const TOKEN_PREFIX: &str = "lockstep_";
 // Contexts of the derived keys. Changing one makes everything made under it unreadable.
 const SEAL_CONTEXT: &str = "lockstep.dev 2026-01 hub key: seal stored Secrets";
 const MAC_CONTEXT: &str = "lockstep.dev 2026-01 hub key: MAC of marks";
+const TOKEN_CONTEXT: &str = "lockstep.dev 2026-01 hub key: tokens of agents";
 const SECRET_DIGEST_CONTEXT: &str = "lockstep.dev 2026-01 hub key: digests of Secrets";
 
 /// The hub's key could not be had.
@@ -158,6 +161,12 @@ impl HubKey {
         blake3::derive_key(MAC_CONTEXT, &self.0)
     }
 
+    /// Key that agents' tokens are made with.
+    #[must_use]
+    pub fn token_key(&self) -> [u8; KEY_LEN] {
+        blake3::derive_key(TOKEN_CONTEXT, &self.0)
+    }
+
     /// Key of the digests of Secrets.
     #[must_use]
     pub fn secret_digest_key(&self) -> [u8; KEY_LEN] {
@@ -278,6 +287,61 @@ pub fn random<const N: usize>() -> Result<[u8; N], SealError> {
 /// When the system gives no random bytes.
 pub fn new_token() -> Result<String, SealError> {
     Ok(format!("{TOKEN_PREFIX}{}", base64url(&random::<32>()?)))
+}
+
+/// A bearer token as it was presented. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BearerToken(String);
+
+impl fmt::Debug for BearerToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BearerToken(redacted)")
+    }
+}
+
+impl BearerToken {
+    /// Takes a token, without white space around it.
+    #[must_use]
+    pub fn new(token: &str) -> Self {
+        Self(token.trim().to_owned())
+    }
+
+    /// A new token for an agent: `lockstep_`, the cluster's name, 18 random bytes and a MAC, with
+    /// dots between them. The MAC lets a hub that lost its data know a token that it once gave out.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn of_agent(key: &[u8; KEY_LEN], cluster: &ClusterName) -> Result<Self, SealError> {
+        let head = format!("{cluster}.{}", base64url(&random::<18>()?));
+        Ok(Self(format!("{TOKEN_PREFIX}{head}.{}", base64url(token_mac(key, &head).as_bytes()))))
+    }
+
+    /// The cluster that this hub key gave the token to, if it did.
+    #[must_use]
+    pub fn vouched(&self, key: &[u8; KEY_LEN]) -> Option<ClusterName> {
+        let (head, mac) = self.0.strip_prefix(TOKEN_PREFIX)?.rsplit_once('.')?;
+        let (cluster, _) = head.rsplit_once('.')?;
+        // Both sides hashed: compared in constant time.
+        let genuine = blake3::hash(mac.as_bytes())
+            == blake3::hash(base64url(token_mac(key, head).as_bytes()).as_bytes());
+        genuine.then(|| ClusterName::new(cluster).ok()).flatten()
+    }
+
+    /// What is stored of it.
+    #[must_use]
+    pub fn hash(&self) -> [u8; 32] {
+        hash_token(&self.0)
+    }
+
+    /// The token itself, to be told once.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+fn token_mac(key: &[u8; KEY_LEN], head: &str) -> blake3::Hash {
+    blake3::keyed_hash(key, head.as_bytes())
 }
 
 /// What is stored of a token. A token has 256 random bits: it needs no salt and no slow hash.

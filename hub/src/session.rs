@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use lockstep_engine::ClusterId;
-use lockstep_wire::resume::chunks;
+use lockstep_wire::resume::{chunks, compare_chunks};
 use lockstep_wire::v1::{self, agent_message, hub_message};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt;
@@ -16,9 +16,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::core::census::each;
 use crate::core::state::SessionCommand;
 use crate::core::{Connect, Input};
-use crate::seal;
+use crate::seal::BearerToken;
 use crate::store::{IndexRow, Reader, StoreError, WatchRow};
 
 /// Commands of the core that wait for one session: its window of steps and acks, several times over.
@@ -64,11 +65,11 @@ impl v1::hub_server::Hub for SessionService {
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.strip_prefix("Bearer "))
             .ok_or_else(|| Status::unauthenticated("LS0201: no bearer token; give the agent its token"))?;
-        let token_hash = seal::hash_token(token.trim());
+        let token = BearerToken::new(token);
         let (out, receiver) = mpsc::channel(OUTGOING);
         let task =
             Task { inputs: self.inputs.clone(), readers: self.readers.clone(), out, stop: self.stop.clone() };
-        tokio::spawn(task.run(token_hash, request.into_inner()));
+        tokio::spawn(task.run(token, request.into_inner()));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 }
@@ -81,7 +82,7 @@ struct Task {
 }
 
 impl Task {
-    async fn run(self, token_hash: [u8; 32], mut stream: Streaming<v1::AgentMessage>) {
+    async fn run(self, token: BearerToken, mut stream: Streaming<v1::AgentMessage>) {
         let hello = match tokio::time::timeout(HELLO_TIMEOUT, stream.next()).await {
             Ok(Some(Ok(v1::AgentMessage { body: Some(agent_message::Body::Hello(hello)) }))) => hello,
             _ => {
@@ -92,7 +93,7 @@ impl Task {
         };
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let (reply, answer) = oneshot::channel();
-        let connect = Connect { token_hash, hello, out: commands, reply };
+        let connect = Connect { token, hello, out: commands, reply };
         if self.inputs.send(Input::Connect(Box::new(connect))).await.is_err() {
             return;
         }
@@ -146,9 +147,14 @@ impl Task {
             SessionCommand::Message(message) => self.out.send(Ok(*message)).await.map_err(drop),
             SessionCommand::Resume(watches) => {
                 for watch in watches {
-                    self.resume(watch).await?;
+                    let id = watch.id;
+                    self.stream(id, |readers, messages| stream_index(readers, watch, messages)).await?;
                 }
                 Ok(())
+            }
+            SessionCommand::Compare { watch, namespace } => {
+                self.stream(watch, move |readers, messages| stream_namespace(readers, watch, namespace, messages))
+                    .await
             }
             SessionCommand::Close(refused) => {
                 self.send(hub_message::Body::Refused(refused)).await?;
@@ -161,19 +167,21 @@ impl Task {
         self.out.send(Ok(v1::HubMessage { body: Some(body) })).await.map_err(drop)
     }
 
-    /// Streams the key index of a watch, page by page, with the back-pressure of the stream.
-    async fn resume(&self, watch: WatchRow) -> Result<(), ()> {
+    /// Streams keys of a watch, page by page, with the back-pressure of the stream.
+    async fn stream<F>(&self, watch: u32, read: F) -> Result<(), ()>
+    where
+        F: FnOnce(&Readers, &mpsc::Sender<v1::HubMessage>) -> Result<(), StoreError> + Send + 'static,
+    {
         let (messages, mut receiver) = mpsc::channel(2);
         let readers = self.readers.clone();
-        let id = watch.id;
-        let reading = tokio::task::spawn_blocking(move || stream_index(&readers, watch, &messages));
+        let reading = tokio::task::spawn_blocking(move || read(&readers, &messages));
         while let Some(message) = receiver.recv().await {
             self.out.send(Ok(message)).await.map_err(drop)?;
         }
         match reading.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
-                tracing::error!(watch = id, "the key index cannot be read: {error}");
+                tracing::error!(watch, "the key index cannot be read: {error}");
                 Err(())
             }
             Err(_) => Err(()),
@@ -210,6 +218,7 @@ fn stream_index(
         checkpoint: watch.checkpoint.to_string(),
         interest: watch.interest.clone(),
         api_version: watch.api_version.clone(),
+        rewound: watch.rewound,
         ..v1::Resume::default()
     };
     for message in chunks(head, pages.flatten().map(entry)) {
@@ -217,6 +226,25 @@ fn stream_index(
             return Err(error);
         }
         // Nobody listens any more: the session ended.
+        if messages.blocking_send(message).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// What is held of one namespace of a watch. After a read that failed nothing more is sent.
+fn stream_namespace(
+    readers: &Readers,
+    watch: u32,
+    namespace: String,
+    messages: &mpsc::Sender<v1::HubMessage>,
+) -> Result<(), StoreError> {
+    let mut reader = readers()?;
+    let mut entries = Vec::new();
+    each(&mut *reader, watch, &namespace, |row| entries.push(entry(row)))?;
+    let head = v1::Compare { watch, namespace, ..v1::Compare::default() };
+    for message in compare_chunks(head, entries) {
         if messages.blocking_send(message).is_err() {
             return Ok(());
         }

@@ -31,6 +31,7 @@ fn gk(kind: &str) -> GroupKind {
 
 fn row(n: u64) -> ObjectRow {
     ObjectRow {
+        unseen: None,
         cluster: ClusterId(1),
         key: ObjectKey::new(gk(["ConfigMap", "Secret"][(n % 2) as usize]), "shop", &format!("x{n:09}")),
         watch: 1,

@@ -10,7 +10,7 @@ use lockstep_engine::ClusterName;
 use crate::codes;
 use crate::finding::{Finding, Place, nearest};
 use crate::node::{self, Node};
-use crate::policy::{Budget, CompiledPolicy, Deletion, Disposition, PolicyName, Spec};
+use crate::policy::{Budget, CompiledPolicy, Deletion, Disposition, OnRewind, PolicyName, Spec};
 use crate::reader::{Fields, Reader, join, shown};
 use crate::syntax;
 
@@ -21,6 +21,7 @@ pub const KIND: &str = "ClusterSyncPolicy";
 
 const DISPOSITIONS: &[(&str, Disposition)] =
     &[("Delete", Disposition::Delete), ("Orphan", Disposition::Orphan)];
+const REWINDS: &[(&str, OnRewind)] = &[("Hold", OnRewind::Hold), ("Delete", OnRewind::Delete)];
 
 /// Clusters that have registered; None: not checked.
 pub type Known<'a> = Option<&'a BTreeSet<ClusterName>>;
@@ -223,7 +224,7 @@ fn cluster(reader: &mut Reader<'_>, node: &Node, path: &str, known: Known<'_>) -
 
 fn deletion(reader: &mut Reader<'_>, node: &Node) -> Option<Deletion> {
     const PATH: &str = "spec.deletion";
-    const FIELDS: &[&str] = &["budget", "onSourceDelete", "onUnselect", "onPolicyDelete"];
+    const FIELDS: &[&str] = &["budget", "onSourceDelete", "onUnselect", "onPolicyDelete", "onSourceRewind"];
     let fields = reader.fields(node, PATH, FIELDS)?;
     let default = Deletion::default();
     let mut choice = |name: &str, default| match fields.get(name) {
@@ -233,12 +234,17 @@ fn deletion(reader: &mut Reader<'_>, node: &Node) -> Option<Deletion> {
     let on_source_delete = choice("onSourceDelete", default.on_source_delete);
     let on_unselect = choice("onUnselect", default.on_unselect);
     let on_policy_delete = choice("onPolicyDelete", default.on_policy_delete);
+    let on_source_rewind = match fields.get("onSourceRewind") {
+        Some(node) => reader.one_of(node, &join(PATH, "onSourceRewind"), REWINDS),
+        None => Some(default.on_source_rewind),
+    };
     let budget = fields.get("budget").map_or(Some(default.budget), |node| budget(reader, node));
     Some(Deletion {
         budget: budget?,
         on_source_delete: on_source_delete?,
         on_unselect: on_unselect?,
         on_policy_delete: on_policy_delete?,
+        on_source_rewind: on_source_rewind?,
     })
 }
 

@@ -82,6 +82,8 @@ pub struct Deletion {
     pub on_unselect: Disposition,
     /// When the policy itself is removed. Default: Orphan.
     pub on_policy_delete: Disposition,
+    /// When the source cluster was restored to a state in which the object is not. Default: Hold.
+    pub on_source_rewind: OnRewind,
 }
 
 impl Default for Deletion {
@@ -91,6 +93,7 @@ impl Default for Deletion {
             on_source_delete: Disposition::Delete,
             on_unselect: Disposition::Delete,
             on_policy_delete: Disposition::Orphan,
+            on_source_rewind: OnRewind::Hold,
         }
     }
 }
@@ -124,6 +127,15 @@ pub enum Disposition {
     Delete,
     /// It stays, and lockstep lets go of it.
     Orphan,
+}
+
+/// What happens to the copy of an object that a rewind of its source cluster took away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnRewind {
+    /// Its delete is held until somebody decides.
+    Hold,
+    /// As if the object had been deleted: `on_source_delete`, within the budget.
+    Delete,
 }
 
 /// A policy of the running set. Immutable.

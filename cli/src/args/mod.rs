@@ -175,12 +175,29 @@ pub struct StatusArgs {
 
 /// `lockstep clusters`.
 #[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct ClustersArgs {
+    /// What to do, where it is not showing.
+    #[command(subcommand)]
+    pub command: Option<ClustersCommand>,
     /// Only this cluster
     pub cluster: Option<String>,
     /// Format.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// `lockstep clusters ...`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ClustersCommand {
+    /// A cluster that was restored to an older state: take what it lost for deleted
+    AcceptRewind {
+        /// The cluster
+        cluster: String,
+        /// Format.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
 }
 
 /// `-n`, `-A`.

@@ -1,8 +1,8 @@
 //! `lockstep clusters`.
 
-use lockstep_hub::http::types::{ClusterStatus, List};
+use lockstep_hub::http::types::{AcceptRewindRequest, AcceptedRewind, ClusterStatus, List, RewoundStatus};
 
-use crate::args::{ClustersArgs, Format, ServerArgs};
+use crate::args::{ClustersArgs, ClustersCommand, Format, ServerArgs};
 use crate::error::{CliError, Outcome};
 use crate::output::{Cell, Out, Paint, Table, age, now_ms, span};
 use crate::server;
@@ -12,7 +12,10 @@ pub(crate) const SKEW_SHOWN_MS: i64 = 2_000;
 
 /// Shows the member clusters.
 pub(crate) async fn run(args: ClustersArgs, server: &ServerArgs) -> Result<Outcome, CliError> {
-    let ClustersArgs { cluster, output } = args;
+    let ClustersArgs { command, cluster, output } = args;
+    if let Some(ClustersCommand::AcceptRewind { cluster, output }) = command {
+        return accept_rewind(cluster, output.output, server).await;
+    }
     let client = server::client(server)?;
     let out = Out::new(output.output);
     let list: List<ClusterStatus> = client.get("clusters", &[("cluster", cluster.as_deref())]).await?;
@@ -31,9 +34,25 @@ pub(crate) async fn run(args: ClustersArgs, server: &ServerArgs) -> Result<Outco
     Ok(Outcome::Done)
 }
 
+/// Takes what a cluster lost in a rewind for deleted.
+async fn accept_rewind(cluster: String, format: Format, server: &ServerArgs) -> Result<Outcome, CliError> {
+    let client = server::client(server)?;
+    let out = Out::new(format);
+    let done: AcceptedRewind = client.post("accept-rewind", &AcceptRewindRequest { cluster }).await?;
+    if out.structured() {
+        out.text(&out.encode(&done)?)?;
+    } else {
+        let AcceptedRewind { cluster, objects } = done;
+        out.line(&format!(
+            "{cluster}: {objects} objects that it lost count as deleted now; `lockstep tombstones list --cluster {cluster}` shows them"
+        ))?;
+    }
+    Ok(Outcome::Done)
+}
+
 /// One line per cluster.
 pub(crate) fn table(list: &List<ClusterStatus>, wide: bool, now: i64) -> Table {
-    let mut headings = vec!["CLUSTER", "STATE", "SINCE", "WATCHES", "CHECKPOINT", "OBJECTS", "KUBERNETES"];
+    let mut headings = vec!["CLUSTER", "STATE", "SINCE", "WATCHES", "CHECKPOINT", "OBJECTS", "WAITING", "KUBERNETES"];
     if wide {
         headings.extend(["AGENT", "CLOCK", "QUEUED", "ACCEPTS", "UID"]);
     }
@@ -49,6 +68,7 @@ pub(crate) fn table(list: &List<ClusterStatus>, wide: bool, now: i64) -> Table {
             Cell::from(format!("{live}/{}", item.watches.len())),
             Cell::from(age(oldest, now)),
             Cell::from(item.objects.to_string()),
+            if item.waiting > 0 { Cell::painted(item.waiting.to_string(), Paint::Warn) } else { Cell::from("0") },
             Cell::from(&item.server_version),
         ];
         if wide {
@@ -61,6 +81,15 @@ pub(crate) fn table(list: &List<ClusterStatus>, wide: bool, now: i64) -> Table {
         table.row(row);
     }
     for item in &list.items {
+        if let Some(RewoundStatus { at_ms, how, missing }) = &item.rewound {
+            let line = format!(
+                "{}: rewound {} ago ({how}); {missing} objects are missing since: bring them back, or `lockstep clusters accept-rewind {}` takes them for deleted",
+                item.name,
+                age(Some(*at_ms), now),
+                item.name
+            );
+            table.below(line, Some(Paint::Bad));
+        }
         if let Some(problem) = &item.problem {
             table.below(format!("{}: {problem}", item.name), Some(Paint::Bad));
         }
@@ -70,6 +99,7 @@ pub(crate) fn table(list: &List<ClusterStatus>, wide: bool, now: i64) -> Table {
 
 fn state(item: &ClusterStatus) -> Cell {
     match (item.connected, item.paused, item.since_ms) {
+        (true, _, _) if item.rewound.is_some() => Cell::painted("Rewound", Paint::Bad),
         (true, true, _) => Cell::painted("Paused", Paint::Warn),
         (true, false, _) => Cell::painted("Connected", Paint::Good),
         (false, _, Some(_)) => Cell::painted("Disconnected", Paint::Bad),
@@ -142,13 +172,15 @@ mod tests {
             objects: 12,
             clock_skew_ms: Some(-5_000),
             queued_items: Some(0),
+            waiting: 3,
+            rewound: None,
             problem: None,
             watches: vec![watch("Live"), watch("Listing")],
         };
         let list = List::new("ClusterList", vec![item.clone()]);
         let text = table(&list, false, 60_000).render(Palette::None);
         assert!(
-            text.contains("cluster-b   Connected   1m      1/2       5s           12        v1.20.2"),
+            text.contains("cluster-b   Connected   1m      1/2       5s           12        3         v1.20.2"),
             "{text}"
         );
         assert!(table(&list, true, 60_000).render(Palette::None).contains("-5s"));

@@ -119,6 +119,7 @@ mod tests {
             policy: Some("p".to_owned()),
             deleted_at_ms: 0,
             last_seen_ms: 0,
+            known_until_ms: None,
             deleted: true,
             path: None,
             body: None,

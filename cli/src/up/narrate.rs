@@ -115,6 +115,8 @@ mod tests {
                 objects: 0,
                 clock_skew_ms: None,
                 queued_items: None,
+                waiting: 0,
+                rewound: None,
                 problem: None,
                 watches: vec![],
             }],

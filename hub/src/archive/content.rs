@@ -38,12 +38,15 @@ pub struct Header {
     pub policy: Option<String>,
     /// RFC 3339, UTC.
     pub deleted_at: String,
-    /// RFC 3339, UTC: when this state was last known to exist.
+    /// RFC 3339, UTC: when this state was read.
     pub last_seen: String,
     /// The same, milliseconds since the epoch.
     pub deleted_at_ms: Millis,
     /// The same, milliseconds since the epoch.
     pub last_seen_ms: Millis,
+    /// Of an inferred delete: it happened between then and `deletedAtMs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_until_ms: Option<Millis>,
     /// How the second document is to be read; absent: as YAML.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<Encoding>,
@@ -105,6 +108,7 @@ pub(super) fn write(cluster: &ClusterRef, row: &TombstoneRow) -> String {
         Cause::Observed => ("Observed", None),
         Cause::Inferred => ("Inferred", None),
         Cause::Lockstep { policy } => ("Lockstep", Some(policy.clone())),
+        Cause::Rewound => ("Rewound", None),
     };
     let header = Header {
         api_version: API_VERSION.to_owned(),
@@ -128,6 +132,7 @@ pub(super) fn write(cluster: &ClusterRef, row: &TombstoneRow) -> String {
         last_seen: rfc3339(row.last_seen),
         deleted_at_ms: row.deleted_at,
         last_seen_ms: row.last_seen,
+        known_until_ms: row.known_until,
         encoding,
     };
     // The line break before the separator is the separator's.

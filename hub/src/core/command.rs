@@ -56,6 +56,13 @@ pub enum Command {
         /// Answer.
         reply: Reply<()>,
     },
+    /// A cluster that was rewound: its restored state is what counts, and what it lost is deleted.
+    AcceptRewind {
+        /// Name of the cluster.
+        cluster: String,
+        /// Answer: how many objects that concerns.
+        reply: Reply<AcceptedRewind>,
+    },
     /// Make a new bearer token for a cluster, replacing the old one; registers the cluster.
     CreateToken {
         /// Name of the member cluster.
@@ -107,6 +114,16 @@ pub struct Approved {
     pub objects: Vec<String>,
 }
 
+/// A rewind that was accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AcceptedRewind {
+    /// The cluster.
+    pub cluster: String,
+    /// Objects that it lost, which count as deleted now.
+    pub objects: u64,
+}
+
 /// Everything the planner says of one object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -129,7 +146,7 @@ pub struct Explanation {
 pub struct Sighting {
     /// Cluster.
     pub cluster: String,
-    /// Exists, Absent or Unknown.
+    /// Exists, Absent, Unknown, or Unseen: there before a rewind of the cluster, and not since.
     pub presence: String,
     /// resourceVersion, when it exists.
     pub resource_version: Option<String>,

@@ -6,7 +6,7 @@ use lockstep_engine::{ClusterId, ClusterName, GroupKind, Millis};
 use super::Core;
 use super::command::{Approved, Command, CommandError, ObjectRef, PauseScope};
 use super::state::Cluster;
-use crate::seal;
+use crate::seal::BearerToken;
 use crate::store::{DeleteStage, PlacementFilter, Store, StoreError};
 
 /// Placements that one approval visits at a time.
@@ -25,6 +25,10 @@ impl<S: Store> Core<S> {
             }
             Command::Pause { scope, paused, reply } => {
                 let result = self.pause(&scope, paused)?;
+                self.answer(reply, result);
+            }
+            Command::AcceptRewind { cluster, reply } => {
+                let result = self.accept_rewind(&cluster)?;
                 self.answer(reply, result);
             }
             Command::CreateToken { cluster, reply } => {
@@ -178,32 +182,44 @@ impl<S: Store> Core<S> {
         cluster: &ClusterName,
         now: Millis,
     ) -> Result<Result<String, CommandError>, StoreError> {
-        let token = match seal::new_token() {
+        let token = match BearerToken::of_agent(&self.keys.token, cluster) {
             Ok(token) => token,
             Err(error) => {
                 let remedy = "the system's random source failed; try again";
                 return Ok(Err(refusal("LS0209", error.to_string(), remedy)));
             }
         };
-        let id = match self.names.get(cluster) {
-            Some(id) => *id,
-            None => {
-                let row = self.store.create_cluster(cluster, now)?;
-                self.names.insert(cluster.clone(), row.id);
-                let id = row.id;
-                self.clusters.insert(id, Cluster::new(row, Vec::new()));
-                id
-            }
-        };
+        let id = self.registered(cluster, now)?;
         if let Some(cluster) = self.clusters.get_mut(&id) {
-            cluster.row.token_hash = Some(seal::hash_token(&token));
+            cluster.row.token_hash = Some(token.hash());
             self.store.put_cluster(&cluster.row)?;
         }
         // A policy that named the cluster before it was known may be good now.
         if let Some(files) = self.last_files.clone() {
             self.policies_read(Ok(files), now)?;
         }
-        Ok(Ok(token))
+        Ok(Ok(token.reveal().to_owned()))
+    }
+
+    /// The id of a cluster, which is registered where it was not.
+    pub(super) fn registered(&mut self, name: &ClusterName, now: Millis) -> Result<ClusterId, StoreError> {
+        if let Some(id) = self.names.get(name) {
+            return Ok(*id);
+        }
+        let row = self.store.create_cluster(name, now)?;
+        let id = row.id;
+        self.names.insert(name.clone(), id);
+        self.clusters.insert(id, Cluster::new(row, Vec::new()));
+        // What policies asked for there could not be planned before.
+        let set = self.set.clone();
+        for policy in set.policies() {
+            let named = policy.spec.source_cluster == *name || policy.spec.target_clusters.contains(name);
+            if let Some(row) = self.policies.get_mut(policy.name.as_str()).filter(|_| named) {
+                row.planned = false;
+                self.store.put_policy(row)?;
+            }
+        }
+        Ok(id)
     }
 
     /// A kind as people type it, among those that clusters serve or watches name.

@@ -10,8 +10,12 @@ use lockstep_wire::{HubSession, Window, v1};
 use super::containers::{definitions, is_custom, namespaces};
 use super::state::{Cluster, ServedKind, Session, SessionCommand, Watch, index_served};
 use super::{AfterCommit, Connect, Core};
+use crate::seal::BearerToken;
 use crate::store::{PlacementFilter, Store, StoreError};
 
+/// Set once a cluster came with a token that the store did not know: then there may be others that
+/// have not come yet, and a policy may name them.
+pub(super) const VOUCHED: &str = "vouched";
 /// Takeovers within this time that mean: one identity runs in two places.
 const ALTERNATION_WINDOW_MS: i64 = 60_000;
 /// How many of them.
@@ -27,8 +31,9 @@ fn refuse(code: &str, message: String, remedy: &str, retry_after_ms: u64) -> v1:
 
 impl<S: Store> Core<S> {
     pub(super) fn connect(&mut self, connect: Connect, now: Millis) -> Result<(), StoreError> {
-        let Connect { token_hash, hello, out, reply } = connect;
-        let id = match self.identify(&token_hash, &hello) {
+        let Connect { token, hello, out, reply } = connect;
+        self.vouch(&token, now)?;
+        let id = match self.identify(&token.hash(), &hello) {
             Ok(id) => id,
             Err(refused) => {
                 tracing::warn!(
@@ -47,10 +52,34 @@ impl<S: Store> Core<S> {
         };
         self.fence(id, now);
         let number = self.begin_session(id, &hello, out, now)?;
+        self.lease_told(id, hello.lease_counter, now)?;
         self.after.push(AfterCommit::Connected(reply, Ok((id, number))));
         self.welcome(id, &hello, now)?;
         self.counts.sessions += 1;
         Ok(())
+    }
+
+    /// A token that this hub key gave out, for a cluster of which nothing is stored: the hub's data
+    /// was lost, or is older than the token (I11). The first one to come is taken; a token that was
+    /// replaced by a newer one is not, as long as the store knows that one.
+    fn vouch(&mut self, token: &BearerToken, now: Millis) -> Result<(), StoreError> {
+        let Some(name) = token.vouched(&self.keys.token) else { return Ok(()) };
+        let known = self.names.get(&name).and_then(|id| self.clusters.get(id));
+        if known.is_some_and(|cluster| cluster.row.token_hash.is_some()) {
+            return Ok(());
+        }
+        tracing::warn!(cluster = %name, "an agent came with a token of this hub that the store does not know: it is taken, as after a loss of the hub's data");
+        self.store.put_meta(VOUCHED, "true")?;
+        let id = self.registered(&name, now)?;
+        if let Some(cluster) = self.clusters.get_mut(&id) {
+            cluster.row.token_hash = Some(token.hash());
+            self.store.put_cluster(&cluster.row)?;
+        }
+        // A policy that named the cluster before it was known may be good now.
+        match self.last_files.clone() {
+            Some(files) => self.policies_read(Ok(files), now),
+            None => Ok(()),
+        }
     }
 
     fn identify(&self, token_hash: &[u8; 32], hello: &v1::Hello) -> Result<ClusterId, v1::Refused> {
@@ -254,8 +283,8 @@ impl<S: Store> Core<S> {
         let fresh: Vec<_> = digests
             .keys()
             .filter(|watch| !session.interest.contains_key(watch))
-            .filter(|watch| !live.iter().any(|l| l.watch == **watch))
             .filter_map(|watch| cluster.watches.get(watch).map(|w| w.row.clone()))
+            .filter(|row| row.rewound || !live.iter().any(|l| l.watch == row.id))
             .collect();
         session.generation += 1;
         message.generation = session.generation;

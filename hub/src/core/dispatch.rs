@@ -149,11 +149,11 @@ impl<S: Store> Core<S> {
         if cluster.session.is_none() {
             return Ok(());
         }
-        if cluster.in_flight.len() >= MAX_IN_FLIGHT {
+        if !cluster.has_place(&row.key.gk) {
             self.wait(row);
             return Ok(());
         }
-        let permit = match cluster.breaker.admit(now) {
+        let permit = match cluster.breaker(&row.key.gk).breaker.admit(now) {
             Admission::Go(permit) => permit,
             Admission::Wait { until } => {
                 let until = until.unwrap_or(now + PROBE_POLL_MS);
@@ -173,7 +173,7 @@ impl<S: Store> Core<S> {
         let wave = i32::from(wave(&row.key.gk));
         // Creation in the order of waves, deletion after it and in reverse.
         let order = if row.ending.is_some() { i32::from(u16::MAX) - wave } else { wave };
-        cluster.ready.insert((order, row.key.clone()));
+        cluster.ready.insert(order, row.key.clone());
     }
 
     pub(super) fn send_step(
@@ -216,8 +216,11 @@ impl<S: Store> Core<S> {
             if cluster.session.is_none() || cluster.in_flight.len() >= MAX_IN_FLIGHT {
                 return Ok(());
             }
-            let Some((_, key)) = cluster.ready.pop_first() else {
-                if std::mem::take(&mut cluster.overflow) {
+            let mut ready = std::mem::take(&mut cluster.ready);
+            let next = ready.pop(|gk| cluster.has_place(gk));
+            cluster.ready = ready;
+            let Some(key) = next else {
+                if cluster.ready.is_empty() && std::mem::take(&mut cluster.overflow) {
                     self.scan_placements(PlacementFilter {
                         target: Some(target),
                         states: vec![State::Pending],

@@ -58,19 +58,22 @@ impl<S: Store> Core<S> {
         let name = cluster.row.name.to_string();
         let absence = self.absence(id, key);
         let row = self.store.object(id, key)?;
+        let lost = row.as_ref().is_some_and(|row| row.unseen.is_some());
+        let rewound = || format!("it was in {name} before that was restored to an older state");
         let presence = match (&row, &absence) {
+            (Some(_), _) if lost => "Unseen",
             (Some(_), _) => "Exists",
             (None, None) => "Absent",
             (None, Some(_)) => "Unknown",
         };
         Ok(Some(Sighting {
+            note: absence.map(|(_, sentence)| sentence).or_else(|| lost.then(rewound)),
             cluster: name,
             presence: presence.to_owned(),
             resource_version: row.as_ref().map(|row| row.resource_version.to_string()),
             observed_at_ms: row.as_ref().map(|row| row.observed_at),
             body_held: row.as_ref().is_some_and(|row| row.body.is_some()),
             managed: row.as_ref().is_some_and(|row| row.managed.is_some()),
-            note: absence.map(|(_, sentence)| sentence),
         }))
     }
 
@@ -92,6 +95,13 @@ impl<S: Store> Core<S> {
                 Err(NoClaim::Absent) => {
                     let message = format!("it does not exist in {}", policy.spec.source_cluster);
                     (false, "Absent".to_owned(), message)
+                }
+                Err(NoClaim::Unseen) => {
+                    let message = format!(
+                        "{} was restored to an older state, in which it is not",
+                        policy.spec.source_cluster
+                    );
+                    (false, "SourceRewound".to_owned(), message)
                 }
                 Err(NoClaim::NotSelected(reason, message)) => (false, reason.to_owned(), message),
                 Err(NoClaim::Unknown(reason, message)) => (false, reason.to_owned(), message),

@@ -31,6 +31,8 @@ pub(super) struct Claim {
 pub(super) enum NoClaim {
     /// The source object does not exist, as far as a live watch tells.
     Absent,
+    /// A rewind of its cluster took it away, and what becomes of that is not decided.
+    Unseen,
     /// It exists and is not selected: code and sentence.
     NotSelected(&'static str, String),
     /// It cannot be known now: code and sentence.
@@ -87,6 +89,9 @@ impl<S: Store> Core<S> {
                 .absence(source, key)
                 .map_or(NoClaim::Absent, |(r, m)| NoClaim::Unknown(r, m))));
         };
+        if object.unseen.is_some() {
+            return Ok(Err(self.absence(source, key).map_or(NoClaim::Unseen, |(r, m)| NoClaim::Unknown(r, m))));
+        }
         let Some(body) = object.body.clone() else {
             return Ok(Err(match self.absence(source, key) {
                 Some((reason, message)) => NoClaim::Unknown(reason, message),

@@ -6,6 +6,7 @@ use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, 
 use lockstep_wire::HubEffect;
 use lockstep_wire::v1::{self, item::Change};
 
+use super::rewind::REWIND_SUSPECTED;
 use super::state::SessionCommand;
 use super::{AfterCommit, Core};
 use crate::store::{
@@ -35,12 +36,13 @@ impl<S: Store> Core<S> {
             Ok(Some(HubEffect::Heartbeat(beat))) => {
                 // A message on its way only makes the difference larger: the smallest is nearest.
                 live.skew_ms = live.skew_ms.min(now - beat.clock_ms);
+                let counter = beat.lease_counter;
                 let (name, skew) = (cluster.row.name.to_string(), -live.skew_ms);
                 self.told(&name, |told| {
                     told.clock_skew_ms = Some(skew);
                     told.queued_items = Some(beat.queued_items);
                 });
-                Ok(())
+                self.lease_told(id, counter, now)
             }
             Ok(Some(HubEffect::Send(message))) => {
                 self.after.push(AfterCommit::Send(id, session, SessionCommand::Message(Box::new(message))));
@@ -89,7 +91,7 @@ impl<S: Store> Core<S> {
     }
 
     fn section(&mut self, id: ClusterId, section: v1::Section, now: Millis) -> Result<(), StoreError> {
-        let v1::Section { watch, epoch, items, checkpoint, status, census: _ } = section;
+        let v1::Section { watch, epoch, items, checkpoint, status, census } = section;
         let Some(cluster) = self.clusters.get(&id) else { return Ok(()) };
         let skew = cluster.session.as_ref().map_or(0, |session| session.skew_ms);
         // A watch that was stopped meanwhile: its deltas are of no use any more.
@@ -103,10 +105,14 @@ impl<S: Store> Core<S> {
         {
             watch.told = false;
         }
+        if status.as_ref().is_some_and(|status| status.reason == REWIND_SUSPECTED) {
+            self.rewind_told(id, watch, now)?;
+        }
         for item in items {
             self.counts.deltas += 1;
             self.item(id, watch, &gk, item, skew, now)?;
         }
+        let number = watch;
         let Some(watch) = self.clusters.get_mut(&id).and_then(|c| c.watches.get_mut(&watch)) else {
             return Ok(());
         };
@@ -128,12 +134,20 @@ impl<S: Store> Core<S> {
             row.api_version = status.api_version;
             row.interest = status.interest;
             watch.told = true;
+            // The list that followed a rewind is here to its end.
+            row.rewound &= !live;
+        }
+        if row.phase == Phase::Live && watch.told {
+            row.live_at = Some(now);
         }
         self.store.put_watch(&watch.row)?;
         if !was_live && watch.is_live() {
             self.became_live(id, &gk);
         }
-        Ok(())
+        if !census.is_empty() {
+            self.census(id, number, &census)?;
+        }
+        self.settle_rewind(id)
     }
 
     /// What could not be decided while the watch was not live can be now.
@@ -171,11 +185,15 @@ impl<S: Store> Core<S> {
                 }
                 let v1::Upsert { body, left: _, managed, deleting } = upsert;
                 let before = self.store.object(id, &key)?;
+                if self.is_rewound(id, watch) {
+                    let version = ResourceVersion::new(&resource_version);
+                    self.seen_after_rewind(id, before.as_ref(), &key, &uid, &version, now)?;
+                }
                 // A uid that changed under one name is a delete and a create (I5).
                 if let Some(before) = before.filter(|row| row.uid.as_str() != uid && row.body.is_some()) {
                     self.entomb_once(before, Cause::Inferred, None, now)?;
                 }
-                self.store.put_object(&ObjectRow {
+                let row = ObjectRow {
                     cluster: id,
                     key: key.clone(),
                     watch,
@@ -185,7 +203,12 @@ impl<S: Store> Core<S> {
                     managed: managed.map(managed_row),
                     deleting,
                     observed_at,
-                })?;
+                    unseen: None,
+                };
+                self.store.put_object(&row)?;
+                if let Some(managed) = &row.managed {
+                    self.recover(id, &key, &row.uid, &row.resource_version, managed, now)?;
+                }
             }
             Some(Change::Delete(delete)) => {
                 let cause = if delete.inferred { Cause::Inferred } else { Cause::Observed };
@@ -203,6 +226,7 @@ impl<S: Store> Core<S> {
                     managed: None,
                     deleting: true,
                     observed_at,
+                    unseen: None,
                 };
                 let last = row.filter(|_| same).unwrap_or(last);
                 if last.body.is_some() || !delete.body.is_empty() {
@@ -218,13 +242,14 @@ impl<S: Store> Core<S> {
                 tracing::warn!(cluster = self.cluster_name(id), object = %key, "not decodable: {}", undecodable.error);
                 return Ok(());
             }
-            Some(Change::Unseen(_)) | None => return Ok(()),
+            Some(Change::Unseen(_)) => self.unseen(id, &key, &uid, now)?,
+            None => return Ok(()),
         }
         self.concerns(id, &key, observed_at, now)
     }
 
     /// Plans every placement that an object may matter for: as a source, and as a copy.
-    fn concerns(
+    pub(super) fn concerns(
         &mut self,
         id: ClusterId,
         key: &ObjectKey,
@@ -276,6 +301,28 @@ impl<S: Store> Core<S> {
         last: Option<(Bytes, String)>,
         now: Millis,
     ) -> Result<i64, StoreError> {
+        // The last time at which everything that this watch knew of was there.
+        let known_until = match cause {
+            Cause::Inferred => self.known_until(&row),
+            Cause::Observed | Cause::Lockstep { .. } | Cause::Rewound => None,
+        };
+        self.entomb_known(row, cause, known_until, last, now)
+    }
+
+    fn known_until(&self, row: &ObjectRow) -> Option<Millis> {
+        let watch = self.clusters.get(&row.cluster)?.watches.get(&row.watch)?;
+        watch.row.live_at.max(Some(row.observed_at))
+    }
+
+    /// [`Self::entomb`], of an object that is known to have existed until then.
+    pub(super) fn entomb_known(
+        &mut self,
+        row: ObjectRow,
+        cause: Cause,
+        known_until: Option<Millis>,
+        last: Option<(Bytes, String)>,
+        now: Millis,
+    ) -> Result<i64, StoreError> {
         let (body, resource_version) = match last {
             Some((body, version)) if !body.is_empty() => (Some(body), ResourceVersion::new(&version)),
             _ => (row.body, row.resource_version),
@@ -292,6 +339,7 @@ impl<S: Store> Core<S> {
             cause,
             deleted_at: now,
             last_seen: row.observed_at,
+            known_until,
             body,
             path: None,
             deleted,
@@ -300,6 +348,10 @@ impl<S: Store> Core<S> {
         self.counts.tombstones += 1;
         self.after.push(AfterCommit::Archive);
         Ok(id)
+    }
+
+    fn is_rewound(&self, id: ClusterId, watch: u32) -> bool {
+        self.clusters.get(&id).and_then(|cluster| cluster.watches.get(&watch)).is_some_and(|w| w.row.rewound)
     }
 
     /// An observation that is older than our own last write of that key: its echo is still to come.

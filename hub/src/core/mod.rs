@@ -5,6 +5,7 @@
 //! Order of effects: creates and updates may leave before the commit (marks with a MAC let a hub
 //! that crashed in between recognise them); acks, deletes and archive orders leave after it (I1, I4).
 
+pub mod census;
 pub mod command;
 mod commands;
 mod compare;
@@ -16,14 +17,16 @@ mod gather;
 mod ingest;
 mod outcome;
 mod policy;
+mod recover;
 mod retry;
+mod rewind;
 mod scan;
 pub mod state;
 mod target;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use lockstep_engine::budget::Budget;
@@ -33,6 +36,7 @@ use lockstep_wire::v1;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::codes::Code;
+use crate::seal::BearerToken;
 use crate::store::{PolicyRow, Store, StoreError};
 use command::{Command, CommandError};
 use compare::Tickets;
@@ -47,6 +51,7 @@ pub const CODES: &[Code] = &[
     Code { code: "LS0207", title: "a newer session of the cluster took over" },
     Code { code: "LS0208", title: "the session broke its protocol" },
     Code { code: "LS0209", title: "the system gives no random bytes" },
+    Code { code: "LS0213", title: "a rewind cannot be accepted yet" },
 ];
 
 /// Files of the policies directory, or why it cannot be read.
@@ -91,8 +96,8 @@ pub enum Input {
 /// The opening of a session.
 #[derive(Debug)]
 pub struct Connect {
-    /// blake3 of the bearer token.
-    pub token_hash: [u8; 32],
+    /// The bearer token.
+    pub token: BearerToken,
     /// What the agent says of itself.
     pub hello: v1::Hello,
     /// To the task that serves the session.
@@ -108,6 +113,8 @@ pub struct Keys {
     pub mac: [u8; 32],
     /// Keys the digests of Secrets.
     pub secret_digest: [u8; 32],
+    /// Makes tokens of agents.
+    pub token: [u8; 32],
 }
 
 impl std::fmt::Debug for Keys {
@@ -156,6 +163,12 @@ pub struct Counts {
     pub held: u64,
     /// Sessions begun.
     pub sessions: u64,
+    /// Rewinds noticed.
+    pub rewinds: u64,
+    /// Circuit breakers that are not closed: target and kind.
+    pub open_breakers: BTreeSet<(String, String)>,
+    /// Namespaces of watches whose census differed from what is held here.
+    pub census_mismatches: u64,
 }
 
 /// The owner of the hub's state.

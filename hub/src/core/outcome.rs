@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use lockstep_engine::backoff::Backoff;
+use lockstep_engine::breaker::BreakerState;
 use lockstep_engine::status::{State, Status};
 use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
 use lockstep_wire::v1::{self, outcome::Result as Answer};
 
 use super::Core;
-use super::state::{InFlight, Purpose};
+use super::state::{Answered, InFlight, Purpose};
 use crate::store::{
     Cause, DeleteStage, ManagedRow, ObjectRow, Owned, PlacementRow, Record, Store, StoreError,
 };
@@ -36,9 +37,16 @@ impl<S: Store> Core<S> {
             Answer::Failed(v1::Failed { class: "Transient".to_owned(), ..v1::Failed::default() })
         });
         if let Some(permit) = step.permit {
-            match &answer {
-                Answer::Failed(failed) if no_answer(&failed.class) => cluster.breaker.on_failure(permit, now),
-                _ => cluster.breaker.on_success(permit),
+            let breaker = cluster.breaker(&step.key.gk);
+            breaker.answered(permit, &step.key, answered(&answer), now);
+            let open = breaker.breaker.state(now) != BreakerState::Closed;
+            let label = || (cluster.row.name.to_string(), step.key.gk.to_string());
+            if open {
+                if self.counts.open_breakers.insert(label()) {
+                    tracing::warn!(cluster = %cluster.row.name, kind = %step.key.gk, "the circuit breaker opened: the target does not answer for this kind; probes go on");
+                }
+            } else if !self.counts.open_breakers.is_empty() && self.counts.open_breakers.remove(&label()) {
+                tracing::info!(cluster = %cluster.row.name, kind = %step.key.gk, "the circuit breaker closed");
             }
         }
         let key = step.key.clone();
@@ -177,6 +185,7 @@ impl<S: Store> Core<S> {
             }),
             deleting: before.is_some_and(|row| row.deleting),
             observed_at: now,
+            unseen: None,
         })
     }
 
@@ -224,6 +233,7 @@ impl<S: Store> Core<S> {
             managed: None,
             deleting: false,
             observed_at: now,
+            unseen: None,
         };
         let tombstone = self.entomb(object, Cause::Lockstep { policy: row.policy.clone() }, None, now)?;
         row.delete = Some(DeleteStage::Archiving { tombstone });
@@ -326,10 +336,15 @@ impl<S: Store> Core<S> {
     }
 }
 
-/// Is the target as a whole not able to answer? An error about one object (a 500 included) is an
-/// answer: it must not hold up the others.
-fn no_answer(class: &str) -> bool {
-    matches!(class, "Unreachable" | "Timeout" | "Throttled")
+fn answered(answer: &Answer) -> Answered {
+    match answer {
+        Answer::Failed(failed) => match failed.class.as_str() {
+            "Unreachable" | "Timeout" | "Throttled" => Answered::NotAtAll,
+            "Transient" => Answered::WithTrouble,
+            _ => Answered::Well,
+        },
+        _ => Answered::Well,
+    }
 }
 
 /// The sentence, who is in the way, and where.

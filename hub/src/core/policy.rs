@@ -42,7 +42,9 @@ impl<S: Store> Core<S> {
             }
         };
         let known: BTreeSet<ClusterName> = self.names.keys().cloned().collect();
-        let outcome = load(&self.set, &files, Some(&known));
+        // After a loss of the store nobody knows what is registered.
+        let lost = self.store.meta(super::connect::VOUCHED)?.is_some();
+        let outcome = load(&self.set, &files, (!lost).then_some(&known));
         for finding in &outcome.findings {
             tracing::warn!("{finding}");
         }
@@ -147,7 +149,7 @@ impl<S: Store> Core<S> {
             keys.sort();
             keys.dedup();
             self.still_asking(target, &mut keys)?;
-            self.hold_contained(target, &mut keys, now)?;
+            self.hold_first(target, &mut keys, now)?;
             if keys.is_empty() {
                 continue;
             }
@@ -192,8 +194,9 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
-    /// Deletes that follow a deleted namespace or definition are held, whatever the budget says.
-    fn hold_contained(
+    /// Deletes that follow a deleted namespace or definition, or a rewind of the source, and those of
+    /// copies that nothing accounts for, are held, whatever the budget says.
+    fn hold_first(
         &mut self,
         target: ClusterId,
         keys: &mut Vec<ObjectKey>,
@@ -202,15 +205,18 @@ impl<S: Store> Core<S> {
         let mut others = Vec::with_capacity(keys.len());
         for key in keys.drain(..) {
             let Some(mut row) = self.store.placement(target, &key)? else { continue };
-            match self.container_gone(&row)? {
-                None => others.push(key),
-                Some(why) => {
-                    let message = format!(
-                        "the source object was deleted, and {why}; the delete is held: `lockstep approve {}` releases it",
-                        row.policy
-                    );
-                    self.hold(&mut row, "ContainerDeleted", message, now)?;
-                }
+            if let Some(message) = self.recovered(&row) {
+                self.hold(&mut row, "Recovered", message, now)?;
+            } else if let Some(message) = self.lost_in_rewind(&row)? {
+                self.hold(&mut row, "SourceRewound", message, now)?;
+            } else if let Some(why) = self.container_gone(&row)? {
+                let message = format!(
+                    "the source object was deleted, and {why}; the delete is held: `lockstep approve {}` releases it",
+                    row.policy
+                );
+                self.hold(&mut row, "ContainerDeleted", message, now)?;
+            } else {
+                others.push(key);
             }
         }
         *keys = others;

@@ -40,6 +40,8 @@ pub(super) enum Scan {
     Sources { cluster: ClusterId, gk: GroupKind, targets: Vec<ClusterId>, after: Option<(String, String)> },
     /// Over placements.
     Placements { filter: PlacementFilter, after: Option<PlacementCursor> },
+    /// Over what a cluster lost in a rewind that was accepted.
+    AcceptRewind { cluster: ClusterId },
     /// Everything that a policy's generation asks for was planned.
     Planned { policy: String, generation: u64 },
 }
@@ -59,6 +61,7 @@ impl<S: Store> Core<S> {
                 self.scan_sources(cluster, gk, targets, after, now)
             }
             Scan::Placements { filter, after } => self.scan_filter(filter, after, now),
+            Scan::AcceptRewind { cluster } => self.scan_unseen(cluster, now),
             Scan::Planned { policy, generation } => {
                 if let Some(row) = self.policies.get_mut(&policy).filter(|row| row.generation == generation) {
                     row.planned = true;

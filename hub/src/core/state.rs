@@ -15,6 +15,10 @@ use crate::store::{ClusterRow, Phase, WatchRow};
 /// between an outcome and the next step, and small enough to re-plan quickly.
 pub const MAX_IN_FLIGHT: usize = 64;
 
+/// Of them of one kind: a kind whose writes hang (a webhook that does not answer) leaves the others
+/// their places.
+pub const MAX_IN_FLIGHT_OF_A_KIND: usize = 48;
+
 /// Keys that wait in memory for a place in the window of one target. What does not fit stays in
 /// the store as Pending and is found by a scan when the queue has drained (I14).
 pub const MAX_READY: usize = 4096;
@@ -26,6 +30,13 @@ pub enum SessionCommand {
     Message(Box<v1::HubMessage>),
     /// Stream the checkpoint and key index of these watches, in order.
     Resume(Vec<WatchRow>),
+    /// Stream what is held of one namespace of a watch.
+    Compare {
+        /// The watch.
+        watch: u32,
+        /// Empty: objects without one.
+        namespace: String,
+    },
     /// Send this refusal and end the stream.
     Close(v1::Refused),
 }
@@ -129,6 +140,88 @@ pub struct InFlight {
     pub again: bool,
 }
 
+/// Keys that wait for a place in a target's window: by order, then by kind, so that a kind whose
+/// share of the window is taken is passed over at once.
+#[derive(Debug, Default)]
+pub struct Ready {
+    groups: BTreeMap<(i32, GroupKind), BTreeSet<ObjectKey>>,
+    len: usize,
+}
+
+impl Ready {
+    /// Puts a key in line.
+    pub fn insert(&mut self, order: i32, key: ObjectKey) {
+        let group = self.groups.entry((order, key.gk.clone())).or_default();
+        self.len += usize::from(group.insert(key));
+    }
+
+    /// Takes the next key of a kind that may have a place now.
+    pub fn pop(&mut self, may: impl Fn(&GroupKind) -> bool) -> Option<ObjectKey> {
+        let at = self.groups.keys().find(|(_, gk)| may(gk))?.clone();
+        let group = self.groups.get_mut(&at)?;
+        let key = group.pop_first();
+        if group.is_empty() {
+            self.groups.remove(&at);
+        }
+        self.len -= usize::from(key.is_some());
+        key
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Does none wait?
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// The circuit breaker of one kind at one target.
+#[derive(Debug)]
+pub struct KindBreaker {
+    /// The breaker.
+    pub breaker: Breaker,
+    /// The object whose write failed last: one that always fails is its own affair, and does not open
+    /// the breaker of its kind.
+    pub failed: Option<ObjectKey>,
+}
+
+impl KindBreaker {
+    /// Takes what came of a step. `kind_at_fault`: could it be the kind, and not only this object?
+    pub fn answered(&mut self, permit: Permit, key: &ObjectKey, answer: Answered, now: Millis) {
+        let counts = match answer {
+            Answered::Well => false,
+            Answered::NotAtAll => true,
+            Answered::WithTrouble => self.failed.as_ref() != Some(key),
+        };
+        match (answer, counts) {
+            (Answered::Well, _) => {
+                self.failed = None;
+                self.breaker.on_success(permit);
+            }
+            (_, true) => {
+                self.failed = Some(key.clone());
+                self.breaker.on_failure(permit, now);
+            }
+            (_, false) => self.breaker.on_abandoned(permit),
+        }
+    }
+}
+
+/// How a target answered a step, for its breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// With what was asked, or with an error about this object.
+    Well,
+    /// With a passing trouble of its own (500 and the like): a failing webhook or conversion of the
+    /// kind, or this object only.
+    WithTrouble,
+    /// Not, or with the wish to be left alone.
+    NotAtAll,
+}
+
 /// A member cluster as the core sees it.
 #[derive(Debug)]
 pub struct Cluster {
@@ -146,14 +239,14 @@ pub struct Cluster {
     pub in_flight: BTreeMap<u64, InFlight>,
     /// Keys with a step under way.
     pub busy: BTreeMap<ObjectKey, u64>,
-    /// Keys that wait for a place in the window, by order.
-    pub ready: BTreeSet<(i32, ObjectKey)>,
+    /// Keys that wait for a place in the window.
+    pub ready: Ready,
     /// More is Pending in the store than fitted into `ready`.
     pub overflow: bool,
     /// Writes whose echo has not come yet: older observations of the key are not news.
     pub echoes: BTreeMap<ObjectKey, ResourceVersion>,
-    /// Opens when the target does not answer (I12).
-    pub breaker: Breaker,
+    /// By kind: opens when the target does not answer for objects of that kind (I12).
+    pub breakers: BTreeMap<GroupKind, KindBreaker>,
     /// When sessions replaced each other lately: alternation means one identity in two places.
     pub takeovers: Vec<Millis>,
 }
@@ -162,7 +255,6 @@ impl Cluster {
     /// A cluster without a session.
     pub fn new(row: ClusterRow, watches: Vec<WatchRow>) -> Self {
         let served = decode_served(&row.served);
-        let seed = u64::from(row.id.0);
         Self {
             row,
             session: None,
@@ -174,10 +266,10 @@ impl Cluster {
             discovery_partial: true,
             in_flight: BTreeMap::new(),
             busy: BTreeMap::new(),
-            ready: BTreeSet::new(),
+            ready: Ready::default(),
             overflow: false,
             echoes: BTreeMap::new(),
-            breaker: Breaker::new(BreakerConfig::default(), seed),
+            breakers: BTreeMap::new(),
             takeovers: Vec::new(),
         }
     }
@@ -191,6 +283,22 @@ impl Cluster {
     pub fn covering(&self, gk: &GroupKind, namespace: &str) -> Option<&Watch> {
         self.watches.values().find(|watch| {
             watch.row.gk == *gk && (watch.row.namespace.is_empty() || watch.row.namespace == namespace)
+        })
+    }
+
+    /// Is there a place in the window for a step of this kind?
+    pub fn has_place(&self, gk: &GroupKind) -> bool {
+        let of_kind = || self.in_flight.values().filter(|step| step.key.gk == *gk).count();
+        self.in_flight.len() < MAX_IN_FLIGHT
+            && (self.in_flight.len() < MAX_IN_FLIGHT_OF_A_KIND || of_kind() < MAX_IN_FLIGHT_OF_A_KIND)
+    }
+
+    /// The breaker of a kind.
+    pub fn breaker(&mut self, gk: &GroupKind) -> &mut KindBreaker {
+        let seed = u64::from(self.row.id.0) << 32 | self.breakers.len() as u64;
+        self.breakers.entry(gk.clone()).or_insert_with(|| KindBreaker {
+            breaker: Breaker::new(BreakerConfig::default(), seed),
+            failed: None,
         })
     }
 
@@ -213,11 +321,11 @@ impl Cluster {
         }
         for (_, step) in std::mem::take(&mut self.in_flight) {
             if let Some(permit) = step.permit {
-                self.breaker.on_abandoned(permit);
+                self.breaker(&step.key.gk).breaker.on_abandoned(permit);
             }
         }
         self.busy.clear();
-        self.ready.clear();
+        self.ready = Ready::default();
         self.overflow = false;
         self.echoes.clear();
     }

@@ -49,7 +49,8 @@ impl<S: Store> Core<S> {
         let before = row.clone();
         let mut row = row.take().unwrap_or_else(|| fresh_placement(target, key, now));
         let asked = self.asked(&mut row, claims)?;
-        let object = self.store.object(target, key)?;
+        // What a rewind of the target took away is not there.
+        let object = self.store.object(target, key)?.filter(|object| object.unseen.is_none());
         let absence = self.absence(target, key);
         let mut marks_uid = String::new();
         let marks = self.marks_view(
@@ -127,9 +128,13 @@ impl<S: Store> Core<S> {
                 let why = format!("the policy takes its objects from {} now", policy.spec.source_cluster);
                 end(row, Ending::TargetRemoved, delete, why)
             }
-            Err(NoClaim::Absent) => {
+            Err(NoClaim::Absent | NoClaim::Unseen) => {
                 let delete = deletion.on_source_delete == Disposition::Delete;
-                end(row, Ending::SourceDeleted, delete, "the source object was deleted".to_owned())
+                let (ending, why) = match row.ending {
+                    Some(Ending::Recovered) => (Ending::Recovered, "its source object is not there"),
+                    _ => (Ending::SourceDeleted, "the source object was deleted"),
+                };
+                end(row, ending, delete, why.to_owned())
             }
             Err(NoClaim::NotSelected(_, sentence)) => {
                 // The last state says "not selected"; only a live source makes that news (I3).
@@ -137,9 +142,10 @@ impl<S: Store> Core<S> {
                     return Ok(Asked::Unknown { reason, message });
                 }
                 let delete = deletion.on_unselect == Disposition::Delete;
+                let ending = row.ending.filter(|ending| *ending == Ending::Recovered);
                 end(
                     row,
-                    Ending::Unselected,
+                    ending.unwrap_or(Ending::Unselected),
                     delete,
                     format!("the source object is no longer selected: {sentence}"),
                 )
@@ -309,6 +315,7 @@ fn ending_reason(ending: Ending) -> &'static str {
         Ending::Unselected => "Unselected",
         Ending::PolicyRemoved => "PolicyRemoved",
         Ending::TargetRemoved => "TargetRemoved",
+        Ending::Recovered => "Recovered",
     }
 }
 

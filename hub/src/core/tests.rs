@@ -2,5 +2,6 @@
 
 mod deletes;
 mod fleet;
+mod rewinds;
 mod sessions;
 mod syncing;

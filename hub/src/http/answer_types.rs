@@ -62,15 +62,18 @@ pub struct TombstoneItem {
     pub resource_version: String,
     /// API version of the state kept.
     pub api_version: String,
-    /// Observed, Inferred or Lockstep.
+    /// Observed, Inferred, Lockstep, or Rewound: a state that a restore of its cluster threw away.
     pub cause: String,
     /// The policy it was deleted for, when lockstep did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
     /// When the deletion was seen.
     pub deleted_at_ms: i64,
-    /// When the state kept was last known to exist.
+    /// When the state kept was read.
     pub last_seen_ms: i64,
+    /// For an inferred delete: it was deleted between this time and `deletedAtMs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_until_ms: Option<i64>,
     /// False for the image of a delete that was not carried out (yet).
     pub deleted: bool,
     /// Path in the archive, once it is there.
@@ -106,6 +109,14 @@ pub struct HubFacts {
     pub findings: Vec<Finding>,
     /// Clusters with sessions and watches.
     pub clusters: Vec<ClusterStatus>,
+}
+
+/// Body of `POST /api/v1/accept-rewind`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AcceptRewindRequest {
+    /// Name of the cluster.
+    pub cluster: String,
 }
 
 /// Body of `POST /api/v1/approve`.

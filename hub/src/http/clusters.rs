@@ -1,15 +1,16 @@
 //! `GET /clusters` and `GET /hub`: sessions, watches, checkpoints, clocks, versions.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract;
+use lockstep_engine::status::State;
 use serde::Deserialize;
 
 use super::error::ApiError;
 use super::params::{Params, all_clusters, find_cluster};
-use super::types::{ClusterStatus, HubFacts, List, WatchStatus};
+use super::types::{ClusterStatus, HubFacts, List, RewoundStatus, WatchStatus};
 use super::{Api, SessionFacts, policies};
 use crate::owner::now;
-use crate::store::{ClusterRow, Reader, StoreError, WatchRow};
+use crate::store::{ClusterRow, Reader, Rewound, StoreError, WatchRow};
 
 /// Tombstones of the outbox that are counted at most.
 const OUTBOX_COUNTED: usize = 1000;
@@ -27,7 +28,7 @@ pub(super) struct ListQuery {
 
 /// Every cluster, or one.
 pub(super) async fn list(
-    State(api): State<Api>,
+    extract::State(api): extract::State<Api>,
     Params(query): Params<ListQuery>,
 ) -> Result<Json<List<ClusterStatus>>, ApiError> {
     let sessions = (api.0.sessions)();
@@ -47,7 +48,7 @@ pub(super) async fn list(
 }
 
 /// The hub itself.
-pub(super) async fn hub(State(api): State<Api>) -> Result<Json<HubFacts>, ApiError> {
+pub(super) async fn hub(extract::State(api): extract::State<Api>) -> Result<Json<HubFacts>, ApiError> {
     let (sessions, findings, shared) = ((api.0.sessions)(), api.findings(), api.clone());
     let facts = api
         .0
@@ -92,10 +93,21 @@ fn statuses(
     sessions: &[SessionFacts],
 ) -> Result<Vec<ClusterStatus>, StoreError> {
     let mut items = Vec::with_capacity(rows.len());
+    let summary = reader.summary(None)?;
     for row in rows {
         let watches = reader.watches(Some(row.id))?;
+        let waiting = summary.iter().filter(|counts| counts.target == row.id && waits(counts.state));
+        let waiting = waiting.map(|counts| counts.count).sum();
+        let rewound = match &row.rewound {
+            None => None,
+            Some(Rewound { at, how }) => Some(RewoundStatus {
+                at_ms: *at,
+                how: how.clone(),
+                missing: reader.unseen_count(row.id)?,
+            }),
+        };
         let objects = reader.object_count(row.id)?;
-        items.push(status(row, watches, objects, sessions));
+        items.push(ClusterStatus { waiting, rewound, ..status(row, watches, objects, sessions) });
     }
     items.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(items)
@@ -121,9 +133,16 @@ fn status(
         objects,
         clock_skew_ms: session.and_then(|session| session.clock_skew_ms),
         queued_items: session.and_then(|session| session.queued_items),
+        waiting: 0,
+        rewound: None,
         problem: session.and_then(|session| session.problem.clone()),
         watches: watches.into_iter().map(|watch| watch_status(watch, connected)).collect(),
     }
+}
+
+/// Is there something still to be done or to be learned?
+fn waits(state: State) -> bool {
+    matches!(state, State::Pending | State::Unknown | State::Failed)
 }
 
 /// Only a connected session's phase counts: without one nobody knows.

@@ -1,4 +1,4 @@
-//! Calls that the core answers: explain, compare, approve, pause, resume, tokens.
+//! Calls that the core answers: explain, compare, approve, accept-rewind, pause, resume, tokens.
 
 use axum::Json;
 use axum::extract::State;
@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::error::ApiError;
 use super::params::{Params, Raw, all_clusters, body, find_cluster};
 use super::types::{
-    ApproveRequest, Approved, Comparison, Done, Explanation, List, ObjectRef, PauseRequest, PauseScope,
+    AcceptRewindRequest, AcceptedRewind, ApproveRequest, Approved, Comparison, Done, Explanation, List, ObjectRef, PauseRequest, PauseScope,
     TokenAnswer, TokenRequest,
 };
 use super::{Api, kinds};
@@ -91,6 +91,15 @@ pub(super) async fn approve(
     let ApproveRequest { policy, target } = body(&bytes)?;
     let released = api.ask(|reply| Command::Approve { policy, target, reply }).await?;
     Ok(Json(List::new("ApprovedList", released)))
+}
+
+/// Takes what a cluster lost in a rewind for deleted.
+pub(super) async fn accept_rewind(
+    State(api): State<Api>,
+    Raw(bytes): Raw,
+) -> Result<Json<AcceptedRewind>, ApiError> {
+    let AcceptRewindRequest { cluster } = body(&bytes)?;
+    api.ask(|reply| Command::AcceptRewind { cluster, reply }).await.map(Json)
 }
 
 /// Pauses.

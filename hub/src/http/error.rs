@@ -105,7 +105,7 @@ impl ApiError {
     }
 
     pub(super) fn wrong_method() -> Self {
-        let remedy = "reads are GET; approve, pause, resume and tokens are POST";
+        let remedy = "reads are GET; approve, accept-rewind, pause, resume and tokens are POST";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "LS0260", "this call has another method", remedy)
     }
 

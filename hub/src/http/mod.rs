@@ -172,6 +172,7 @@ impl Api {
             .route("/tombstones", get(tombstones::list))
             .route("/tombstones/{id}", get(tombstones::show))
             .route("/approve", post(commands::approve))
+            .route("/accept-rewind", post(commands::accept_rewind))
             .route("/pause", post(commands::pause))
             .route("/resume", post(commands::resume))
             .route("/tokens", post(commands::token));

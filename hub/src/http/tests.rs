@@ -15,7 +15,7 @@ use tonic::codegen::Service as _;
 
 use super::*;
 use crate::codes::Code;
-use crate::core::command::{Approved, CommandError};
+use crate::core::command::{AcceptedRewind, Approved, CommandError};
 use crate::seal::HubKey;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{
@@ -81,6 +81,7 @@ fn watch(store: &mut SqliteStore, cluster: ClusterId, group: &str, kind: &str) -
 
 fn object(cluster: ClusterId, watch: &WatchRow, name: &str, body: Option<Value>) -> ObjectRow {
     ObjectRow {
+        unseen: None,
         cluster,
         key: ObjectKey::new(watch.gk.clone(), "shop", name),
         watch: watch.id,
@@ -161,6 +162,7 @@ fn fill(store: &mut SqliteStore) {
     };
     store.put_policy(&row).unwrap();
     let tombstone = TombstoneRow {
+        known_until: None,
         id: 0,
         cluster: ids[1],
         key: ObjectKey::new(GroupKind::new("", "Secret"), "shop", "db"),
@@ -255,6 +257,9 @@ impl Bed {
                         let message = format!("{} {}/{}", object.kind, object.namespace, object.name);
                         let (code, remedy) = ("LS0200".to_owned(), String::new());
                         let _ = reply.send(Err(CommandError { code, message, remedy }));
+                    }
+                    Command::AcceptRewind { cluster, reply } => {
+                        let _ = reply.send(Ok(AcceptedRewind { cluster, objects: 3 }));
                     }
                     Command::Compare { reply, .. } => drop(reply),
                 }

@@ -131,6 +131,7 @@ fn item(row: TombstoneRow, clusters: &[ClusterRow]) -> TombstoneItem {
         Cause::Observed => ("Observed", None),
         Cause::Inferred => ("Inferred", None),
         Cause::Lockstep { policy } => ("Lockstep", Some(policy)),
+        Cause::Rewound => ("Rewound", None),
     };
     TombstoneItem {
         id: row.id,
@@ -145,6 +146,7 @@ fn item(row: TombstoneRow, clusters: &[ClusterRow]) -> TombstoneItem {
         policy,
         deleted_at_ms: row.deleted_at,
         last_seen_ms: row.last_seen,
+        known_until_ms: row.known_until,
         deleted: row.deleted,
         path: row.path,
         body: None,

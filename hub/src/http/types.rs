@@ -10,7 +10,7 @@ pub use lockstep_policies::Finding;
 
 pub use super::answer_types::*;
 pub use crate::core::command::{
-    Approved, CommandError, Comparison, Explanation, ObjectRef, PauseScope, PolicySays, Sighting, TargetSays,
+    AcceptedRewind, Approved, CommandError, Comparison, Explanation, ObjectRef, PauseScope, PolicySays, Sighting, TargetSays,
 };
 
 /// A list: `{kind, items: [...]}`.
@@ -63,10 +63,28 @@ pub struct ClusterStatus {
     pub clock_skew_ms: Option<i64>,
     /// Items waiting in the agent's queues, as last told.
     pub queued_items: Option<u64>,
+    /// Objects at this target that wait to be written, deleted, or known again.
+    pub waiting: u64,
+    /// It was rewound, as by a restore of etcd, and something is still to be listed or decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewound: Option<RewoundStatus>,
     /// What stands in the way of the agent, one sentence; from `up`, or a refused session.
     pub problem: Option<String>,
     /// Its watches.
     pub watches: Vec<WatchStatus>,
+}
+
+/// A rewind that is not dealt with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RewoundStatus {
+    /// When it was noticed.
+    pub at_ms: i64,
+    /// By what; one sentence.
+    pub how: String,
+    /// Objects that were there before and are not since: `lockstep clusters accept-rewind` takes them
+    /// for deleted.
+    pub missing: u64,
 }
 
 /// A watch of a member cluster.

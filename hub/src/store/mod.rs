@@ -89,9 +89,14 @@ pub trait Reader: Send {
         after: Option<(&str, &str)>,
         limit: usize,
     ) -> Result<Vec<ObjectRow>, StoreError>;
+    /// Keys of objects that no list has shown since their cluster was rewound, at most `limit`.
+    fn unseen(&mut self, cluster: ClusterId, limit: usize) -> Result<Vec<ObjectKey>, StoreError>;
+    /// How many of them there are.
+    fn unseen_count(&mut self, cluster: ClusterId) -> Result<u64, StoreError>;
     /// How many objects are held for a cluster (keys and bodies).
     fn object_count(&mut self, cluster: ClusterId) -> Result<u64, StoreError>;
-    /// The key index of a watch in key order after (namespace, name), at most `limit`.
+    /// The key index of a watch in key order after (namespace, name), at most `limit`. Without
+    /// objects that are unseen since a rewind: their agent has forgotten them.
     fn index(
         &mut self,
         watch: u32,

@@ -42,6 +42,17 @@ pub struct ClusterRow {
     pub disconnected_at: Option<Millis>,
     /// When it was first heard of.
     pub created_at: Millis,
+    /// A rewind that waits for a decision, or whose lists are still under way.
+    pub rewound: Option<Rewound>,
+}
+
+/// A cluster was restored to an older state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewound {
+    /// When that was noticed (hub's clock).
+    pub at: Millis,
+    /// By what; one sentence.
+    pub how: String,
 }
 
 /// Phases of a watch; ordinals are stored.
@@ -86,6 +97,10 @@ pub struct WatchRow {
     pub since: Millis,
     /// Hub's clock at the last batch of this watch.
     pub updated_at: Millis,
+    /// The cluster was rewound, and this watch has not been listed to the end since.
+    pub rewound: bool,
+    /// When it was last told to be complete (hub's clock): what was here then existed then.
+    pub live_at: Option<Millis>,
 }
 
 /// How our entry in managedFields relates to the object.
@@ -155,6 +170,9 @@ pub struct ObjectRow {
     pub deleting: bool,
     /// Agent's clock when this state was read.
     pub observed_at: Millis,
+    /// Known from before a rewind of its cluster, and in no list since then (hub's clock): neither
+    /// there nor deleted.
+    pub unseen: Option<Millis>,
 }
 
 /// A row of the key index that is streamed to an agent.
@@ -220,6 +238,8 @@ pub enum Ending {
     PolicyRemoved,
     /// The policy no longer names this target.
     TargetRemoved,
+    /// Found at the target with genuine marks, without a record of it and without a source (I11).
+    Recovered,
 }
 
 /// How far a delete has come.
@@ -295,6 +315,8 @@ pub enum Cause {
         /// For this policy.
         policy: String,
     },
+    /// Not deleted by anybody: its cluster was restored to an older state, which has another one.
+    Rewound,
 }
 
 /// A retained record of something deleted.
@@ -316,8 +338,11 @@ pub struct TombstoneRow {
     pub cause: Cause,
     /// When the deletion was seen (hub's clock).
     pub deleted_at: Millis,
-    /// When the state kept was last known to exist.
+    /// When the state kept was read.
     pub last_seen: Millis,
+    /// For an inferred delete, the last time at which the object is known to have existed: it was
+    /// deleted between then and `deleted_at`.
+    pub known_until: Option<Millis>,
     /// JSON; here (the outbox) until the archive has it. Compressed, and encrypted for Secrets.
     pub body: Option<Bytes>,
     /// Path in the archive, once it is there.

@@ -276,6 +276,12 @@ impl<M: Send> Reader for Sqlite<M> {
         self.inner.objects(cluster, gk, namespace, after, limit)
     }
 
+    fn unseen(&mut self, cluster: ClusterId, limit: usize) -> Result<Vec<ObjectKey>, StoreError> {
+        self.inner.unseen(cluster, limit)
+    }
+    fn unseen_count(&mut self, cluster: ClusterId) -> Result<u64, StoreError> {
+        self.inner.unseen_count(cluster)
+    }
     fn object_count(&mut self, cluster: ClusterId) -> Result<u64, StoreError> {
         self.inner.object_count(cluster)
     }

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::core::command::Command;
 use crate::core::state::SessionCommand;
 use crate::core::{Connect, Core, Input, Keys, Parts};
-use crate::seal::{HubKey, hash_token};
+use crate::seal::{BearerToken, HubKey};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{PlacementRow, Reader, TombstoneFilter, TombstoneRow};
 
@@ -38,7 +38,9 @@ pub(super) struct Agent {
 pub(super) struct Fleet {
     pub core: Core<SqliteStore>,
     pub agents: BTreeMap<&'static str, Agent>,
-    tokens: BTreeMap<&'static str, String>,
+    pub tokens: BTreeMap<&'static str, String>,
+    /// Counters of the Leases, told with every Hello.
+    pub leases: BTreeMap<&'static str, u64>,
     dir: tempfile::TempDir,
     pub now: Millis,
 }
@@ -48,7 +50,7 @@ fn open(dir: &tempfile::TempDir) -> Core<SqliteStore> {
     let store = SqliteStore::open(&dir.path().join("state.db"), key.sealer()).unwrap();
     let parts = Parts {
         store,
-        keys: Keys { mac: key.mac_key(), secret_digest: key.secret_digest_key() },
+        keys: Keys { mac: key.mac_key(), secret_digest: key.secret_digest_key(), token: key.token_key() },
         archive: Arc::new(Notify::new()),
         findings: Arc::default(),
         sessions: Arc::default(),
@@ -62,7 +64,7 @@ impl Fleet {
     pub(super) fn new(policies: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let core = open(&dir);
-        let mut fleet = Self { core, agents: BTreeMap::new(), tokens: BTreeMap::new(), dir, now: 1_000 };
+        let mut fleet = Self { core, agents: BTreeMap::new(), tokens: BTreeMap::new(), leases: BTreeMap::new(), dir, now: 1_000 };
         for name in ["a", "b", "c"] {
             let (reply, mut answer) = oneshot::channel();
             let cluster = ClusterName::new(name).unwrap();
@@ -99,6 +101,15 @@ impl Fleet {
         self.core = open(&self.dir);
     }
 
+    /// The hub dies, its disk is lost, and it starts anew with the policies and its key.
+    pub(super) fn lose_disk(&mut self, policies: &[(&str, &str)]) {
+        self.agents.clear();
+        let dir = tempfile::tempdir().unwrap();
+        self.core = open(&dir);
+        self.dir = dir;
+        self.policies(policies);
+    }
+
     pub(super) fn connect(&mut self, name: &'static str) {
         self.connect_as(name, "instance-1", &format!("uid-of-{name}")).unwrap();
         self.served(name, &[("", "ConfigMap", "v1"), ("", "Secret", "v1"), ("batch", "Job", "batch/v1")]);
@@ -119,11 +130,12 @@ impl Fleet {
             cluster_uid: uid.into(),
             server_version: "v1.20.2".into(),
             instance: format!("{instance}-{}", self.now),
+            lease_counter: self.leases.get(name).copied().unwrap_or(0),
             clock_ms: self.now,
             ..v1::Hello::default()
         };
-        let token_hash = hash_token(&self.tokens[name]);
-        self.input(Input::Connect(Box::new(Connect { token_hash, hello, out, reply })));
+        let token = BearerToken::new(&self.tokens[name]);
+        self.input(Input::Connect(Box::new(Connect { token, hello, out, reply })));
         let (id, session) = answer.try_recv().unwrap()?;
         let agent = Agent { id, session, sequence: 0, commands, watches: BTreeMap::new() };
         self.agents.insert(name, agent);
@@ -158,12 +170,13 @@ impl Fleet {
             cluster_uid: format!("uid-of-{name}"),
             server_version: "v1.20.2".into(),
             instance: row.instance,
+            lease_counter: self.leases.get(name).copied().unwrap_or(0),
             clock_ms: self.now,
             live,
             ..v1::Hello::default()
         };
-        let token_hash = hash_token(&self.tokens[name]);
-        self.input(Input::Connect(Box::new(Connect { token_hash, hello, out, reply })));
+        let token = BearerToken::new(&self.tokens[name]);
+        self.input(Input::Connect(Box::new(Connect { token, hello, out, reply })));
         (agent.id, agent.session) = answer.try_recv().unwrap().unwrap();
         agent.commands = commands;
         self.agents.insert(name, agent);
@@ -245,7 +258,80 @@ impl Fleet {
         self.section_of("Namespace", name, items, Some(v1::WatchPhase::Live));
     }
 
-    fn section_of(
+    /// The watch found its server rewound; these come from the list that follows.
+    pub(super) fn rewound(&mut self, name: &'static str, items: Vec<v1::Item>) {
+        let status = |phase: v1::WatchPhase, reason: &str, digest: [u8; 32]| v1::WatchStatus {
+            phase: phase.into(),
+            reason: reason.into(),
+            api_version: "v1".into(),
+            interest: digest.to_vec().into(),
+            ..v1::WatchStatus::default()
+        };
+        self.received(name);
+        let digest = self.agents[name].watches["ConfigMap"].1.digest();
+        self.tell(name, items, Some(status(v1::WatchPhase::Failing, "RewindSuspected", digest)), Vec::new());
+    }
+
+    pub(super) fn heartbeat(&mut self, name: &'static str, lease_counter: u64) {
+        let clock_ms = self.now;
+        let beat = v1::Heartbeat { clock_ms, lease_counter, ..v1::Heartbeat::default() };
+        self.message(name, agent_message::Body::Heartbeat(beat));
+    }
+
+    /// Watches that the hub asked to resume since the last look: kind, checkpoint, rewound.
+    pub(super) fn resumes(&mut self, name: &'static str) -> Vec<(String, String, bool)> {
+        let mut resumes = Vec::new();
+        while let Ok(command) = self.agents.get_mut(name).unwrap().commands.try_recv() {
+            if let SessionCommand::Resume(rows) = command {
+                let rows = rows.into_iter();
+                resumes.extend(rows.map(|row| (row.gk.to_string(), row.checkpoint.to_string(), row.rewound)));
+            }
+        }
+        resumes
+    }
+
+    /// What the agent counts in the namespace `shop`; answers whether the hub asked to compare.
+    pub(super) fn census(&mut self, name: &'static str, census: &lockstep_engine::census::Census) -> bool {
+        self.received(name);
+        let digest = census.digest().to_vec().into();
+        let census = v1::Census { namespace: "shop".into(), count: census.count(), digest };
+        self.tell(name, Vec::new(), None, vec![census]);
+        let compare = |command: &SessionCommand| matches!(command, SessionCommand::Compare { .. });
+        let commands = &mut self.agents.get_mut(name).unwrap().commands;
+        std::iter::from_fn(|| commands.try_recv().ok()).any(|command| compare(&command))
+    }
+
+    fn tell(
+        &mut self,
+        name: &'static str,
+        items: Vec<v1::Item>,
+        status: Option<v1::WatchStatus>,
+        census: Vec<v1::Census>,
+    ) {
+        let agent = self.agents.get_mut(name).unwrap();
+        let watch = agent.watches["ConfigMap"].0;
+        agent.sequence += 1;
+        let sequence = agent.sequence;
+        let section = v1::Section { watch, epoch: 2, items, checkpoint: String::new(), status, census };
+        self.message(name, agent_message::Body::Batch(v1::Batch { sequence, sections: vec![section] }));
+    }
+
+    /// A body with the marks that the hub holds of a copy, for [`copy`].
+    pub(super) fn copy_of(&mut self, name: &str, object: &str) -> Vec<u8> {
+        let id = self.core.names[&ClusterName::new(name).unwrap()];
+        let row = self.core.store.object(id, &key(object)).unwrap().unwrap();
+        let marks = row.managed.unwrap().marks;
+        let metadata = serde_json::json!({ "name": object, "namespace": "shop", "annotations": marks });
+        serde_json::to_vec(&serde_json::json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata }))
+            .unwrap()
+    }
+
+    pub(super) fn cluster(&mut self, name: &str) -> crate::store::ClusterRow {
+        let rows = self.core.store.clusters().unwrap();
+        rows.into_iter().find(|row| row.name.as_str() == name).unwrap()
+    }
+
+    pub(super) fn section_of(
         &mut self,
         kind: &str,
         name: &'static str,
@@ -383,6 +469,11 @@ pub(super) fn left(name: &str, uid: &str, rv: u64) -> v1::Item {
 
 pub(super) fn deleted(name: &str, uid: &str, rv: u64) -> v1::Item {
     item(name, uid, rv, v1::item::Change::Delete(v1::Delete::default()))
+}
+
+/// Known from before a rewind, and not in the list since.
+pub(super) fn unseen(name: &str, uid: &str) -> v1::Item {
+    item(name, uid, 0, v1::item::Change::Unseen(v1::Unseen {}))
 }
 
 /// What a target's agent tells of a copy.

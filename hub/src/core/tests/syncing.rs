@@ -221,7 +221,7 @@ fn i12_a_target_that_does_not_answer_delays_no_other_and_memory_stays_bounded() 
         fleet.perform("c", &step, &format!("t{n}"), 1000 + n as u64, false);
         assert_eq!(fleet.status("c", &name), "InStep/InStep");
     }
-    assert_eq!(fleet.steps("b").len(), crate::core::state::MAX_IN_FLIGHT);
+    assert_eq!(fleet.steps("b").len(), crate::core::state::MAX_IN_FLIGHT_OF_A_KIND);
     // It comes back with nothing done: all of it is sent, in windows.
     fleet.disconnect("b");
     fleet.connect("b");
@@ -261,4 +261,50 @@ fn a_poisoned_object_waits_and_the_others_go_on() {
     }
     fleet.section("a", vec![source("later", "s2", 12, "1")], None);
     assert_eq!(fleet.one_step("b").name, "later");
+}
+
+fn secret(n: usize) -> v1::Item {
+    let name = format!("s-{n}");
+    let mut item = source(&name, &format!("us{n}"), 10 + n as u64, "1");
+    if let Some(v1::item::Change::Upsert(upsert)) = &mut item.change {
+        let body = String::from_utf8(upsert.body.to_vec()).unwrap();
+        upsert.body = body.replace("ConfigMap", "Secret").into();
+    }
+    item
+}
+
+#[test]
+fn i12_a_kind_that_hangs_or_fails_leaves_the_others_their_places() {
+    let both = format!("{POLICY}  - kind: Secret\n");
+    let mut fleet = Fleet::up(&[("p.yaml", &both)]);
+    fleet.section_of("Secret", "a", Vec::new(), Some(v1::WatchPhase::Live));
+    fleet.section_of("Secret", "b", Vec::new(), Some(v1::WatchPhase::Live));
+    fleet.section_of("Secret", "a", (0..80).map(secret).collect(), None);
+    let hanging = fleet.steps("b");
+    assert_eq!(hanging.len(), crate::core::state::MAX_IN_FLIGHT_OF_A_KIND);
+    fleet.section("a", vec![source("well", "sw", 30, "1")], None);
+    let step = fleet.one_step("b");
+    assert_eq!(step.name, "well", "a kind of its own has places left");
+    fleet.perform("b", &step, "t-well", 900, true);
+    assert!(fleet.steps("b").is_empty(), "the freed place is not for the kind that has its share");
+    for step in hanging.iter().take(5) {
+        let failed = v1::Failed { class: "Timeout".into(), ..Default::default() };
+        fleet.outcome("b", step.step, v1::outcome::Result::Failed(failed));
+    }
+    let breakers = fleet.core.counts().open_breakers;
+    assert_eq!(breakers.into_iter().collect::<Vec<_>>(), [("b".to_owned(), "Secret".to_owned())]);
+    let sent = fleet.steps("b").len();
+    assert!(sent < 5, "before it opened some went on: {sent}");
+    fleet.section("a", vec![source("again", "sw2", 31, "1")], None);
+    assert_eq!(fleet.one_step("b").name, "again");
+    // It closes with the first probe that is answered.
+    for step in hanging.iter().skip(5) {
+        fleet.perform("b", step, &format!("t-{}", step.name), 1_000 + step.step, false);
+    }
+    fleet.tick(5_000);
+    let probe = fleet.one_step("b");
+    fleet.perform("b", &probe, "t-probe", 5_000, false);
+    assert!(fleet.core.counts().open_breakers.is_empty());
+    fleet.tick(5_000);
+    assert!(fleet.steps("b").len() > 5, "and the rest follows");
 }

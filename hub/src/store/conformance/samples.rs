@@ -18,6 +18,7 @@ pub(crate) fn key(kind: &str, namespace: &str, name: &str) -> ObjectKey {
 
 pub(crate) fn object(cluster: u32, watch: u32, key: ObjectKey) -> ObjectRow {
     ObjectRow {
+        unseen: None,
         cluster: ClusterId(cluster),
         watch,
         uid: Uid::new(&format!("uid-{}", key.name)),
@@ -104,6 +105,7 @@ pub(crate) fn full_placement(target: u32, key: ObjectKey) -> PlacementRow {
 
 pub(crate) fn tombstone(cluster: u32, key: ObjectKey, deleted_at: Millis) -> TombstoneRow {
     TombstoneRow {
+        known_until: None,
         id: 0,
         cluster: ClusterId(cluster),
         uid: Uid::new("u"),

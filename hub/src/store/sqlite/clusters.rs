@@ -6,22 +6,25 @@ use rusqlite::params;
 
 use super::Inner;
 use super::row::{Columns, execute, first, json, query};
-use crate::store::{ClusterRow, StoreError};
+use crate::store::{ClusterRow, Rewound, StoreError};
 
 const TABLE: &str = "clusters";
 const SELECT: &str = "SELECT id, name, uid, token_hash, instance, committed, session, lease_counter, \
-    server_version, agent_version, accepts, paused, connected_at, disconnected_at, created_at, served \
+    server_version, agent_version, accepts, paused, connected_at, disconnected_at, created_at, rewound_at, rewound_how, served \
     FROM clusters LEFT JOIN served ON served.cluster = clusters.id ORDER BY id";
 const UPSERT: &str = "INSERT INTO clusters (id, name, uid, token_hash, instance, committed, session, \
     lease_counter, server_version, agent_version, accepts, paused, connected_at, disconnected_at, \
-    created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) \
+    created_at, rewound_at, rewound_how) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
     ON CONFLICT (id) DO UPDATE SET name = ?2, uid = ?3, token_hash = ?4, instance = ?5, committed = ?6, \
     session = ?7, lease_counter = ?8, server_version = ?9, agent_version = ?10, accepts = ?11, \
-    paused = ?12, connected_at = ?13, disconnected_at = ?14, created_at = ?15";
+    paused = ?12, connected_at = ?13, disconnected_at = ?14, created_at = ?15, \
+    rewound_at = ?16, rewound_how = ?17";
 /// `UPSERT` without the columns that have unique indices: the batch after batch case.
 const ADVANCE: &str = "UPDATE clusters SET token_hash = ?4, instance = ?5, committed = ?6, \
     session = ?7, lease_counter = ?8, server_version = ?9, agent_version = ?10, accepts = ?11, \
-    paused = ?12, connected_at = ?13, disconnected_at = ?14, created_at = ?15 \
+    paused = ?12, connected_at = ?13, disconnected_at = ?14, created_at = ?15, \
+    rewound_at = ?16, rewound_how = ?17 \
     WHERE id = ?1 AND name = ?2 AND uid IS ?3";
 
 fn read(row: &Columns<'_>) -> Result<(ClusterRow, Option<Vec<u8>>), StoreError> {
@@ -43,8 +46,12 @@ fn read(row: &Columns<'_>) -> Result<(ClusterRow, Option<Vec<u8>>), StoreError> 
         connected_at: row.opt_int(12)?,
         disconnected_at: row.opt_int(13)?,
         created_at: row.int(14)?,
+        rewound: match row.opt_int(15)? {
+            Some(at) => Some(Rewound { at, how: row.string(16)? }),
+            None => None,
+        },
     };
-    Ok((cluster, row.opt_blob(15)?.map(<[u8]>::to_vec)))
+    Ok((cluster, row.opt_blob(17)?.map(<[u8]>::to_vec)))
 }
 
 impl Inner {
@@ -92,6 +99,7 @@ impl Inner {
             connected_at: None,
             disconnected_at: None,
             created_at: now,
+            rewound: None,
         };
         self.put_cluster(&row)?;
         Ok(row)
@@ -115,6 +123,7 @@ impl Inner {
             connected_at,
             disconnected_at,
             created_at,
+            rewound,
         } = row;
         let accepts = json(TABLE, accepts)?;
         for sql in [ADVANCE, UPSERT] {
@@ -137,6 +146,8 @@ impl Inner {
                     connected_at,
                     disconnected_at,
                     created_at,
+                    rewound.as_ref().map(|rewound| rewound.at),
+                    rewound.as_ref().map(|rewound| &rewound.how),
                 ],
             )?;
             if changed > 0 {

@@ -15,7 +15,7 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT namespace, name, watch, uid, resource_version, deleting, observed_at, managed, owned, \
-             marks, managers, managed_created_at, body FROM objects ",
+             marks, managers, managed_created_at, body, unseen FROM objects ",
             $rest
         )
     };
@@ -38,6 +38,7 @@ fn read(
         managed: read_managed(row)?,
         deleting: row.bool(5)?,
         observed_at: row.int(6)?,
+        unseen: row.opt_int(13)?,
         key,
     })
 }
@@ -132,6 +133,34 @@ impl Inner {
         Ok(count.unwrap_or(0))
     }
 
+    /// Objects of a cluster that no list has shown since it was rewound.
+    pub(super) fn unseen(&mut self, cluster: ClusterId, limit: usize) -> Result<Vec<ObjectKey>, StoreError> {
+        let Self { db, kinds, .. } = self;
+        let found = query(
+            db,
+            TABLE,
+            "SELECT kind, namespace, name FROM objects WHERE cluster = ?1 AND unseen IS NOT NULL \
+             ORDER BY kind, namespace, name LIMIT ?2",
+            params![cluster.0, sql_limit(limit)],
+            |row| Ok((row.int(0)?, row.string(1)?, row.string(2)?)),
+        )?;
+        let key = |(kind, namespace, name): (i64, String, String)| {
+            Ok(ObjectKey::new(kinds.kind(db, TABLE, kind)?, &namespace, &name))
+        };
+        found.into_iter().map(key).collect()
+    }
+
+    pub(super) fn unseen_count(&mut self, cluster: ClusterId) -> Result<u64, StoreError> {
+        let count = first(
+            &self.db,
+            TABLE,
+            "SELECT count(*) FROM objects WHERE cluster = ?1 AND unseen IS NOT NULL",
+            [cluster.0],
+            |row| row.u64(0),
+        )?;
+        Ok(count.unwrap_or(0))
+    }
+
     /// A watch has no index of its own: what it reported lies together under (cluster, kind).
     pub(super) fn index(
         &mut self,
@@ -150,7 +179,7 @@ impl Inner {
             TABLE,
             "SELECT namespace, name, uid, resource_version, body IS NOT NULL, managed IS NOT NULL \
              FROM objects WHERE cluster = ?1 AND kind = ?2 AND (namespace, name) > (?3, ?4) \
-             AND watch = ?5 AND (NOT ?6 OR namespace <= ?7) ORDER BY namespace, name LIMIT ?8",
+             AND watch = ?5 AND unseen IS NULL AND (NOT ?6 OR namespace <= ?7) ORDER BY namespace, name LIMIT ?8",
             params![cluster, kind, after_namespace, after_name, watch, bounded, up_to, sql_limit(limit)],
             |row| {
                 Ok(IndexRow {
@@ -166,8 +195,18 @@ impl Inner {
     }
 
     pub(super) fn put_object(&mut self, row: &ObjectRow) -> Result<(), StoreError> {
-        let ObjectRow { cluster, key, watch, uid, resource_version, body, managed, deleting, observed_at } =
-            row;
+        let ObjectRow {
+            cluster,
+            key,
+            watch,
+            uid,
+            resource_version,
+            body,
+            managed,
+            deleting,
+            observed_at,
+            unseen,
+        } = row;
         let Self { db, kinds, bodies, .. } = self;
         let kind = kinds.intern(db, &key.gk)?;
         let body = body.as_ref().map(|body| bodies.encode(TABLE, key, body)).transpose()?;
@@ -181,11 +220,12 @@ impl Inner {
         execute(
             db,
             "INSERT INTO objects (cluster, kind, namespace, name, watch, uid, resource_version, deleting, \
-             observed_at, managed, owned, marks, managers, managed_created_at, body) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) \
+             observed_at, managed, owned, marks, managers, managed_created_at, body, unseen) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) \
              ON CONFLICT (cluster, kind, namespace, name) DO UPDATE SET watch = ?5, uid = ?6, \
              resource_version = ?7, deleting = ?8, observed_at = ?9, managed = ?10, owned = ?11, \
-             marks = ?12, managers = ?13, managed_created_at = ?14, body = ?15",
+             marks = ?12, managers = ?13, managed_created_at = ?14, body = ?15, \
+             unseen = ?16",
             params![
                 cluster.0,
                 kind,
@@ -202,6 +242,7 @@ impl Inner {
                 managers,
                 managed.as_ref().map(|managed| managed.created_at),
                 body,
+                unseen,
             ],
         )?;
         Ok(())

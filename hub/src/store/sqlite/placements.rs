@@ -53,8 +53,13 @@ const UPSERT: &str = "INSERT INTO placements (target, kind, namespace, name, pol
     written_api = ?30, written_implicit = ?31, written_at = ?32, written_fields = ?33";
 
 /// In the order of their stored ordinals: only ever append.
-const ENDINGS: [Ending; 4] =
-    [Ending::SourceDeleted, Ending::Unselected, Ending::PolicyRemoved, Ending::TargetRemoved];
+const ENDINGS: [Ending; 5] = [
+    Ending::SourceDeleted,
+    Ending::Unselected,
+    Ending::PolicyRemoved,
+    Ending::TargetRemoved,
+    Ending::Recovered,
+];
 
 fn ending_ordinal(ending: Ending) -> i64 {
     match ending {
@@ -62,6 +67,7 @@ fn ending_ordinal(ending: Ending) -> i64 {
         Ending::Unselected => 1,
         Ending::PolicyRemoved => 2,
         Ending::TargetRemoved => 3,
+        Ending::Recovered => 4,
     }
 }
 
@@ -257,7 +263,7 @@ mod tests {
         for (n, ending) in ENDINGS.into_iter().enumerate() {
             assert_eq!(ending_ordinal(ending), i64::try_from(n).unwrap());
         }
-        assert_eq!((ending_ordinal(Ending::SourceDeleted), ending_ordinal(Ending::TargetRemoved)), (0, 3));
+        assert_eq!((ending_ordinal(Ending::SourceDeleted), ending_ordinal(Ending::Recovered)), (0, 4));
         assert_eq!(stage_columns(Some(&DeleteStage::Granted)).0, Some(0));
         assert_eq!(stage_columns(Some(&DeleteStage::Held)).0, Some(3));
         assert_eq!(

@@ -15,7 +15,7 @@ macro_rules! select {
     ($body:literal, $rest:literal) => {
         concat!(
             "SELECT id, cluster, kind, namespace, name, uid, resource_version, api_version, cause, policy, \
-             deleted_at, last_seen, deleted, path, ",
+             deleted_at, last_seen, deleted, path, known_until, ",
             $body,
             " FROM tombstones ",
             $rest
@@ -29,6 +29,7 @@ fn cause_columns(cause: &Cause) -> (i64, Option<&str>) {
         Cause::Observed => (0, None),
         Cause::Inferred => (1, None),
         Cause::Lockstep { policy } => (2, Some(policy)),
+        Cause::Rewound => (3, None),
     }
 }
 
@@ -43,9 +44,10 @@ fn read(
         0 => Cause::Observed,
         1 => Cause::Inferred,
         2 => Cause::Lockstep { policy: row.string(9)? },
+        3 => Cause::Rewound,
         _ => return Err(row.bad(8, "an ordinal that this version does not know")),
     };
-    let body = row.opt_blob(14)?.map(|stored| bodies.decode(TABLE, &key, stored)).transpose()?;
+    let body = row.opt_blob(15)?.map(|stored| bodies.decode(TABLE, &key, stored)).transpose()?;
     Ok(TombstoneRow {
         id: row.int(0)?,
         cluster: ClusterId(row.u32(1)?),
@@ -58,6 +60,7 @@ fn read(
         last_seen: row.int(11)?,
         body,
         path: row.opt_text(13)?.map(str::to_owned),
+        known_until: row.opt_int(14)?,
         deleted: row.bool(12)?,
     })
 }
@@ -124,6 +127,7 @@ impl Inner {
             body,
             path,
             deleted,
+            known_until,
         } = row;
         let Self { db, kinds, bodies, .. } = self;
         let kind = kinds.intern(db, &key.gk)?;
@@ -132,8 +136,8 @@ impl Inner {
         execute(
             db,
             "INSERT INTO tombstones (cluster, kind, namespace, name, uid, resource_version, api_version, \
-             cause, policy, deleted_at, last_seen, deleted, path, body) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+             cause, policy, deleted_at, last_seen, deleted, path, body, known_until) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
             params![
                 cluster.0,
                 kind,
@@ -149,6 +153,7 @@ impl Inner {
                 deleted,
                 path,
                 body,
+                known_until,
             ],
         )?;
         Ok(db.last_insert_rowid())
@@ -173,6 +178,7 @@ mod tests {
     fn ordinals_are_pinned() {
         assert_eq!(cause_columns(&Cause::Observed), (0, None));
         assert_eq!(cause_columns(&Cause::Inferred), (1, None));
+        assert_eq!(cause_columns(&Cause::Rewound), (3, None));
         assert_eq!(cause_columns(&Cause::Lockstep { policy: "p".into() }), (2, Some("p")));
     }
 }

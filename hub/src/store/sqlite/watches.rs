@@ -9,11 +9,11 @@ use crate::store::{Phase, StoreError, WatchRow};
 
 const TABLE: &str = "watches";
 const BY_CLUSTER: &str = "SELECT id, cluster, kind, namespace, epoch, checkpoint, interest, api_version, \
-    phase, reason, message, since, updated_at FROM watches WHERE cluster = ?1 ORDER BY id";
+    phase, reason, message, since, updated_at, rewound, live_at FROM watches WHERE cluster = ?1 ORDER BY id";
 const ALL: &str = "SELECT id, cluster, kind, namespace, epoch, checkpoint, interest, api_version, \
-    phase, reason, message, since, updated_at FROM watches ORDER BY id";
+    phase, reason, message, since, updated_at, rewound, live_at FROM watches ORDER BY id";
 const ONE: &str = "SELECT id, cluster, kind, namespace, epoch, checkpoint, interest, api_version, \
-    phase, reason, message, since, updated_at FROM watches \
+    phase, reason, message, since, updated_at, rewound, live_at FROM watches \
     WHERE cluster = ?1 AND kind = ?2 AND namespace = ?3";
 
 /// In the order of their stored ordinals: only ever append.
@@ -50,6 +50,8 @@ fn read(row: &Columns<'_>, gk: GroupKind) -> Result<WatchRow, StoreError> {
         message: row.string(10)?,
         since: row.int(11)?,
         updated_at: row.int(12)?,
+        rewound: row.bool(13)?,
+        live_at: row.opt_int(14)?,
     })
 }
 
@@ -104,16 +106,19 @@ impl Inner {
             message,
             since,
             updated_at,
+            rewound,
+            live_at,
         } = row;
         let Self { db, kinds, .. } = self;
         let kind = kinds.intern(db, gk)?;
         execute(
             db,
             "INSERT INTO watches (id, cluster, kind, namespace, epoch, checkpoint, interest, api_version, \
-             phase, reason, message, since, updated_at) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
+             phase, reason, message, since, updated_at, rewound, live_at) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) \
              ON CONFLICT (id) DO UPDATE SET epoch = ?5, checkpoint = ?6, interest = ?7, api_version = ?8, \
-             phase = ?9, reason = ?10, message = ?11, since = ?12, updated_at = ?13",
+             phase = ?9, reason = ?10, message = ?11, since = ?12, updated_at = ?13, \
+             rewound = ?14, live_at = ?15",
             params![
                 id,
                 cluster.0,
@@ -128,6 +133,8 @@ impl Inner {
                 message,
                 since,
                 updated_at,
+                rewound,
+                live_at,
             ],
         )?;
         Ok(())

@@ -1,0 +1,71 @@
+//! Copies without a record: after the loss of the hub's data, a create whose reply was lost with
+//! the hub, or a restore at the target that brought an old copy back. Genuine marks make them ours
+//! again (I11); what no source accounts for is held, never deleted by itself.
+
+use lockstep_engine::marks;
+use lockstep_engine::{ClusterId, ClusterName, Millis, ObjectKey, ResourceVersion, Uid};
+
+use super::Core;
+use super::gather::fresh_placement;
+use crate::store::{Ending, ManagedRow, Owned, PlacementRow, Record, SourceRef, Store, StoreError};
+
+impl<S: Store> Core<S> {
+    /// A managed object was told of. Where nothing is known of it, and its marks are genuine, it gets
+    /// a placement as if it had just been written.
+    pub(super) fn recover(
+        &mut self,
+        id: ClusterId,
+        key: &ObjectKey,
+        uid: &Uid,
+        version: &ResourceVersion,
+        managed: &ManagedRow,
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        if self.store.placement(id, key)?.is_some() {
+            return Ok(());
+        }
+        let labels = std::collections::BTreeMap::from([(marks::MANAGED.to_owned(), "true".to_owned())]);
+        let Some(read) = marks::read_marks(&managed.marks, &labels) else { return Ok(()) };
+        if !self.is_genuine(id, key, &read) {
+            return Ok(());
+        }
+        let Ok(source) = ClusterName::new(&read.source.cluster) else { return Ok(()) };
+        // After a loss the source may not have come yet: the marks are genuine, so it is a member.
+        let source = self.registered(&source, now)?;
+        let placement = PlacementRow {
+            policy: read.policy,
+            source: Some(SourceRef {
+                cluster: source,
+                namespace: read.source.namespace,
+                name: read.source.name,
+                uid: Uid::new(&read.source.uid),
+            }),
+            record: Some(Record {
+                uid: Some(uid.clone()),
+                resource_version: version.clone(),
+                rendered: read.rendered,
+                owned: match managed.owned {
+                    Owned::Digest(digest) => Some(digest),
+                    Owned::NoEntry | Owned::OtherVersion => None,
+                },
+                field_set: bytes::Bytes::new(),
+                api_version: String::new(),
+                implicit: false,
+                created_at: now,
+            }),
+            ending: Some(Ending::Recovered),
+            ..fresh_placement(id, key, now)
+        };
+        self.store.put_placement(&placement)
+    }
+
+    /// Why the delete of a recovered copy is held.
+    pub(super) fn recovered(&self, row: &PlacementRow) -> Option<String> {
+        let (Some(Ending::Recovered), Some(source)) = (row.ending, &row.source) else { return None };
+        let name = self.cluster_name(source.cluster);
+        Some(format!(
+            "lockstep wrote it from {name}, has no record of it, and its source is not there: `lockstep approve {}` deletes it; a source object brings it back in step",
+            row.policy
+        ))
+    }
+}

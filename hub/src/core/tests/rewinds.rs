@@ -1,0 +1,235 @@
+use lockstep_wire::v1::{self, outcome::Result as Answer, step::Action};
+use tokio::sync::oneshot;
+
+use super::fleet::*;
+use crate::core::Input;
+use crate::core::command::{AcceptedRewind, Command, CommandError};
+use crate::store::{Cause, Reader as _};
+
+fn accept(fleet: &mut Fleet) -> Result<AcceptedRewind, CommandError> {
+    let (reply, mut answer) = oneshot::channel();
+    fleet.input(Input::Command(Command::AcceptRewind { cluster: "a".into(), reply }));
+    answer.try_recv().unwrap()
+}
+
+fn approve(fleet: &mut Fleet) {
+    let (reply, mut answer) = oneshot::channel();
+    fleet.input(Input::Command(Command::Approve { policy: "maps".into(), target: None, reply }));
+    answer.try_recv().unwrap().unwrap();
+}
+
+fn is_read(step: &v1::Step) -> bool {
+    matches!(step.action, Some(Action::Read(_)))
+}
+
+/// Three objects in step; a restore of `a` then loses cm-0 and takes cm-1 back to an older state.
+fn after_a_rewind(policy: &str) -> Fleet {
+    let mut fleet = Fleet::up(&[("p.yaml", policy)]);
+    fleet.namespaces("a", vec![namespace("shop", 1, false)]);
+    fleet.in_step(3);
+    fleet.rewound("a", vec![unseen("cm-0", "s0"), source("cm-1", "s1", 5, "older")]);
+    fleet
+}
+
+#[test]
+fn i3_what_a_rewind_lost_is_held_and_never_deleted_by_itself() {
+    let mut fleet = after_a_rewind(POLICY);
+    let update = fleet.one_step("b");
+    assert_eq!(update.name, "cm-1", "what is there is followed");
+    fleet.perform("b", &update, "t1", 80, true);
+    assert_eq!(fleet.status("b", "cm-0"), "Unknown/Listing");
+    fleet.live("a", Vec::new());
+    assert_eq!(fleet.status("b", "cm-0"), "Held/SourceRewound");
+    assert_eq!(fleet.status("b", "cm-2"), "InStep/InStep");
+    assert!(fleet.steps("b").is_empty());
+    assert!(fleet.cluster("a").rewound.is_some(), "an alarm");
+    // The state that the restore threw away is kept.
+    let kept = fleet.tombstones();
+    assert_eq!(kept.len(), 1);
+    assert_eq!((&kept[0].cause, kept[0].key.name.as_ref()), (&Cause::Rewound, "cm-1"));
+
+    // It holds across restarts of hub and agent.
+    fleet.restart();
+    fleet.policies(&[("p.yaml", POLICY)]);
+    fleet.connect("a");
+    fleet.connect("b");
+    fleet.live("b", Vec::new());
+    fleet.live("a", Vec::new());
+    fleet.namespaces("a", Vec::new());
+    assert_eq!(fleet.status("b", "cm-0"), "Held/SourceRewound");
+
+    // The object comes back: nothing is held, and the alarm ends.
+    fleet.section("a", vec![source("cm-0", "s9", 30, "again")], None);
+    let update = fleet.one_step("b");
+    assert!(matches!(update.action, Some(Action::Apply(_))), "updated in place (I5)");
+    fleet.perform("b", &update, "t0", 90, true);
+    assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
+    assert!(fleet.cluster("a").rewound.is_none());
+}
+
+#[test]
+fn a_rewind_that_is_accepted_makes_inferred_deletes_with_tombstones() {
+    let mut fleet = after_a_rewind(POLICY);
+    let refused = accept(&mut fleet).unwrap_err();
+    assert_eq!(refused.code, "LS0213", "the list is not through");
+    fleet.live("a", Vec::new());
+    fleet.namespaces("a", Vec::new());
+    fleet.steps("b");
+    assert_eq!(accept(&mut fleet).unwrap().objects, 1);
+    assert!(is_read(&fleet.one_step("b")), "within the budget it goes the way of every delete");
+    let kept = fleet.tombstones();
+    let inferred = kept.iter().find(|kept| kept.key.name.as_ref() == "cm-0").unwrap();
+    assert_eq!((&inferred.cause, inferred.known_until.is_some()), (&Cause::Inferred, true));
+    let id = inferred.id;
+    assert!(fleet.core.store.tombstone(id).unwrap().unwrap().body.is_some());
+    assert!(fleet.cluster("a").rewound.is_none());
+}
+
+#[test]
+fn a_rewind_may_be_followed_by_approval_or_by_policy() {
+    let mut fleet = after_a_rewind(POLICY);
+    fleet.live("a", Vec::new());
+    fleet.steps("b");
+    approve(&mut fleet);
+    assert!(is_read(&fleet.one_step("b")));
+
+    let follows = format!("{POLICY}  deletion: {{ onSourceRewind: Delete }}\n");
+    let mut fleet = after_a_rewind(&follows);
+    fleet.steps("b");
+    fleet.live("a", Vec::new());
+    assert!(is_read(&fleet.one_step("b")));
+}
+
+#[test]
+fn a_lease_that_went_back_is_a_rewind_of_every_watch_until_each_is_listed() {
+    let mut fleet = Fleet::new(&[("p.yaml", POLICY)]);
+    fleet.leases.insert("a", 7);
+    fleet.connect("a");
+    fleet.live("a", Vec::new());
+    fleet.heartbeat("a", 9);
+    fleet.heartbeat("a", u64::MAX);
+    assert_eq!(fleet.cluster("a").lease_counter, 9, "a Lease that cannot be read says nothing");
+    fleet.disconnect("a");
+    fleet.leases.insert("a", 8);
+    fleet.connect("a");
+    let resumes = fleet.resumes("a");
+    assert!(resumes.iter().all(|(_, checkpoint, rewound)| checkpoint.is_empty() && *rewound), "{resumes:?}");
+    assert_eq!(resumes.len(), 2, "ConfigMap and Namespace");
+    assert!(fleet.cluster("a").rewound.unwrap().how.contains("from 9 to 8"));
+    // The agent dies before it has listed: the next one is told the same.
+    fleet.disconnect("a");
+    fleet.connect("a");
+    assert!(fleet.resumes("a").iter().all(|(_, checkpoint, rewound)| checkpoint.is_empty() && *rewound));
+}
+
+#[test]
+fn a_lease_that_is_gone_is_a_rewind_while_the_session_runs() {
+    let mut fleet = Fleet::new(&[("p.yaml", POLICY)]);
+    fleet.leases.insert("a", 7);
+    fleet.connect("a");
+    fleet.live("a", Vec::new());
+    fleet.namespaces("a", Vec::new());
+    fleet.heartbeat("a", 0);
+    let resumes = fleet.resumes("a");
+    assert_eq!(resumes.iter().filter(|(_, _, rewound)| *rewound).count(), 2, "{resumes:?}");
+    fleet.heartbeat("a", 1);
+    assert!(fleet.resumes("a").is_empty(), "it counts up again");
+}
+
+#[test]
+fn i3_without_a_lease_one_watch_speaks_for_all() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.namespaces("a", Vec::new());
+    fleet.rewound("a", Vec::new());
+    let resumes = fleet.resumes("a");
+    assert_eq!(resumes, [("Namespace".to_owned(), String::new(), true)], "the others are listed anew too");
+}
+
+#[test]
+fn a_target_that_was_rewound_gets_its_copies_again() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(2);
+    let body = fleet.copy_of("b", "cm-1");
+    // cm-0 is lost; of cm-1 there is an older copy, which had been deleted and made again since.
+    fleet.rewound("b", vec![unseen("cm-0", "t0"), copy("cm-1", "t-old", 7, &body, [9; 16])]);
+    fleet.live("b", Vec::new());
+    let steps = fleet.steps("b");
+    let create = steps.iter().find(|step| step.name == "cm-0").expect("it is created again").clone();
+    fleet.perform("b", &create, "t0-new", 20, true);
+    assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
+    for step in steps.iter().filter(|step| step.name == "cm-1") {
+        fleet.perform("b", step, "t-old", 21, true);
+    }
+    assert_eq!(fleet.status("b", "cm-1"), "InStep/InStep", "the marks decide, not the uid on record");
+}
+
+#[test]
+fn i11_after_the_loss_of_the_disk_copies_are_recognised_and_the_rest_is_held() {
+    let policies = [("p.yaml", POLICY)];
+    let mut fleet = Fleet::up(&policies);
+    fleet.in_step(2);
+    let bodies = [fleet.copy_of("b", "cm-0"), fleet.copy_of("b", "cm-1")];
+    fleet.lose_disk(&policies);
+    // Tokens are known by the hub's key.
+    fleet.connect("b");
+    let copies = vec![copy("cm-0", "t0", 50, &bodies[0], [50; 16]), copy("cm-1", "t1", 51, &bodies[1], [51; 16])];
+    fleet.live("b", copies);
+    assert_eq!(fleet.status("b", "cm-1"), "Unknown/NotConnected", "nobody knows yet");
+    fleet.connect("a");
+    fleet.namespaces("a", vec![namespace("shop", 1, false)]);
+    fleet.live("a", vec![source("cm-0", "s0", 10, "1")]);
+    assert!(fleet.steps("b").is_empty(), "no write, no delete");
+    assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
+    assert_eq!(fleet.status("b", "cm-1"), "Held/Recovered");
+    approve(&mut fleet);
+    assert!(is_read(&fleet.one_step("b")), "archived, then deleted");
+}
+
+#[test]
+fn i11_a_recovered_copy_whose_source_returns_is_in_step() {
+    let policies = [("p.yaml", POLICY)];
+    let mut fleet = Fleet::up(&policies);
+    fleet.in_step(1);
+    let body = fleet.copy_of("b", "cm-0");
+    fleet.lose_disk(&policies);
+    fleet.connect("a");
+    fleet.connect("b");
+    fleet.namespaces("a", vec![namespace("shop", 1, false)]);
+    fleet.live("a", Vec::new());
+    fleet.live("b", vec![copy("cm-0", "t0", 50, &body, [50; 16])]);
+    assert_eq!(fleet.status("b", "cm-0"), "Held/Recovered");
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    assert!(fleet.steps("b").is_empty());
+    assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
+}
+
+#[test]
+fn i15_a_token_that_was_replaced_is_refused_while_the_store_knows_its_successor() {
+    let mut fleet = Fleet::new(&[]);
+    let old = fleet.tokens["a"].clone();
+    let (reply, mut answer) = oneshot::channel();
+    let cluster = lockstep_engine::ClusterName::new("a").unwrap();
+    fleet.input(Input::Command(Command::CreateToken { cluster, reply }));
+    let new = answer.try_recv().unwrap().unwrap();
+    assert_eq!(fleet.connect_as("a", "i", "uid-of-a").unwrap_err().code, "LS0201");
+    fleet.tokens.insert("a", new);
+    fleet.connect_as("a", "i", "uid-of-a").unwrap();
+    // A token made under another key is nobody's, also after a loss.
+    let forged = old.replace("lockstep_a.", "lockstep_b.");
+    fleet.lose_disk(&[]);
+    fleet.tokens.insert("b", forged);
+    assert_eq!(fleet.connect_as("b", "i", "uid-of-b").unwrap_err().code, "LS0201");
+}
+
+#[test]
+fn a_census_that_differs_is_answered_with_what_is_held() {
+    use lockstep_engine::census::{Census, Member};
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(2);
+    let mut census = Census::default();
+    let member = |name| Member { name, uid: "s0", resource_version: "10", body_held: true, managed: false };
+    census.add(&member("cm-0"));
+    assert!(fleet.census("a", &census), "cm-1 is missing there");
+    census.add(&Member { uid: "s1", ..member("cm-1") });
+    assert!(!fleet.census("a", &census));
+}
