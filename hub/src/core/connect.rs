@@ -11,7 +11,7 @@ use super::containers::{definitions, is_custom, namespaces};
 use super::state::{Cluster, ServedKind, Session, SessionCommand, Watch, index_served};
 use super::{AfterCommit, Connect, Core};
 use crate::seal::BearerToken;
-use crate::store::{PlacementFilter, Store, StoreError};
+use crate::store::{Phase, PlacementFilter, Store, StoreError};
 
 /// Set once a cluster came with a token that the store did not know: then there may be others that
 /// have not come yet, and a policy may name them.
@@ -161,6 +161,14 @@ impl<S: Store> Core<S> {
             interest: std::collections::BTreeMap::new(),
         });
         self.store.put_cluster(&cluster.row)?;
+        // What an earlier session told of its watches is no longer news; each is told again.
+        for watch in cluster.watches.values_mut().filter(|watch| watch.row.phase != Phase::Pending) {
+            watch.row.phase = Phase::Pending;
+            watch.row.reason.clear();
+            watch.row.message.clear();
+            watch.row.since = now;
+            self.store.put_watch(&watch.row)?;
+        }
         let name = cluster.row.name.to_string();
         self.told(&name, |told| {
             *told = super::SessionTold { clock_skew_ms: Some(-skew_ms), ..super::SessionTold::default() };

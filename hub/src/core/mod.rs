@@ -188,6 +188,9 @@ pub struct Core<S> {
     budgets: BTreeMap<(String, ClusterId), Budget>,
     paused: bool,
     scans: VecDeque<Scan>,
+    /// Sessions that ended with the last process, or with a transaction that failed, are still noted as
+    /// open in the store.
+    ended: bool,
     /// Watches that no policy asks for are kept while something they cover waits for its delete.
     kept_watches: bool,
     /// When the scans are through: is any of them still needed?
@@ -264,6 +267,7 @@ impl<S: Store> Core<S> {
             budgets: BTreeMap::new(),
             paused: false,
             scans: VecDeque::new(),
+            ended: false,
             kept_watches: false,
             review_interest: false,
             asking: BTreeMap::new(),
@@ -289,7 +293,9 @@ impl<S: Store> Core<S> {
         for row in self.store.clusters()? {
             let watches = self.store.watches(Some(row.id))?;
             self.names.insert(row.name.clone(), row.id);
-            self.clusters.insert(row.id, Cluster::new(row, watches));
+            let mut cluster = Cluster::new(row, watches);
+            self.ended |= cluster.end_former_session();
+            self.clusters.insert(cluster.id(), cluster);
         }
         self.policies = self.store.policies()?.into_iter().map(|row| (row.name.clone(), row)).collect();
         self.budgets.clear();
@@ -336,6 +342,13 @@ impl<S: Store> Core<S> {
         if let (false, Some(files)) = (self.policies_known, self.last_files.clone()) {
             // A transaction failed after the directory was read: its news is not told twice.
             self.policies_read(Ok(files), now)?;
+        }
+        if self.ended {
+            for cluster in self.clusters.values() {
+                self.store.put_cluster(&cluster.row)?;
+            }
+            // Only now: a transaction that fails writes nothing.
+            self.ended = false;
         }
         for input in inputs {
             self.take(input, now)?;

@@ -312,6 +312,18 @@ impl Cluster {
         }
     }
 
+    /// A session that is noted as open, and cannot be: it ended with the process that served it. It
+    /// was heard of last when a watch was.
+    pub fn end_former_session(&mut self) -> bool {
+        let row = &mut self.row;
+        let open = row.connected_at.is_some() && row.disconnected_at.is_none();
+        if open {
+            let heard = self.watches.values().map(|watch| watch.row.updated_at).max();
+            row.disconnected_at = heard.max(row.connected_at);
+        }
+        open
+    }
+
     /// Forgets what belonged to a session that ended.
     pub fn end_session(&mut self, now: Millis) {
         self.session = None;
