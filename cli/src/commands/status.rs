@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lockstep_hub::http::types::{Finding, PolicyReport, PolicyStatus, TargetStatus};
+use lockstep_hub::http::types::{Finding, Gap, PolicyReport, PolicyStatus, TargetStatus};
 
 use crate::args::{ServerArgs, StatusArgs};
 use crate::client::Client;
@@ -92,6 +92,13 @@ pub(crate) fn table(report: &PolicyReport, wide: bool, now: i64) -> Table {
             reasons(&mut table, policy, target, now);
         }
     }
+    let mut gaps: Vec<&Gap> = Vec::new();
+    for gap in report.items.iter().flat_map(|policy| &policy.targets).flat_map(|target| &target.unknown) {
+        if !gaps.contains(&gap) {
+            gaps.push(gap);
+            table.below(gap_line(gap, now), Some(Paint::Warn));
+        }
+    }
     for finding in &report.findings {
         table.below(finding.to_string(), Some(finding_paint(finding)));
     }
@@ -149,7 +156,7 @@ fn state(policy: &PolicyStatus, target: &TargetStatus) -> Cell {
         ("Blocked", Paint::Bad)
     } else if counts.held > 0 {
         ("Held", Paint::Warn)
-    } else if counts.unknown > 0 {
+    } else if counts.unknown > 0 || !target.unknown.is_empty() {
         ("Unknown", Paint::Warn)
     } else if !counts.all_in_step() || policy.observed_generation < policy.generation {
         ("Pending", Paint::Warn)
@@ -177,6 +184,24 @@ fn reasons(table: &mut Table, policy: &PolicyStatus, target: &TargetStatus, now:
     }
 }
 
+/// What is not known, and since when.
+fn gap_line(gap: &Gap, now: i64) -> String {
+    let Gap { cluster, kind, namespace, reason, message, since_ms } = gap;
+    let mut line = match (kind.as_str(), namespace.as_str()) {
+        ("", _) => format!("{cluster} is not known"),
+        (kind, "") => format!("{kind} in {cluster} is not known"),
+        (kind, namespace) => format!("{kind} in namespace {namespace} of {cluster} is not known"),
+    };
+    if since_ms.is_some() {
+        line.push_str(&format!(" for {}", age(*since_ms, now)));
+    }
+    line.push_str(&format!(" ({reason})"));
+    if !message.is_empty() {
+        line.push_str(&format!(": {message}"));
+    }
+    line
+}
+
 /// Prints findings of policy files, one per line.
 pub(crate) fn print_findings(out: &Out, findings: &[Finding]) -> Result<(), CliError> {
     for finding in findings {
@@ -201,6 +226,7 @@ mod tests {
             worst_lag_ms: Some(12),
             behind_since_ms: None,
             reasons,
+            unknown: vec![],
         };
         let held = ReasonCount {
             state: State::Held,
@@ -241,6 +267,26 @@ mod tests {
         );
         let wide = table(&report(), true, 181_000).render(Palette::None);
         assert!(wide.contains("GENERATION") && wide.contains("2/2"), "{wide}");
+    }
+
+    #[test]
+    fn i3_what_is_not_known_is_said_and_is_not_in_step() {
+        let mut report = report();
+        let gap = Gap {
+            cluster: "cluster-a".to_owned(),
+            kind: "Deployment.apps".to_owned(),
+            namespace: String::new(),
+            reason: "Forbidden".to_owned(),
+            message: "requests fail".to_owned(),
+            since_ms: Some(1_000),
+        };
+        for target in &mut report.items[0].targets {
+            target.unknown = vec![gap.clone()];
+        }
+        let text = table(&report, false, 181_000).render(Palette::None);
+        assert!(text.contains("12ms   Unknown"), "{text}");
+        let line = "Deployment.apps in cluster-a is not known for 3m (Forbidden): requests fail\n";
+        assert_eq!(text.matches(line).count(), 1, "once, not per target: {text}");
     }
 
     #[test]

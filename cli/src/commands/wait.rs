@@ -53,7 +53,9 @@ fn behind<'a>(policy: &'a PolicyStatus, only: Option<&'a str>) -> Option<&'a str
     if policy.observed_generation < policy.generation || policy.generation == 0 {
         return Some("the plan");
     }
-    let in_step = |target: &TargetStatus| target.connected && !target.paused && target.counts.all_in_step();
+    let in_step = |target: &TargetStatus| {
+        target.connected && !target.paused && target.unknown.is_empty() && target.counts.all_in_step()
+    };
     if let Some(only) = only
         && !policy.targets.iter().any(|target| target.target == only)
     {
@@ -78,6 +80,7 @@ mod tests {
             worst_lag_ms: None,
             behind_since_ms: None,
             reasons: vec![],
+            unknown: vec![],
         };
         let mut policy = PolicyStatus {
             name: "p".to_owned(),

@@ -132,6 +132,8 @@ fn the_sample_files_are_valid_and_name_every_setting() {
         lists_at_once,
         queue_bytes,
         queue_items,
+        spill_dir,
+        spill_bytes,
         watch,
         discovery_interval_s,
         steps_at_once,
@@ -150,8 +152,8 @@ fn the_sample_files_are_valid_and_name_every_setting() {
         ),
         "the sample shows the defaults"
     );
-    assert_eq!(tls, defaults.tls);
-    for key in ["tls", "kubeconfig", "context", "metrics", "token_file"] {
+    assert_eq!((tls, spill_dir, spill_bytes), (defaults.tls, defaults.spill_dir, defaults.spill_bytes));
+    for key in ["tls", "kubeconfig", "context", "metrics", "token_file", "spill_dir"] {
         assert!(text.contains(&format!("{key}:")), "agent.yaml does not name {key}");
     }
 }

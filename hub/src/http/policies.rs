@@ -14,8 +14,8 @@ use super::clusters::{connected, paused};
 use super::error::ApiError;
 use super::kinds::did_you_mean;
 use super::params::{Params, all_clusters, cluster_name};
-use super::types::{Counts, Finding, List, PolicyReport, PolicyStatus, ReasonCount, TargetStatus};
-use crate::store::{ClusterRow, PolicyRow, Reader, StoreError, SummaryRow};
+use super::types::{Counts, Finding, Gap, List, PolicyReport, PolicyStatus, ReasonCount, TargetStatus};
+use crate::store::{ClusterRow, Phase, PolicyRow, Reader, StoreError, SummaryRow, WatchRow};
 
 /// Query of `GET /policies`.
 #[derive(Debug, Deserialize)]
@@ -88,8 +88,8 @@ fn report(api: &Api, reader: &mut dyn Reader, only: Option<&str>) -> Result<Poli
     let clusters = all_clusters(reader)?;
     let loaded = facts(api, reader)?;
     let mut gather =
-        || -> Result<_, StoreError> { Ok((reader.policies()?, reader.summary(only)?, paused(reader)?)) };
-    let (rows, summary, all_paused) = gather().map_err(|error| ApiError::store(&error))?;
+        || -> Result<_, StoreError> { Ok((reader.policies()?, reader.summary(only)?, reader.watches(None)?, paused(reader)?)) };
+    let (rows, summary, watches, all_paused) = gather().map_err(|error| ApiError::store(&error))?;
     let mut names: BTreeSet<&str> = loaded.iter().map(|facts| facts.name.as_str()).collect();
     names.extend(rows.iter().map(|row| row.name.as_str()));
     if let Some(name) = only
@@ -108,10 +108,60 @@ fn report(api: &Api, reader: &mut dyn Reader, only: Option<&str>) -> Result<Poli
             let facts = loaded.iter().find(|facts| facts.name == name);
             let row = rows.iter().find(|row| row.name == name);
             let counted: Vec<&SummaryRow> = summary.iter().filter(|row| row.policy == name).collect();
-            policy(name, facts, row, &counted, &clusters, all_paused)
+            let seen = Seen { clusters: &clusters, watches: &watches };
+            policy(name, facts, row, &counted, &seen, all_paused)
         })
         .collect();
     Ok(PolicyReport { kind: "PolicyList".to_owned(), items, paused: all_paused, findings: api.findings() })
+}
+
+/// What is known of clusters and their watches, to tell what is not.
+struct Seen<'a> {
+    clusters: &'a [ClusterRow],
+    watches: &'a [WatchRow],
+}
+
+impl Seen<'_> {
+    /// What a policy on these kinds cannot know of a cluster now: the figures are from before.
+    fn gaps(&self, cluster: &str, kinds: &[String], gaps: &mut Vec<Gap>) {
+        let gap = |kind: &str, reason: &str, message: String, since_ms| Gap {
+            cluster: cluster.to_owned(),
+            kind: kind.to_owned(),
+            namespace: String::new(),
+            reason: reason.to_owned(),
+            message,
+            since_ms,
+        };
+        let Some(row) = self.clusters.iter().find(|row| row.name.as_str() == cluster) else {
+            let message = "no cluster of this name is registered".to_owned();
+            return gaps.push(gap("", "NotConnected", message, None));
+        };
+        if !connected(row) {
+            let message = "its agent is not connected".to_owned();
+            return gaps.push(gap("", "NotConnected", message, row.disconnected_at));
+        }
+        for kind in kinds {
+            let of_kind = |watch: &&WatchRow| watch.cluster == row.id && watch.gk.to_string() == *kind;
+            let mut watches = self.watches.iter().filter(of_kind).peekable();
+            if watches.peek().is_none() {
+                gaps.push(gap(kind, "NotWatched", "it is not watched yet".to_owned(), row.connected_at));
+            }
+            for watch in watches.filter(|watch| is_gap(watch)) {
+                let reason = match watch.reason.as_str() {
+                    "" => format!("{:?}", watch.phase),
+                    reason => reason.to_owned(),
+                };
+                let gap = gap(kind, &reason, watch.message.clone(), Some(watch.since));
+                gaps.push(Gap { namespace: watch.namespace.clone(), ..gap });
+            }
+        }
+        gaps.dedup();
+    }
+}
+
+/// A kind that was never served has no objects: that is known.
+fn is_gap(watch: &WatchRow) -> bool {
+    watch.phase != Phase::Live && !(watch.phase == Phase::Pending && watch.reason == "NotServed")
 }
 
 fn policy(
@@ -119,9 +169,10 @@ fn policy(
     facts: Option<&PolicyFacts>,
     row: Option<&PolicyRow>,
     counted: &[&SummaryRow],
-    clusters: &[ClusterRow],
+    seen: &Seen<'_>,
     all_paused: bool,
 ) -> PolicyStatus {
+    let clusters = seen.clusters;
     let generation = row.map_or(0, |row| row.generation);
     let planned = row.is_some_and(|row| row.planned);
     let policy_paused = row.is_some_and(|row| row.paused) || facts.is_some_and(|facts| facts.suspended);
@@ -137,7 +188,13 @@ fn policy(
         .map(|(target, rows)| {
             let cluster = clusters.iter().find(|cluster| cluster.name.as_str() == target);
             let paused = all_paused || policy_paused || cluster.is_some_and(|cluster| cluster.paused);
-            target_status(target, cluster.is_some_and(connected), paused, &rows)
+            let mut unknown = Vec::new();
+            for facts in facts {
+                seen.gaps(&facts.source, &facts.kinds, &mut unknown);
+                seen.gaps(&target, &facts.kinds, &mut unknown);
+            }
+            let connected = cluster.is_some_and(connected);
+            TargetStatus { unknown, ..target_status(target, connected, paused, &rows) }
         })
         .collect();
     PolicyStatus {
@@ -172,5 +229,6 @@ fn target_status(target: String, connected: bool, paused: bool, rows: &[&Summary
         worst_lag_ms: rows.iter().filter_map(|row| row.max_lag_ms).max(),
         behind_since_ms: reasons.iter().map(|reason| reason.since_ms).min(),
         reasons,
+        unknown: Vec::new(),
     }
 }

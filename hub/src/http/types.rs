@@ -208,6 +208,27 @@ pub struct TargetStatus {
     pub behind_since_ms: Option<i64>,
     /// Reasons of those that are not in step, most frequent first.
     pub reasons: Vec<ReasonCount>,
+    /// What cannot be known now, of the source and of this target: the counts are from before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<Gap>,
+}
+
+/// Something that is not watched now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Gap {
+    /// Cluster.
+    pub cluster: String,
+    /// `Deployment.apps`; empty: everything in the cluster.
+    pub kind: String,
+    /// Empty: all namespaces.
+    pub namespace: String,
+    /// PascalCase: NotConnected, Forbidden, NotServed, RewindSuspected, Listing, ...
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
+    /// Since when; none: it never was.
+    pub since_ms: Option<i64>,
 }
 
 /// How many placements give one reason.
