@@ -254,13 +254,17 @@ impl<S: Store> Core<S> {
                 self.plan(target, key, None, now)
             }
             Answer::Held { allowed, spent } => {
-                let why = row.status.message.trim_end_matches("; it is being deleted").to_owned();
+                let why = match row.status.reason.as_str() {
+                    "SourceRewound" => "the source object was lost in a rewind that was accepted".to_owned(),
+                    _ => row.status.message.trim_end_matches("; it is being deleted").to_owned(),
+                };
                 let message = format!(
                     "{why}; the delete is held: the policy's budget allows {allowed} here in ten minutes, {spent} were spent; `lockstep approve {}` releases it",
                     row.policy
                 );
-                // What it was held for first is said on.
-                if row.status.state == State::Held {
+                // What it was held for first is said on, unless that was decided.
+                let decided = matches!(row.status.reason.as_str(), "SourceRewound" | "Recovered");
+                if row.status.state == State::Held && !decided {
                     row.delete = Some(DeleteStage::Held);
                     return self.store.put_placement(&row);
                 }
