@@ -1,9 +1,11 @@
 //! Sessions: who may speak for which cluster (I15), what its agent shall watch, and from where.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use lockstep_engine::interest::Interest;
-use lockstep_engine::{ClusterId, ClusterName, Millis, Uid};
+use lockstep_engine::{ClusterId, ClusterName, GroupKind, Millis, Uid};
+use lockstep_policies::CompiledPolicy;
 use lockstep_wire::hello::{Known, check};
 use lockstep_wire::{HubSession, Window, v1};
 
@@ -11,7 +13,7 @@ use super::containers::{definitions, is_custom, namespaces};
 use super::state::{Cluster, ServedKind, Session, SessionCommand, Watch, index_served};
 use super::{AfterCommit, Connect, Core};
 use crate::seal::BearerToken;
-use crate::store::{Phase, PlacementFilter, Store, StoreError};
+use crate::store::{Phase, PlacementFilter, PlacementRow, Store, StoreError};
 
 /// Set once a cluster came with a token that the store did not know: then there may be others that
 /// have not come yet, and a policy may name them.
@@ -20,6 +22,8 @@ pub(super) const VOUCHED: &str = "vouched";
 const ALTERNATION_WINDOW_MS: i64 = 60_000;
 /// How many of them.
 const ALTERNATION_COUNT: usize = 3;
+/// Placements looked at together, when it is asked whether a watch is still needed.
+const UNFINISHED_PAGE: usize = 512;
 /// How long a fenced agent stays away, ms: the newer one shall get its work done.
 const FENCED_RETRY_MS: u64 = 30_000;
 /// How long an agent with a wrong identity waits before it asks again, ms.
@@ -207,7 +211,8 @@ impl<S: Store> Core<S> {
     ) -> Result<(), StoreError> {
         let Some(name) = self.clusters.get(&id).map(|c| c.row.name.clone()) else { return Ok(()) };
         let mut interests = self.interests(&name);
-        interests.extend(self.kept_interests(id, &interests)?);
+        let kept = self.kept_interests(id, &interests)?;
+        kept.into_iter().for_each(|kept| absorb(&mut interests, kept));
         let mut wanted = BTreeSet::new();
         let mut message = v1::InterestSet { generation: 0, watches: Vec::with_capacity(interests.len()) };
         for interest in interests {
@@ -246,20 +251,46 @@ impl<S: Store> Core<S> {
             .collect();
         let mut kept = Vec::new();
         for (gk, scope) in others {
-            let filter = PlacementFilter {
-                target: Some(id),
-                gk: Some(gk.clone()),
-                states: super::scan::UNFINISHED.to_vec(),
-                ..PlacementFilter::default()
-            };
-            // Covered by a watch that is wanted: what it tells is enough.
-            let covered = wanted.iter().any(|i| i.gk == gk && i.scope.is_empty());
-            if !covered && self.store.placement_count(&filter)? > 0 {
+            if self.has_unfinished(id, &gk, &scope, wanted)? {
                 kept.push(Interest { gk, scope, conditions: BTreeSet::new(), managed: true, archive: false });
             }
         }
         self.kept_watches |= !kept.is_empty();
         Ok(kept)
+    }
+
+    /// Is something unfinished in the scope of a watch, that no wanted watch covers?
+    fn has_unfinished(
+        &mut self,
+        id: ClusterId,
+        gk: &GroupKind,
+        scope: &str,
+        wanted: &[Interest],
+    ) -> Result<bool, StoreError> {
+        let filter = PlacementFilter {
+            target: Some(id),
+            gk: Some(gk.clone()),
+            states: super::scan::UNFINISHED.to_vec(),
+            ..PlacementFilter::default()
+        };
+        let covered = |namespace: &str| {
+            wanted.iter().any(|i| i.gk == *gk && (i.scope.is_empty() || i.scope == namespace))
+        };
+        let mut after = None;
+        loop {
+            let rows = self.store.placements(&filter, after.as_ref(), UNFINISHED_PAGE)?;
+            let open = |row: &PlacementRow| {
+                let namespace = row.key.namespace.as_ref();
+                (scope.is_empty() || scope == namespace) && !covered(namespace)
+            };
+            if rows.iter().any(open) {
+                return Ok(true);
+            }
+            if rows.len() < UNFINISHED_PAGE {
+                return Ok(false);
+            }
+            after = rows.last().map(|row| (row.target, row.key.clone()));
+        }
     }
 
     fn drop_unwanted(&mut self, id: ClusterId, wanted: &BTreeSet<u32>) -> Result<(), StoreError> {
@@ -270,9 +301,16 @@ impl<S: Store> Core<S> {
         }
         let unwanted: Vec<u32> =
             cluster.watches.keys().filter(|watch| !wanted.contains(watch)).copied().collect();
-        for watch in unwanted {
-            cluster.watches.remove(&watch);
-            self.store.drop_watch(watch)?;
+        for number in unwanted {
+            let Some(old) = cluster.watches.remove(&number) else { continue };
+            // A watch that takes its place, and has not listed yet, starts from what it knew: what was
+            // deleted meanwhile is then found missing, with its last state.
+            for heir in cluster.watches.values().map(|watch| &watch.row).filter(|row| row.gk == old.row.gk) {
+                if heir.checkpoint.is_empty() && wanted.contains(&heir.id) {
+                    self.store.adopt_objects(number, heir.id)?;
+                }
+            }
+            self.store.drop_watch(number)?;
         }
         Ok(())
     }
@@ -314,7 +352,12 @@ impl<S: Store> Core<S> {
         // Keys of what holds sources: deletes that follow a deleted namespace or definition are held (I7).
         let sources: Vec<_> =
             self.set.policies().filter(|policy| policy.spec.source_cluster == *name).collect();
-        let custom = sources.iter().flat_map(|policy| &policy.spec.resources).any(|r| is_custom(&r.gk));
+        // Of definitions also at targets: nothing is created for one that is being deleted.
+        let here = |policy: &&Arc<CompiledPolicy>| {
+            policy.spec.source_cluster == *name || policy.spec.target_clusters.contains(name)
+        };
+        let custom = self.set.policies().filter(here).flat_map(|policy| &policy.spec.resources);
+        let custom = custom.into_iter().any(|resource| is_custom(&resource.gk));
         let containers = [(!sources.is_empty(), namespaces()), (custom, definitions())];
         for (_, gk) in containers.into_iter().filter(|(needed, _)| *needed) {
             if !interests.iter().any(|interest| interest.gk == gk) {
@@ -388,6 +431,19 @@ impl<S: Store> Core<S> {
             end(cluster);
         }
     }
+}
+
+/// Adds a watch that is kept. One of the whole cluster takes those of single namespaces in: a key is
+/// told by one watch only, and its row is that watch's.
+fn absorb(interests: &mut Vec<Interest>, mut kept: Interest) {
+    if kept.scope.is_empty() {
+        for narrow in interests.extract_if(.., |interest| interest.gk == kept.gk) {
+            kept.conditions.extend(narrow.conditions);
+            kept.managed |= narrow.managed;
+            kept.archive |= narrow.archive;
+        }
+    }
+    interests.push(kept);
 }
 
 /// Dropping the sender ends the task, which then reports the disconnect like any other.

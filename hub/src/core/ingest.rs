@@ -6,6 +6,7 @@ use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, 
 use lockstep_wire::HubEffect;
 use lockstep_wire::v1::{self, item::Change};
 
+use super::containers::definitions;
 use super::rewind::REWIND_SUSPECTED;
 use super::state::SessionCommand;
 use super::{AfterCommit, Core};
@@ -120,7 +121,8 @@ impl<S: Store> Core<S> {
         let row = &mut watch.row;
         row.epoch = epoch;
         row.updated_at = now;
-        if !checkpoint.is_empty() {
+        let moved = !checkpoint.is_empty();
+        if moved {
             row.checkpoint = ResourceVersion::new(&checkpoint);
         }
         if let Some(status) = status {
@@ -137,7 +139,8 @@ impl<S: Store> Core<S> {
             // The list that followed a rewind is here to its end.
             row.rewound &= !live;
         }
-        if row.phase == Phase::Live && watch.told {
+        // A status alone proves nothing: a server also opens a watch that it then says is too old.
+        if row.phase == Phase::Live && watch.told && moved {
             row.live_at = Some(now);
         }
         self.store.put_watch(&watch.row)?;
@@ -244,6 +247,9 @@ impl<S: Store> Core<S> {
             }
             Some(Change::Unseen(_)) => self.unseen(id, &key, &uid, now)?,
             None => return Ok(()),
+        }
+        if key.gk == definitions() {
+            self.definition_changed(id, &key);
         }
         self.concerns(id, &key, observed_at, now)
     }

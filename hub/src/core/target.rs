@@ -61,7 +61,8 @@ impl<S: Store> Core<S> {
         );
         let written = row.record.as_ref().map(|record| record.resource_version.clone());
         let observed = observed(object.as_ref(), absence.as_ref(), marks, written.as_ref());
-        let decision = self.decide(&row, &asked, observed);
+        let ends = matches!(asked, Asked::Claimed { .. }) && self.definition_ends(target, &key.gk)?;
+        let decision = self.decide(&row, &asked, observed, ends);
         self.carry_out(before, row, asked, decision, object, seen, now)
     }
 
@@ -158,7 +159,13 @@ impl<S: Store> Core<S> {
         self.absence(*source, key)
     }
 
-    fn decide(&self, row: &PlacementRow, asked: &Asked, observed: plan::Observed<'_>) -> Decision {
+    fn decide(
+        &self,
+        row: &PlacementRow,
+        asked: &Asked,
+        observed: plan::Observed<'_>,
+        definition_ends: bool,
+    ) -> Decision {
         let no_uid = Uid::default();
         let mut obstacle = None;
         let mut desired = [0; 32];
@@ -171,6 +178,13 @@ impl<S: Store> Core<S> {
                     obstacle = self.versions(row.target, &row.key.gk, api_version).err();
                 }
                 Err(status) => obstacle = Some(status.clone()),
+            }
+            if definition_ends {
+                obstacle = Some(Status::new(
+                    State::Blocked,
+                    "DefinitionTerminating",
+                    "the definition of this kind is being deleted at the target",
+                ));
             }
             if claim.source == row.target {
                 obstacle =

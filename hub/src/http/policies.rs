@@ -189,7 +189,7 @@ fn policy(
             let cluster = clusters.iter().find(|cluster| cluster.name.as_str() == target);
             let paused = all_paused || policy_paused || cluster.is_some_and(|cluster| cluster.paused);
             let mut unknown = Vec::new();
-            for facts in facts {
+            if let Some(facts) = facts {
                 seen.gaps(&facts.source, &facts.kinds, &mut unknown);
                 seen.gaps(&target, &facts.kinds, &mut unknown);
             }

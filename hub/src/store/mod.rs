@@ -159,6 +159,9 @@ pub trait Store: Reader {
     ) -> Result<WatchRow, StoreError>;
     /// Replaces a watch's row.
     fn put_watch(&mut self, row: &WatchRow) -> Result<(), StoreError>;
+    /// Hands the objects that one watch reported to another of the same cluster and kind, as far as
+    /// that one covers them.
+    fn adopt_objects(&mut self, from: u32, to: u32) -> Result<(), StoreError>;
     /// Forgets a watch and the objects it reported.
     fn drop_watch(&mut self, id: u32) -> Result<(), StoreError>;
     /// Inserts or replaces an object.

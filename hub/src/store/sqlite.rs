@@ -199,6 +199,9 @@ impl Store for SqliteStore {
         self.write()?.put_watch(row)
     }
 
+    fn adopt_objects(&mut self, from: u32, to: u32) -> Result<(), StoreError> {
+        self.inner.adopt_objects(from, to)
+    }
     fn drop_watch(&mut self, id: u32) -> Result<(), StoreError> {
         self.write()?.drop_watch(id)
     }

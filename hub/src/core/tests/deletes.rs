@@ -4,6 +4,7 @@ use tokio::sync::oneshot;
 use super::fleet::*;
 use crate::core::Input;
 use crate::core::command::{Approved, Command, PauseScope};
+use crate::store::Reader as _;
 
 fn image(uid: &str, rv: u64) -> Answer {
     Answer::Image(v1::Image {
@@ -305,4 +306,31 @@ fn i7_a_delete_that_follows_its_namespace_is_held_first() {
     fleet.namespaces("a", vec![namespace("shop", 70, false)]);
     fleet.section("a", vec![source("cm-0", "new", 71, "1")], None);
     assert!(matches!(fleet.one_step("b").action, Some(Action::Apply(_))));
+}
+
+/// A cluster-wide watch that is kept for unfinished placements, and a policy that asks for one
+/// namespace only: one watch tells of both, and no row is lost when it goes.
+#[test]
+fn i2_a_key_belongs_to_one_watch_when_scopes_change() {
+    let narrow = POLICY.replace("name: maps", "name: narrow").replace(
+        "  - kind: ConfigMap\n    matchLabels: { sync: 'yes' }",
+        "  - { kind: ConfigMap, namespaces: [shop] }",
+    );
+    let elsewhere = POLICY.replace("[b]", "[c]");
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY), ("q.yaml", &narrow)]);
+    fleet.in_step(1);
+    let mut other = source("other", "so", 30, "1");
+    other.namespace = "office".into();
+    if let Some(v1::item::Change::Upsert(upsert)) = &mut other.change {
+        let body = String::from_utf8(upsert.body.to_vec()).unwrap().replace("shop", "office");
+        upsert.body = body.into();
+    }
+    fleet.section("a", vec![other], None);
+    fleet.steps("b");
+    // The wide policy goes elsewhere while its object in `office` is unfinished.
+    fleet.policies(&[("p.yaml", &elsewhere), ("q.yaml", &narrow)]);
+    fleet.received("b");
+    let scopes: Vec<String> = fleet.agents["b"].watches.values().map(|(_, i)| i.scope.clone()).collect();
+    assert_eq!(scopes, [""], "the wide one covers the narrow one");
+    assert_eq!(fleet.core.store.watches(None).unwrap().iter().filter(|w| w.cluster.0 == 2).count(), 1);
 }

@@ -1,4 +1,4 @@
-use lockstep_wire::v1::{self, outcome::Result as Answer, step::Action};
+use lockstep_wire::v1::{self, step::Action};
 use tokio::sync::oneshot;
 
 use super::fleet::*;

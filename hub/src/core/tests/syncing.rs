@@ -1,6 +1,7 @@
 use lockstep_wire::v1::{self, step::Action};
 
 use super::fleet::*;
+use crate::store::Reader as _;
 
 fn body(step: &v1::Step) -> serde_json::Value {
     let Some(Action::Apply(apply)) = &step.action else { panic!("not an apply: {step:?}") };
@@ -307,4 +308,42 @@ fn i12_a_kind_that_hangs_or_fails_leaves_the_others_their_places() {
     assert!(fleet.core.counts().open_breakers.is_empty());
     fleet.tick(5_000);
     assert!(fleet.steps("b").len() > 5, "and the rest follows");
+}
+
+#[test]
+fn nothing_is_created_for_a_definition_that_is_being_deleted() {
+    let custom = POLICY.replace("kind: ConfigMap", "{ apiGroup: example.com, kind: ConfigMap }").replace(
+        "  - { apiGroup: example.com, kind: ConfigMap }\n    matchLabels: { sync: 'yes' }",
+        "  - { apiGroup: example.com, kind: Widget }",
+    );
+    let mut fleet = Fleet::new(&[("p.yaml", &custom)]);
+    for name in ["a", "b"] {
+        fleet.connect(name);
+        fleet.served(name, &[("example.com", "Widget", "example.com/v1")]);
+        fleet.section_of("Widget", name, Vec::new(), Some(v1::WatchPhase::Live));
+    }
+    let definition = |deleting| {
+        let mut item = namespace("widgets.example.com", 5, deleting);
+        item.uid = "d".into();
+        item
+    };
+    let live = Some(v1::WatchPhase::Live);
+    fleet.section_of("CustomResourceDefinition", "b", vec![definition(true)], live);
+    let mut widget = source("w", "sw", 10, "1");
+    if let Some(v1::item::Change::Upsert(upsert)) = &mut widget.change {
+        let body = String::from_utf8(upsert.body.to_vec()).unwrap();
+        let body = body.replace("\"v1\"", "\"example.com/v1\"").replace("ConfigMap", "Widget");
+        upsert.body = body.into();
+    }
+    fleet.section_of("Widget", "a", vec![widget], None);
+    assert!(fleet.steps("b").is_empty());
+    let key = lockstep_engine::ObjectKey::new(
+        lockstep_engine::GroupKind::new("example.com", "Widget"), "shop", "w",
+    );
+    let id = fleet.agents["b"].id;
+    let status = fleet.core.store.placement(id, &key).unwrap().unwrap().status;
+    assert_eq!(status.reason, "DefinitionTerminating");
+    // It is gone and made again: the object follows.
+    fleet.section_of("CustomResourceDefinition", "b", vec![definition(false)], None);
+    assert_eq!(fleet.one_step("b").name, "w");
 }

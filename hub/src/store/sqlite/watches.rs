@@ -147,6 +147,19 @@ impl Inner {
         })
     }
 
+    pub(super) fn adopt_objects(&mut self, from: u32, to: u32) -> Result<(), StoreError> {
+        let (Some(old), Some(new)) = (self.scope(from)?, self.scope(to)?) else { return Ok(()) };
+        if (old.cluster, old.kind) == (new.cluster, new.kind) {
+            execute(
+                &self.db,
+                "UPDATE objects SET watch = ?4 WHERE cluster = ?1 AND kind = ?2 AND watch = ?3 \
+                 AND (?5 = '' OR namespace = ?5)",
+                params![old.cluster, old.kind, from, to, new.namespace],
+            )?;
+        }
+        Ok(())
+    }
+
     pub(super) fn drop_watch(&mut self, id: u32) -> Result<(), StoreError> {
         if let Some(Scope { cluster, kind, .. }) = self.scope(id)? {
             execute(
