@@ -13,7 +13,7 @@ use lockstep_engine::object::RawObject;
 use lockstep_engine::{GroupKind, ResourceVersion};
 use lockstep_tests::cluster::Cluster;
 use lockstep_tests::harness::{PATIENCE, TestNamespace, unique_name};
-use lockstep_tests::testbed::Testbed;
+use lockstep_tests::testbed::{Component, Options, Testbed};
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -44,10 +44,13 @@ struct Watch {
 
 impl Watch {
     fn start(client: &ClusterClient, resource: Resource, scope: Scope, start: Start) -> Self {
+        Self::with(client, WatchOptions::new(resource, scope, start, 0, 1))
+    }
+
+    fn with(client: &ClusterClient, options: WatchOptions) -> Self {
         let (sender, observations) = mpsc::channel(16);
         let cancelled = CancellationToken::new();
         let (client, token) = (client.clone(), cancelled.clone());
-        let options = WatchOptions { resource, scope, start, epoch: 0, seed: 1 };
         let task = tokio::spawn(async move {
             run_watch(&client, options, sender, |observation| observation, token).await;
         });
@@ -243,6 +246,80 @@ async fn a_kind_that_is_not_served_is_a_state_not_an_end() -> Result<()> {
     // It tries again, with a new list.
     watch.until(|o| matches!(o, Observation::ListStarted { epoch: 2 })).await?;
     watch.stop().await
+}
+
+/// Freezes an API server, so it starts one of its own.
+#[tokio::test]
+async fn a_watch_that_goes_silent_is_noticed_and_resumed_without_a_list() -> Result<()> {
+    let options = Options { clusters: vec!["silent".to_owned()], audit: true, ..Options::default() };
+    let testbed = Testbed::start(options).await?;
+    let cluster = testbed.cluster("silent")?;
+    let config = from_kubeconfig(&testbed.state().kubeconfig, Some(cluster.name())).await?;
+    let client = ClusterClient::new(config, Limits::default())?;
+    let namespace = TestNamespace::create(cluster, "silent").await?;
+    let scope = Scope::Namespace(namespace.name().into());
+    let options =
+        WatchOptions { idle_ms: 2_000, ..WatchOptions::new(config_maps(), scope, Start::Nothing, 0, 1) };
+    let mut watch = Watch::with(&client, options);
+    let mut seen = watch.until(is_live).await?;
+    // Nothing happens, so it is renewed.
+    lockstep_tests::harness::eventually(PATIENCE, "a second watch", async || {
+        let path = format!("/namespaces/{}/configmaps?", namespace.name());
+        let watches = cluster.audit_events()?.into_iter().filter(|event| {
+            event.verb == "watch" && event.stage == "ResponseStarted" && event.request_uri.contains(&path)
+        });
+        ensure!(watches.count() >= 2, "not yet");
+        Ok(())
+    })
+    .await?;
+
+    cluster.control_plane().pause(Component::ApiServer).await?;
+    // Timeout: it was frozen at the moment when the next watch was being opened.
+    let silent = |o: &Observation<Bytes>| match o {
+        Observation::StateChanged(Health::Failing { reason, .. }) => {
+            matches!(reason, RequestFailure::Stale | RequestFailure::Timeout)
+        }
+        _ => false,
+    };
+    seen.extend(watch.until(silent).await?);
+    cluster.control_plane().resume(Component::ApiServer).await?;
+    seen.extend(watch.until(is_live).await?);
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "after", "namespace": namespace.name()}});
+    // The first connections after the standstill may still fail.
+    lockstep_tests::harness::eventually(PATIENCE, "a write", async || cluster.apply_value(&map).await)
+        .await?;
+    seen.extend(watch.until(|o| name(o).as_deref() == Some("after")).await?);
+    assert!(matches!(seen.last(), Some(Observation::Applied { listed: false, .. })), "{seen:?}");
+    let lists = seen.iter().filter(|o| matches!(o, Observation::ListStarted { .. })).count();
+    assert_eq!(lists, 1, "only the first: {seen:?}");
+    watch.stop().await?;
+    namespace.close().await
+}
+
+/// The server must not be asked for what it does not know: it would take it for a plain watch.
+#[tokio::test]
+async fn lists_are_streamed_only_where_the_servers_version_can() -> Result<()> {
+    let (testbed, client) = client().await?;
+    assert_eq!(client.server_version(), None);
+    let version = client.identity().await?.version;
+    assert_eq!(client.server_version(), Some(version.as_str()));
+    let [a, _, _] = testbed.three()?;
+    let namespace = TestNamespace::create(a, "streamed").await?;
+    let scope = Scope::Namespace(namespace.name().into());
+    let options = WatchOptions {
+        streaming: Some(true),
+        ..WatchOptions::new(config_maps(), scope, Start::Nothing, 0, 1)
+    };
+    let mut watch = Watch::with(&client, options);
+    let seen = watch.until(is_live).await?;
+    ensure!(
+        seen.iter()
+            .any(|o| matches!(o, Observation::ListCompleted { epoch: 1, absence: Absence::Conclusive, .. })),
+        "{seen:?}"
+    );
+    watch.stop().await?;
+    namespace.close().await
 }
 
 #[tokio::test]

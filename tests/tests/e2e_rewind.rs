@@ -52,11 +52,10 @@ async fn counted_beyond(cluster: &Cluster, revision: i64) -> Result<()> {
 }
 
 /// Objects made before the snapshot (kept, changed since, deleted since) and after it (lost).
-async fn rewind(form: RestoreForm, agents_are_away: bool) -> Result<()> {
-    let bed = Testbed::start(Options::default()).await?;
-    let fleet = Fleet::new(&bed, "e2e-rewind").await?;
+async fn rewind(bed: &Testbed, form: RestoreForm, agents_are_away: bool) -> Result<()> {
+    let fleet = Fleet::new(bed, "e2e-rewind").await?;
     let namespace = fleet.namespace.as_str();
-    let mut lockstep = Lockstep::with_policy(&bed, &policy(namespace)).await?;
+    let mut lockstep = Lockstep::with_policy(bed, &policy(namespace)).await?;
     let source = fleet.source();
     for name in ["kept", "changed", "deleted"] {
         source.apply_value(&map(namespace, name, "old")).await?;
@@ -124,17 +123,16 @@ async fn rewind(form: RestoreForm, agents_are_away: bool) -> Result<()> {
     lockstep.stop().await
 }
 
+/// One after the other on one set of control planes, which this test may break.
 #[tokio::test(flavor = "multi_thread")]
-async fn i3_a_plain_restore_while_everything_runs_deletes_nothing() -> Result<()> {
-    rewind(RestoreForm::Plain, false).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn i3_a_restore_with_bumped_revisions_while_everything_runs_deletes_nothing() -> Result<()> {
-    rewind(RestoreForm::Bumped, false).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn i3_a_restore_while_the_agents_are_away_deletes_nothing() -> Result<()> {
-    rewind(RestoreForm::Plain, true).await
+async fn i3_a_restored_etcd_is_recognised_and_deletes_nothing() -> Result<()> {
+    let bed = Testbed::start(Options::default()).await?;
+    for (form, agents_are_away, what) in [
+        (RestoreForm::Bumped, false, "with bumped revisions, while everything runs"),
+        (RestoreForm::Plain, false, "plain, while everything runs"),
+        (RestoreForm::Plain, true, "plain, while the agents are away and until the old checkpoints are passed"),
+    ] {
+        rewind(&bed, form, agents_are_away).await.context(what)?;
+    }
+    Ok(())
 }
