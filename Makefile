@@ -4,7 +4,7 @@ CARGO ?= cargo
 TESTBED = target/debug/testbed
 
 .DEFAULT_GOAL := help
-.PHONY: help build lint test demo clusters clusters-down clusters-status prerequisites
+.PHONY: help build lint test demo chaos clusters clusters-down clusters-status prerequisites
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,13 @@ test: lint build ## lint, then every test, on three real control planes of its o
 demo: build ## watch lockstep keep three clusters in step
 	@$(TESTBED) binaries >/dev/null
 	@tests/demo.sh
+
+# MINUTES of faults, then healing and comparing; SEED repeats the faults of an earlier run.
+MINUTES ?= 3
+SEED ?=
+chaos: build ## kill, freeze, cut off and restore everything for MINUTES (3), then compare; SEED repeats a run
+	@$(TESTBED) binaries >/dev/null
+	@target/debug/chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 clusters: prerequisites ## start cluster-a, cluster-b and cluster-c, and leave them running
 	@$(CARGO) build --quiet --package lockstep-tests --bin testbed

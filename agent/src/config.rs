@@ -12,15 +12,22 @@ use crate::error::AgentError;
 
 /// Lists at a time: a list costs the API server about five times its size in memory.
 const LISTS_AT_ONCE: usize = 2;
-/// Bytes of deltas that wait for the hub. A hub that is away for an hour costs no more than this;
-/// the watches wait at the server.
+/// Bytes of deltas that wait for the hub. A hub that is away for an hour costs no more memory than
+/// this; what is beyond it goes to `spill_dir`, or the watches wait at the server.
 const QUEUE_BYTES: usize = 64 << 20;
 /// Deltas that wait for the hub: key-only deltas are small, and their slots are not free.
 const QUEUE_ITEMS: usize = 500_000;
+/// Bytes of bodies that may wait on disk, where a directory is given.
+const SPILL_BYTES: u64 = 1 << 30;
 /// How often discovery is asked. One cheap request from Kubernetes 1.27 on, a few dozen before.
 const DISCOVERY_INTERVAL_S: u64 = 30;
-/// Steps at a time: an API server of two cores is busy with about 32 applies at a time.
-const STEPS_AT_ONCE: usize = 16;
+/// Most steps at a time. The agent finds out by itself how many the API server takes; one of two cores
+/// is busy with fewer than these, and one that is far away or large gets them.
+const STEPS_AT_ONCE: usize = 32;
+/// Where the manifests grant the agent its Lease.
+const LEASE_NAMESPACE: &str = "lockstep-system";
+/// How often hub and agent compare all that they hold. Nothing is ever found, so rarely is enough.
+const CENSUS_INTERVAL_S: u64 = 600;
 /// Watches at a time; each is a connection of its own.
 const WATCHES_AT_ONCE: usize = 512;
 /// Longest line of a watch: objects are at most about 1.5 MiB in etcd, JSON needs more.
@@ -104,21 +111,37 @@ pub struct AgentConfig {
     /// Initial lists at a time.
     #[serde(default = "lists_at_once")]
     pub lists_at_once: usize,
-    /// Bytes of deltas that may wait for the hub before the watches are no longer read.
+    /// Bytes of memory that deltas may take while they wait for the hub. Beyond it their bodies go to
+    /// `spill_dir`, and without one the watches are no longer read.
     #[serde(default = "queue_bytes")]
     pub queue_bytes: usize,
     /// Deltas that may wait for the hub before the watches are no longer read.
     #[serde(default = "queue_items")]
     pub queue_items: usize,
+    /// Directory for bodies that wait for the hub and do not fit into `queue_bytes`. They are sealed
+    /// under a key that only the running process has. None: nothing is written to disk.
+    #[serde(default)]
+    pub spill_dir: Option<PathBuf>,
+    /// Bytes that may lie in `spill_dir` before the watches are no longer read.
+    #[serde(default = "spill_bytes")]
+    pub spill_bytes: u64,
     /// Bounds on the watches.
     #[serde(default)]
     pub watch: WatchConfig,
     /// Seconds between two looks at what the cluster serves.
     #[serde(default = "discovery_interval_s")]
     pub discovery_interval_s: u64,
-    /// Steps carried out at a time.
+    /// Most steps carried out at a time. How many it is at each moment follows from how the API
+    /// server answers.
     #[serde(default = "steps_at_once")]
     pub steps_at_once: usize,
+    /// Namespace of the Lease `lockstep-agent`, whose counter shows that the cluster was restored to an
+    /// older state. To move it looks like such a restore.
+    #[serde(default = "lease_namespace")]
+    pub lease_namespace: String,
+    /// Within so many seconds all that the hub holds is compared with what is here; 0: never.
+    #[serde(default = "census_interval_s")]
+    pub census_interval_s: u64,
 }
 
 fn lists_at_once() -> usize {
@@ -130,11 +153,20 @@ fn queue_bytes() -> usize {
 fn queue_items() -> usize {
     QUEUE_ITEMS
 }
+fn spill_bytes() -> u64 {
+    SPILL_BYTES
+}
 fn discovery_interval_s() -> u64 {
     DISCOVERY_INTERVAL_S
 }
 fn steps_at_once() -> usize {
     STEPS_AT_ONCE
+}
+fn lease_namespace() -> String {
+    LEASE_NAMESPACE.to_owned()
+}
+fn census_interval_s() -> u64 {
+    CENSUS_INTERVAL_S
 }
 
 impl AgentConfig {
@@ -150,9 +182,13 @@ impl AgentConfig {
             lists_at_once: LISTS_AT_ONCE,
             queue_bytes: QUEUE_BYTES,
             queue_items: QUEUE_ITEMS,
+            spill_dir: None,
+            spill_bytes: SPILL_BYTES,
             watch: WatchConfig::default(),
             discovery_interval_s: DISCOVERY_INTERVAL_S,
             steps_at_once: STEPS_AT_ONCE,
+            lease_namespace: lease_namespace(),
+            census_interval_s: CENSUS_INTERVAL_S,
         }
     }
 
@@ -187,8 +223,16 @@ impl AgentConfig {
                 return Err(bad(name, "it must be at least 1"));
             }
         }
-        if self.discovery_interval_s == 0 {
-            return Err(bad("discovery_interval_s", "it must be at least 1"));
+        // The rules for a namespace's name are those for a cluster's.
+        if ClusterName::new(&self.lease_namespace).is_err() {
+            return Err(bad("lease_namespace", "it is no name of a namespace: a DNS-1123 label"));
+        }
+        for (name, value) in
+            [("discovery_interval_s", self.discovery_interval_s), ("spill_bytes", self.spill_bytes)]
+        {
+            if value == 0 {
+                return Err(bad(name, "it must be at least 1"));
+            }
         }
         Ok(AcceptList::parse(&self.accept)?)
     }
@@ -247,5 +291,7 @@ mod tests {
         assert!(check(|c| c.token = Token::default()).contains("`token`"));
         assert!(check(|c| c.tls.key = Some("k".into())).contains("go together"));
         assert!(check(|c| c.steps_at_once = 0).contains("`steps_at_once`"));
+        assert!(check(|c| c.lease_namespace = "A b".into()).contains("`lease_namespace`"));
+        assert!(check(|c| c.spill_bytes = 0).contains("`spill_bytes`"));
     }
 }

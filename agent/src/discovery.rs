@@ -2,7 +2,7 @@
 //! names a kind that the cluster does not serve yet.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lockstep_cluster::{ClusterClient, Discovery, Served};
@@ -21,16 +21,24 @@ const GLANCE: Duration = Duration::from_secs(1);
 /// While a kind is awaited, all of discovery is looked at this often: its group may be an old one.
 const AWAITING: Duration = Duration::from_secs(5);
 
+/// What was found, and the number of the last call before that look began.
+pub(crate) struct Discovered {
+    pub(crate) served: Arc<Served>,
+    pub(crate) look: u64,
+}
+
 /// What calls for a look.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
     again: Notify,
+    look: AtomicU64,
     awaits: AtomicBool,
 }
 
 impl Calls {
-    /// Look again.
-    pub(crate) fn again(&self) {
+    /// Look again; answers that begin from now on carry this number.
+    pub(crate) fn again(&self, look: u64) {
+        self.look.store(look, Ordering::Release);
         self.again.notify_one();
     }
 
@@ -46,7 +54,7 @@ impl Calls {
 /// list waits for it before deletes are concluded (I3).
 pub(crate) async fn run(
     client: ClusterClient,
-    served: mpsc::Sender<Arc<Served>>,
+    served: mpsc::Sender<Discovered>,
     calls: Arc<Calls>,
     interval: Duration,
     cancelled: CancellationToken,
@@ -55,10 +63,12 @@ pub(crate) async fn run(
     let mut retry = Retry::new();
     let work = async {
         loop {
+            let look = calls.look.load(Ordering::Acquire);
             let wait = match discovery.refresh().await {
                 Ok(_) => {
                     retry.reset();
-                    if served.send(Arc::new(discovery.served().clone())).await.is_err() {
+                    let found = Discovered { served: Arc::new(discovery.served().clone()), look };
+                    if served.send(found).await.is_err() {
                         return;
                     }
                     interval

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lockstep_cluster::{ClusterClient, Served, WatchOptions, Writer, run_watch};
+use lockstep_cluster::{ClusterClient, WatchOptions, Writer, run_watch};
 use lockstep_engine::ObjectKey;
 use lockstep_engine::listwatch::Observation;
 use lockstep_engine::outcome::FailureClass;
@@ -19,13 +19,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::accept::AcceptList;
-use crate::discovery::Calls;
+use crate::discovery::{Calls, Discovered};
+use crate::lease::Keeper;
 use crate::metrics::ClusterMetrics;
 use crate::owner::{Action, Effect, Owner};
 use crate::perform::{Tools, class, perform};
+use crate::reread::Rereader;
 use crate::steps::StepQueue;
 use crate::stream::StreamEvent;
-use crate::time::now;
+use crate::time::{now, steady};
 use crate::watch::StartWatch;
 
 /// Observations between watches and owner. Short: what waits belongs into the coalescing queues,
@@ -56,7 +58,9 @@ pub(crate) struct Observed {
 pub(crate) struct Inputs {
     pub(crate) stream: mpsc::Receiver<StreamEvent>,
     pub(crate) observations: mpsc::Receiver<Observed>,
-    pub(crate) discovered: mpsc::Receiver<Arc<Served>>,
+    pub(crate) discovered: mpsc::Receiver<Discovered>,
+    pub(crate) leases: mpsc::Receiver<Action>,
+    pub(crate) rereads: mpsc::Receiver<Action>,
 }
 
 /// A stream to the hub.
@@ -79,6 +83,8 @@ pub(crate) struct Driver {
     pub(crate) metrics: ClusterMetrics,
     pub(crate) observations: mpsc::Sender<Observed>,
     pub(crate) discovery: Arc<Calls>,
+    pub(crate) lease: Keeper,
+    pub(crate) rereader: Rereader,
     pub(crate) steps: StepQueue,
     pub(crate) state: State,
 }
@@ -105,7 +111,9 @@ enum Woken {
     Sent,
     Stream(StreamEvent),
     Observed(Observed),
-    Discovered(Arc<Served>),
+    Discovered(Discovered),
+    /// What is an action already: of the Lease, or of an object that was read again.
+    Answered(Action),
     Stepped(Result<(Id, v1::Outcome), JoinError>),
     Tick,
 }
@@ -121,7 +129,10 @@ impl Driver {
                 Woken::Sent => continue,
                 Woken::Stream(event) => self.stream(event),
                 Woken::Observed(observed) => self.observed(observed, &mut inputs.observations),
-                Woken::Discovered(served) => self.act(Action::Discovered(served)),
+                Woken::Discovered(Discovered { served, look }) => {
+                    self.act(Action::Discovered { served, look });
+                }
+                Woken::Answered(action) => self.act(action),
                 Woken::Stepped(result) => self.stepped(result),
                 Woken::Tick => self.tick(),
             }
@@ -158,6 +169,8 @@ impl Driver {
             event = inputs.stream.recv(), if reads_hub => event.map_or(Woken::Stop, Woken::Stream),
             observed = inputs.observations.recv(), if reads_watches => observed.map_or(Woken::Stop, Woken::Observed),
             served = inputs.discovered.recv() => served.map_or(Woken::Stop, Woken::Discovered),
+            lease = inputs.leases.recv() => lease.map_or(Woken::Stop, Woken::Answered),
+            reread = inputs.rereads.recv(), if reads_watches => reread.map_or(Woken::Stop, Woken::Answered),
             Some(done) = running.join_next_with_id() => Woken::Stepped(done),
             _ = ticks.tick() => Woken::Tick,
         }
@@ -223,7 +236,14 @@ impl Driver {
                         task.cancel();
                     }
                 }
-                Effect::Rediscover => self.discovery.again(),
+                Effect::Rediscover { look } => self.discovery.again(look),
+                Effect::ReadLease { read } => self.lease.read(read),
+                Effect::RaiseLease(raise) => self.lease.raise(raise),
+                Effect::Reread(reread) => {
+                    if let Some(task) = self.state.watches.get(&reread.watch) {
+                        self.rereader.begin(reread, task.clone());
+                    }
+                }
                 Effect::Execute { step, present } => self.steps.push(step, present),
                 Effect::Cancel { step } => self.steps.cancel(step),
                 Effect::Welcomed { secret_key, hub_version, resumed, skew_ms } => {
@@ -258,7 +278,7 @@ impl Driver {
         let span =
             tracing::debug_span!("watch", kind = %resource.kind, version = %resource.api_version(), ?scope);
         let seed = u64::from(watch) ^ u64::try_from(now()).unwrap_or_default().rotate_left(32);
-        let options = WatchOptions { resource, scope, start, epoch, seed };
+        let options = WatchOptions::new(resource, scope, start, epoch, seed);
         let (client, observations) = (self.client.clone(), self.observations.clone());
         let wrap = move |observation| Observed { watch, run, observation };
         let task = async move { run_watch(&client, options, observations, wrap, cancelled).await };
@@ -267,7 +287,7 @@ impl Driver {
 
     fn begin_steps(&mut self) {
         let (Some(writer), Some(served)) = (&self.state.writer, self.owner.served()) else { return };
-        while let Some(job) = self.steps.next() {
+        while let Some(job) = self.steps.next(steady()) {
             let tools = Tools {
                 writer: writer.clone(),
                 served: Arc::clone(&served),
@@ -285,8 +305,8 @@ impl Driver {
     fn stepped(&mut self, result: Result<(Id, v1::Outcome), JoinError>) {
         let id = result.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         let Some(Running { key, step, connection }) = self.state.jobs.remove(&id) else { return };
-        self.steps.done(&key);
         let outcome = result.map_or_else(|error| panicked(step, &error), |(_, outcome)| outcome);
+        self.steps.done(&key, &outcome, steady());
         tracing::debug!(step, %key, outcome = class(&outcome), took_us = outcome.took_us, "step ended");
         self.metrics.step(class(&outcome), outcome.took_us);
         if connection == self.state.connection {
@@ -299,6 +319,10 @@ impl Driver {
         self.metrics.owner(tally, queue, self.steps.counters());
         let (items, bytes) = self.owner.queued();
         self.metrics.queued(items, bytes);
+        let (items, bytes) = self.owner.spilled();
+        self.metrics.spilled(items, bytes);
+        self.metrics.limit(self.steps.limit(steady()), self.steps.decreases());
+        self.act(Action::Tick);
         self.state.ticks += 1;
         if self.state.ticks < TICKS_PER_HEARTBEAT {
             return;

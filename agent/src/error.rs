@@ -16,6 +16,10 @@ pub(crate) const HUB_UNREACHABLE: &str = "LS0304";
 pub(crate) const TOKEN_REFUSED: &str = "LS0305";
 /// The cluster's API server cannot be reached, or does not let the agent see who it is.
 pub(crate) const CLUSTER_UNREACHABLE: &str = "LS0306";
+/// Bodies that wait for the hub cannot be spilled to disk, or not be read back.
+pub(crate) const CANNOT_SPILL: &str = "LS0307";
+/// The agent's Lease may not be read or written.
+pub(crate) const LEASE_FORBIDDEN: &str = "LS0308";
 /// A step was not accepted (I16).
 pub(crate) const NOT_ACCEPTED: &str = "LS0310";
 
@@ -27,6 +31,8 @@ pub const CODES: &[(&str, &str)] = &[
     (HUB_UNREACHABLE, "the agent cannot reach the hub"),
     (TOKEN_REFUSED, "the hub does not know the agent's token"),
     (CLUSTER_UNREACHABLE, "the agent cannot reach its own API server"),
+    (CANNOT_SPILL, "bodies that wait for the hub cannot be spilled to disk"),
+    (LEASE_FORBIDDEN, "the agent may not read or write its Lease"),
     (NOT_ACCEPTED, "the agent's accept list does not allow a step"),
 ];
 

@@ -39,8 +39,21 @@ pub(crate) struct Judged {
     pub(crate) deleting: bool,
 }
 
+/// What is told of an object that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Telling {
+    /// Only what differs from what was told.
+    News,
+    /// In the history after a rewind, where one resourceVersion may mean two states.
+    Rewound,
+    /// Everything: what the hub holds of it was found to be wrong.
+    Again,
+}
+
 /// Set in [`Digest`] byte 0 while the object is being deleted.
 const DELETING: u8 = 1;
+/// Set in [`Digest`] byte 1 where the version was not learned from the watch.
+const BESIDE: u8 = 1;
 
 fn digest(deleting: bool) -> Digest {
     let mut digest = Digest::default();
@@ -50,6 +63,24 @@ fn digest(deleting: bool) -> Digest {
 
 /// An index entry of the hub does not say whether the object was being deleted.
 pub(crate) const SEEDED: Digest = [u8::MAX; 16];
+
+/// Of an object that was read by itself, or that the hub holds otherwise than the watch says: its
+/// version is no measure of what the watch has reached.
+pub(crate) fn beside(deleting: bool) -> Digest {
+    let mut digest = digest(deleting);
+    digest[1] = BESIDE;
+    digest
+}
+
+/// May the entry's version be beyond what the watch has reached?
+pub(crate) fn may_be_ahead(entry: &Entry) -> bool {
+    entry.digest() == SEEDED || entry.digest()[1] == BESIDE
+}
+
+/// Was the entry's version there before any list began that is still to come?
+pub(crate) fn is_sure(entry: &Entry) -> bool {
+    entry.digest() == SEEDED || entry.digest()[1] != BESIDE
+}
 
 fn was_deleting(entry: &Entry) -> bool {
     entry.digest() != SEEDED && entry.digest()[0] == DELETING
@@ -67,7 +98,7 @@ impl Bench<'_> {
             namespace: meta.namespace.clone().into_owned(),
             name: meta.name.clone().into_owned(),
             uid: meta.uid.clone().into_owned(),
-            flags: Flags { body_sent: wanted, managed },
+            flags: Flags { body_sent: wanted, managed, untold: false },
             digest: digest(deleting),
             deleting,
         }
@@ -82,23 +113,26 @@ impl Bench<'_> {
     }
 
     /// What is to be said of an object that exists; `known` is what the hub was told before.
-    /// Nothing, where that still holds.
+    /// Nothing, where that still holds and nothing else calls for it.
     pub(crate) fn upsert(
         &self,
         bytes: &[u8],
         object: &RawObject<'_>,
         judged: &Judged,
         known: Option<&Entry>,
+        telling: Telling,
     ) -> Result<Option<Item>, ObjectError> {
-        let same = known.filter(|entry| entry.uid().as_str() == judged.uid);
+        let same = known.filter(|entry| entry.uid().as_str() == judged.uid && !entry.flags().untold);
         let held = same.is_some_and(|entry| entry.flags().body_sent);
         if let Some(entry) = same {
-            let unmoved =
-                entry.resource_version() == object.resource_version() && entry.flags() == judged.flags;
+            let unmoved = telling == Telling::News
+                && entry.resource_version() == object.resource_version()
+                && entry.flags() == judged.flags;
             let bare = !held && !judged.flags.body_sent;
             let plain = !judged.flags.managed && !entry.flags().managed;
             // Of a key outside the interest only its life matters, not its versions.
-            if unmoved || (bare && plain && was_deleting(entry) == judged.deleting) {
+            let unchanged = bare && plain && was_deleting(entry) == judged.deleting;
+            if telling != Telling::Again && (unmoved || unchanged) {
                 return Ok(None);
             }
         }

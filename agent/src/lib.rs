@@ -4,8 +4,9 @@
 //! actions into effects. What may be done in the cluster is decided by the agent's own
 //! configuration ([`AcceptList`], I16), what is wanted by the hub.
 //!
-//! Architecture invariant: an agent has no disk. Where to go on it learns from the hub, so the two
-//! cannot disagree; and nothing the agent does is a decision of policy.
+//! Architecture invariant: an agent keeps no state on disk. Where to go on it learns from the hub, so
+//! the two cannot disagree; what it may spill while the hub is away can be read by the running process
+//! only. And nothing the agent does is a decision of policy.
 
 mod accept;
 mod config;
@@ -13,10 +14,13 @@ mod discovery;
 mod driver;
 mod error;
 mod judge;
+mod lease;
 mod metrics;
 mod owner;
 mod perform;
+mod reread;
 mod retry;
+mod spill;
 mod steps;
 mod stream;
 mod time;
@@ -27,6 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockstep_cluster::{ClusterClient, ClusterIdentity};
+use lockstep_engine::Millis;
 use lockstep_engine::coalesce::Limits;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -40,9 +45,12 @@ pub use metrics::AgentMetrics;
 
 use discovery::Calls;
 use driver::{Driver, Inputs, OBSERVATIONS, STREAM_EVENTS, State};
-use error::CLUSTER_UNREACHABLE;
+use error::{CANNOT_SPILL, CLUSTER_UNREACHABLE};
+use lease::Keeper;
 use owner::{Bounds, Facts, Owner};
+use reread::Rereader;
 use retry::Retry;
+use spill::Spill;
 use steps::StepQueue;
 use stream::Connector;
 
@@ -84,18 +92,25 @@ async fn serve(
         server_version: identity.version,
         accepts: accept.describe(),
     };
+    let census_interval_ms = Millis::try_from(config.census_interval_s.saturating_mul(1_000)).unwrap_or(0);
     let queue = Limits { bytes: config.queue_bytes, count: config.queue_items };
-    let bounds = Bounds { queue, lists_at_once: config.lists_at_once };
+    let bounds = Bounds { queue, lists_at_once: config.lists_at_once, census_interval_ms };
     let (observations, observed) = mpsc::channel(OBSERVATIONS);
     let (served, discovered) = mpsc::channel(1);
+    let (answers, leases) = mpsc::channel(lease::ANSWERS);
+    let (reread, rereads) = mpsc::channel(reread::ANSWERS);
     let calls = Arc::new(Calls::default());
+    let instance = instance();
+    let spill = spill(&config, &instance);
     let driver = Driver {
-        owner: Owner::new(facts, bounds, instance()),
+        owner: Owner::new(facts, bounds, instance).spilling_to(spill),
         client: client.clone(),
         accept: Arc::new(accept),
         metrics: metrics.of(config.cluster.as_str()),
         observations,
         discovery: Arc::clone(&calls),
+        lease: Keeper::new(client.clone(), &config.lease_namespace, answers),
+        rereader: Rereader::new(client.clone(), reread),
         steps: StepQueue::new(config.steps_at_once),
         state: State::default(),
     };
@@ -106,10 +121,25 @@ async fn serve(
     tasks.spawn(connector.run(background.clone()).instrument(here.clone()));
     let interval = Duration::from_secs(config.discovery_interval_s);
     tasks.spawn(discovery::run(client, served, calls, interval, background.clone()).instrument(here));
-    let inputs = Inputs { stream, observations: observed, discovered };
+    let inputs = Inputs { stream, observations: observed, discovered, leases, rereads };
     Box::pin(driver.run(inputs, cancelled)).await;
     background.cancel();
     while tasks.join_next().await.is_some() {}
+}
+
+/// The spill file, where one is wanted. Without it the agent works all the same.
+fn spill(config: &AgentConfig, instance: &str) -> Option<Spill> {
+    let dir = config.spill_dir.as_deref()?;
+    match Spill::open(dir, config.cluster.as_str(), instance, config.spill_bytes) {
+        Ok(spill) => Some(spill),
+        Err(error) => {
+            tracing::warn!(
+                code = CANNOT_SPILL, dir = %dir.display(), %error,
+                "there is no spill file; watches are not read while `queue_bytes` are in use"
+            );
+            None
+        }
+    }
 }
 
 /// Who the cluster is; asked until it answers.

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use lockstep_engine::coalesce::CoalesceCounters;
+use lockstep_engine::concurrency::Congestion;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -34,6 +35,13 @@ struct OutcomeLabel {
     outcome: String,
 }
 
+/// Which agent, and why fewer steps may be under way at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    cluster: String,
+    reason: String,
+}
+
 /// Which agent, and which watch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WatchLabel {
@@ -50,13 +58,21 @@ pub struct AgentMetrics {
     queue_dropped: Family<ClusterLabel, Count>,
     queue_items: Family<ClusterLabel, Level>,
     queue_bytes: Family<ClusterLabel, Level>,
+    spilled_items: Family<ClusterLabel, Level>,
+    spilled_bytes: Family<ClusterLabel, Level>,
     steps_enqueued: Family<ClusterLabel, Count>,
     steps_dequeued: Family<ClusterLabel, Count>,
     steps_dropped: Family<ClusterLabel, Count>,
     steps: Family<OutcomeLabel, Count>,
     step_seconds: Family<ClusterLabel, Histogram>,
+    steps_limit: Family<ClusterLabel, Level>,
+    steps_limit_decreases: Family<ReasonLabel, Count>,
     events: Family<ClusterLabel, Count>,
     lists: Family<ClusterLabel, Count>,
+    rewinds: Family<ClusterLabel, Count>,
+    censuses: Family<ClusterLabel, Count>,
+    census_mismatches: Family<ClusterLabel, Count>,
+    rereads: Family<ClusterLabel, Count>,
     bodies_sent: Family<ClusterLabel, Count>,
     bodies_withheld: Family<ClusterLabel, Count>,
     undecodable: Family<ClusterLabel, Count>,
@@ -70,35 +86,16 @@ impl AgentMetrics {
     /// Makes the metrics and registers them. Call it once per registry.
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
-        let buckets = || Histogram::new(exponential_buckets(FIRST_BUCKET_S, 2.0, BUCKETS));
-        let metrics = Self {
-            queue_enqueued: Family::default(),
-            queue_dequeued: Family::default(),
-            queue_dropped: Family::default(),
-            queue_items: Family::default(),
-            queue_bytes: Family::default(),
-            steps_enqueued: Family::default(),
-            steps_dequeued: Family::default(),
-            steps_dropped: Family::default(),
-            steps: Family::default(),
-            step_seconds: Family::new_with_constructor(buckets),
-            events: Family::default(),
-            lists: Family::default(),
-            bodies_sent: Family::default(),
-            bodies_withheld: Family::default(),
-            undecodable: Family::default(),
-            sent_bytes: Family::default(),
-            connects: Family::default(),
-            connected: Family::default(),
-            watch_age: Family::default(),
-        };
+        let metrics = Self::unregistered();
         let agent = registry.sub_registry_with_prefix("lockstep_agent");
         let m = &metrics;
         agent.register("queue_enqueued", "Deltas queued for the hub", m.queue_enqueued.clone());
         agent.register("queue_dequeued", "Deltas put into batches", m.queue_dequeued.clone());
         agent.register("queue_dropped", "Deltas made superfluous by newer ones", m.queue_dropped.clone());
         agent.register("queue_items", "Deltas that wait for the hub", m.queue_items.clone());
-        agent.register_with_unit("queue", "What waits for the hub", Unit::Bytes, m.queue_bytes.clone());
+        agent.register_with_unit("queue", "Memory of what waits", Unit::Bytes, m.queue_bytes.clone());
+        agent.register("spilled_items", "Deltas whose bodies wait on disk", m.spilled_items.clone());
+        agent.register_with_unit("spilled", "Bodies that wait on disk", Unit::Bytes, m.spilled_bytes.clone());
         agent.register("steps_enqueued", "Steps taken from the hub", m.steps_enqueued.clone());
         agent.register("steps_dequeued", "Steps begun", m.steps_dequeued.clone());
         agent.register(
@@ -108,8 +105,22 @@ impl AgentMetrics {
         );
         agent.register("steps", "Steps carried out, by outcome", m.steps.clone());
         agent.register_with_unit("step", "Time of a step's requests", Unit::Seconds, m.step_seconds.clone());
+        agent.register("steps_limit", "Steps that may be under way at a time", m.steps_limit.clone());
+        agent.register(
+            "steps_limit_decreases",
+            "Times that the limit was made smaller, by reason",
+            m.steps_limit_decreases.clone(),
+        );
         agent.register("events", "Objects seen in lists and watches", m.events.clone());
         agent.register("lists", "Full lists begun", m.lists.clone());
+        agent.register("rewinds", "Rewinds found, by the Lease and by each watch", m.rewinds.clone());
+        agent.register("censuses", "Namespaces of watches compared with the hub", m.censuses.clone());
+        agent.register(
+            "census_mismatches",
+            "Objects that the hub was found to hold otherwise than they are",
+            m.census_mismatches.clone(),
+        );
+        agent.register("rereads", "Objects read again because of that", m.rereads.clone());
         agent.register("bodies_sent", "Bodies queued for the hub", m.bodies_sent.clone());
         agent.register("bodies_withheld", "Deltas sent as keys only", m.bodies_withheld.clone());
         agent.register("undecodable", "Objects that could not be read", m.undecodable.clone());
@@ -123,6 +134,39 @@ impl AgentMetrics {
             m.watch_age.clone(),
         );
         metrics
+    }
+
+    fn unregistered() -> Self {
+        let buckets = || Histogram::new(exponential_buckets(FIRST_BUCKET_S, 2.0, BUCKETS));
+        Self {
+            queue_enqueued: Family::default(),
+            queue_dequeued: Family::default(),
+            queue_dropped: Family::default(),
+            queue_items: Family::default(),
+            queue_bytes: Family::default(),
+            spilled_items: Family::default(),
+            spilled_bytes: Family::default(),
+            steps_enqueued: Family::default(),
+            steps_dequeued: Family::default(),
+            steps_dropped: Family::default(),
+            steps: Family::default(),
+            step_seconds: Family::new_with_constructor(buckets),
+            steps_limit: Family::default(),
+            steps_limit_decreases: Family::default(),
+            events: Family::default(),
+            lists: Family::default(),
+            rewinds: Family::default(),
+            censuses: Family::default(),
+            census_mismatches: Family::default(),
+            rereads: Family::default(),
+            bodies_sent: Family::default(),
+            bodies_withheld: Family::default(),
+            undecodable: Family::default(),
+            sent_bytes: Family::default(),
+            connects: Family::default(),
+            connected: Family::default(),
+            watch_age: Family::default(),
+        }
     }
 
     /// The metrics of one agent.
@@ -156,12 +200,35 @@ impl ClusterMetrics {
         self.all.step_seconds.get_or_create(&self.label).observe(f64::from(took_us) / 1e6);
     }
 
+    /// How many steps may be under way now, and how often that was made smaller since the start.
+    pub(crate) fn limit(&self, limit: usize, decreases: impl Iterator<Item = (Congestion, u64)>) {
+        self.all.steps_limit.get_or_create(&self.label).set(level(limit));
+        for (why, count) in decreases {
+            let label = ReasonLabel { cluster: self.label.cluster.clone(), reason: why.code().to_owned() };
+            self.all.steps_limit_decreases.get_or_create(&label).inner().store(count, Ordering::Relaxed);
+        }
+    }
+
     /// Copies what the owner counted.
     pub(crate) fn owner(&self, tally: Tally, queue: CoalesceCounters, steps: StepCounters) {
-        let Tally { events, bodies_sent, bodies_withheld, undecodable, lists } = tally;
+        let Tally {
+            events,
+            bodies_sent,
+            bodies_withheld,
+            undecodable,
+            lists,
+            rewinds,
+            censuses,
+            mismatches,
+            rereads,
+        } = tally;
         for (family, value) in [
             (&self.all.events, events),
             (&self.all.lists, lists),
+            (&self.all.rewinds, rewinds),
+            (&self.all.censuses, censuses),
+            (&self.all.census_mismatches, mismatches),
+            (&self.all.rereads, rereads),
             (&self.all.bodies_sent, bodies_sent),
             (&self.all.bodies_withheld, bodies_withheld),
             (&self.all.undecodable, undecodable),
@@ -177,9 +244,13 @@ impl ClusterMetrics {
     }
 
     pub(crate) fn queued(&self, items: usize, bytes: usize) {
-        let level = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         self.all.queue_items.get_or_create(&self.label).set(level(items));
         self.all.queue_bytes.get_or_create(&self.label).set(level(bytes));
+    }
+
+    pub(crate) fn spilled(&self, items: usize, bytes: u64) {
+        self.all.spilled_items.get_or_create(&self.label).set(level(items));
+        self.all.spilled_bytes.get_or_create(&self.label).set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// The age of one watch, in seconds; none: the watch is gone.
@@ -197,6 +268,10 @@ impl ClusterMetrics {
     }
 }
 
+fn level(value: usize) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,6 +287,8 @@ mod tests {
             CoalesceCounters { enqueued: 5, ..Default::default() },
             StepCounters::default(),
         );
+        metrics.spilled(1, 9);
+        metrics.limit(7, [(Congestion::Throttled, 2)].into_iter());
         metrics.watch_age("Pod", "", Some(3));
         metrics.watch_age("Secret", "", Some(3));
         metrics.watch_age("Secret", "", None);
@@ -223,6 +300,10 @@ mod tests {
             r#"lockstep_agent_queue_enqueued_total{cluster="a"} 5"#,
             r#"lockstep_agent_watch_age_seconds{cluster="a",kind="Pod",namespace=""} 3"#,
             r#"lockstep_agent_step_seconds_count{cluster="a"} 1"#,
+            r#"lockstep_agent_spilled_items{cluster="a"} 1"#,
+            r#"lockstep_agent_spilled_bytes{cluster="a"} 9"#,
+            r#"lockstep_agent_steps_limit{cluster="a"} 7"#,
+            r#"lockstep_agent_steps_limit_decreases_total{cluster="a",reason="Throttled"} 2"#,
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

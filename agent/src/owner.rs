@@ -1,24 +1,33 @@
 //! The owner of an agent's state: session, watches, discovery. Pure: an [`Action`] changes state,
 //! [`Effect`]s come out as values, and the driver carries them out.
 //!
-//! Watches go on while the hub is away. What they find waits in coalescing queues; when those are
+//! Watches go on while the hub is away. What they find waits in coalescing queues, whose bodies go to a
+//! file where there is one ([`crate::spill`], the one effect that happens right here); when both are
 //! full the driver stops reading the watches ([`Owner::is_full`]), and nothing is dropped.
 
+mod census;
+mod guard;
 mod messages;
+mod spilling;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstep_cluster::Served;
-use lockstep_engine::coalesce::{CoalesceCounters, Limits};
+use lockstep_engine::coalesce::{Coalesce, CoalesceCounters, Limits};
 use lockstep_engine::interest::Interest;
 use lockstep_engine::listwatch::Observation;
 use lockstep_engine::{GroupKind, Millis};
 use lockstep_wire::v1::{self, AgentMessage, HubMessage, agent_message};
 use lockstep_wire::{AgentEffect, AgentSession, ProtocolError, Resumed, SecretKey};
 
-use crate::watch::{Context, Stage, StartWatch, Tally, Watch};
+use crate::lease::Raise;
+use crate::reread::Reread;
+use crate::spill::Spill;
+use crate::watch::{Context, Follow, Read, Stage, StartWatch, Tally, Watch};
+use guard::Guard;
+pub(crate) use guard::{LeaseRead, LeaseWritten};
 
 /// Bytes of one batch, about: a commit of the hub's store costs the same for one delta and for
 /// hundreds, and a step behind a batch of this size waits for milliseconds only.
@@ -35,8 +44,16 @@ pub(crate) enum Action {
     Message(HubMessage),
     /// A watch's task learned something.
     Observed { watch: u32, run: u64, observation: Observation<Bytes> },
-    /// Discovery was asked.
-    Discovered(Arc<Served>),
+    /// Discovery was asked; `look` is the number of the last [`Effect::Rediscover`] before that.
+    Discovered { served: Arc<Served>, look: u64 },
+    /// The Lease was read, as [`Effect::ReadLease`] of this number wanted.
+    LeaseRead { read: u64, lease: LeaseRead },
+    /// The Lease was written, or not.
+    LeaseWritten(LeaseWritten),
+    /// An object was read again for a watch's task.
+    Reread { watch: u32, run: u64, namespace: Box<str>, name: Box<str>, read: Read },
+    /// A second has passed.
+    Tick,
     /// Time for a sign of life.
     Heartbeat,
 }
@@ -50,8 +67,14 @@ pub(crate) enum Effect {
     Start(StartWatch),
     /// End a watch's task.
     Stop { watch: u32 },
-    /// Ask discovery soon.
-    Rediscover,
+    /// Ask discovery soon. Looks are numbered: an answer counts for what was asked before it began.
+    Rediscover { look: u64 },
+    /// Read the agent's Lease. Answered once, before anything else is wanted of the Lease.
+    ReadLease { read: u64 },
+    /// Write the agent's Lease; answered likewise.
+    RaiseLease(Raise),
+    /// Read objects again, one by one.
+    Reread(Reread),
     /// Carry out a step; `present` is what the index says of its object, if it can tell.
     Execute { step: v1::Step, present: Option<bool> },
     /// Drop a step that was not begun.
@@ -78,6 +101,8 @@ pub(crate) struct Facts {
 pub(crate) struct Bounds {
     pub(crate) queue: Limits,
     pub(crate) lists_at_once: usize,
+    /// Within this time each namespace of each watch is told to the hub as a census; 0: never.
+    pub(crate) census_interval_ms: Millis,
 }
 
 pub(crate) struct Owner {
@@ -87,6 +112,9 @@ pub(crate) struct Owner {
     secret_key: SecretKey,
     watches: BTreeMap<u32, Watch>,
     served: Option<Arc<Served>>,
+    /// The number of the last look at discovery that was asked for.
+    look: u64,
+    guard: Guard,
     /// The last batch ended after this watch: the next one begins behind it, so that a busy watch
     /// does not keep the others waiting.
     turn: u32,
@@ -94,6 +122,9 @@ pub(crate) struct Owner {
     past: (Tally, CoalesceCounters),
     /// Grows with every task that is started, so that a late observation never finds its number.
     runs: u64,
+    spill: Option<Spill>,
+    /// Was it said that bodies cannot be spilled?
+    told_of_spill: bool,
 }
 
 impl Owner {
@@ -105,9 +136,13 @@ impl Owner {
             secret_key: SecretKey([0; 32]),
             watches: BTreeMap::new(),
             served: None,
+            look: 0,
+            guard: Guard::default(),
             turn: 0,
             past: Default::default(),
             runs: 0,
+            spill: None,
+            told_of_spill: false,
         }
     }
 
@@ -115,23 +150,45 @@ impl Owner {
     pub(crate) fn apply(&mut self, action: Action, now: Millis) -> Vec<Effect> {
         let mut effects = Vec::new();
         match action {
-            Action::Connected => effects.push(Effect::Send(self.hello(now))),
-            Action::Disconnected => self.session.disconnected(),
+            // The Hello tells the counter of the Lease, as it is now.
+            Action::Connected => {
+                self.session.disconnected();
+                self.guard.connected();
+            }
+            Action::Disconnected => {
+                self.session.disconnected();
+                self.guard.disconnected();
+            }
             Action::Message(message) => match self.session.handle(message) {
                 Ok(told) => told.into_iter().for_each(|told| self.told(told, now, &mut effects)),
                 Err(error) => effects.push(Effect::Broken(error)),
             },
             Action::Observed { watch, run, observation } => {
                 self.observed(watch, run, observation, now, &mut effects);
+                self.make_room();
             }
-            Action::Discovered(served) => self.discovered(served, now, &mut effects),
+            Action::Discovered { served, look } => self.discovered(served, look, now, &mut effects),
+            Action::LeaseRead { read, lease } => self.lease_read(read, lease, now, &mut effects),
+            Action::LeaseWritten(written) => self.lease_written(written, now, &mut effects),
+            Action::Reread { watch, run, namespace, name, read } => {
+                self.reread(watch, run, (&namespace, &name), &read, now, &mut effects);
+                self.make_room();
+            }
+            Action::Tick => {
+                self.guard.tick();
+                self.choose_censuses(now);
+            }
             Action::Heartbeat => {
+                // The disk may have space again.
+                self.make_room();
                 if self.session.is_open() {
                     effects.push(Effect::Send(self.heartbeat(now)));
                 }
+                self.lease_due();
             }
         }
         self.start_watches(&mut effects);
+        self.lease_effects(&mut effects);
         effects
     }
 
@@ -144,8 +201,13 @@ impl Owner {
             if sections.is_empty() {
                 break;
             }
-            effects.push(Effect::Send(self.session.batch(sections)));
+            let batch = self.session.batch(sections);
+            if let Some(agent_message::Body::Batch(batch)) = &batch.body {
+                self.guard.batched(batch.sequence);
+            }
+            effects.push(Effect::Send(batch));
         }
+        self.stop_lost(&mut effects);
         effects
     }
 
@@ -160,9 +222,8 @@ impl Owner {
             if !watch.has_news() {
                 continue;
             }
-            let before = watch.queued().1;
             let Some(section) = watch.take(room - used) else { continue };
-            used += before - watch.queued().1;
+            used += section.items.iter().map(Coalesce::weight).sum::<usize>();
             sections.push(section);
             self.turn = id;
             if used >= room {
@@ -229,13 +290,15 @@ impl Owner {
                 // The hub trusts no status of an earlier session: it is told again, behind what is
                 // sent again.
                 self.watches.values_mut().for_each(Watch::tell_again);
+                self.lease_opened(now, effects);
             }
             AgentEffect::Forget => self.forget(effects),
             AgentEffect::Started { watch, interest } => self.started(watch, &interest),
             AgentEffect::Changed { watch, interest } => self.changed(watch, &interest, effects),
             AgentEffect::Stopped { watch } => self.stopped(watch, effects),
             AgentEffect::Resume(resumed) => self.resumed(resumed, now, effects),
-            AgentEffect::Compare(_) | AgentEffect::Acked { .. } => {}
+            AgentEffect::Compare(compared) => self.compare(compared, effects),
+            AgentEffect::Acked { sequence } => self.guard.acked(sequence),
             AgentEffect::Step(step) => {
                 let present = self.presence(&step);
                 effects.push(Effect::Execute { step, present });
@@ -287,14 +350,17 @@ impl Owner {
         }
     }
 
-    fn resumed(&mut self, resumed: Resumed, now: Millis, effects: &mut Vec<Effect>) {
+    fn resumed(&mut self, mut resumed: Resumed, now: Millis, effects: &mut Vec<Effect>) {
+        // The hub said this before it heard of the rewind.
+        resumed.rewound |= self.guard.holds();
         let Some(watch) = self.watches.get_mut(&resumed.watch) else { return };
         if watch.stage == Stage::Running {
             effects.push(Effect::Stop { watch: watch.id });
         }
         watch.resume(resumed);
         if let Some(served) = &self.served {
-            watch.discovered(served, now);
+            // An answer from before: it confirms no list.
+            watch.discovered(served, 0, now);
         }
     }
 
@@ -314,17 +380,36 @@ impl Owner {
             matches!(&observation, Observation::Applied { listed: false, .. } | Observation::Deleted { .. })
                 && (watch.interest.gk.is("apiextensions.k8s.io", "CustomResourceDefinition")
                     || watch.interest.gk.is("apiregistration.k8s.io", "APIService"));
-        let context = Context { secret_key: &self.secret_key.0, now };
-        if watch.observe(observation, &context) || defines_kinds {
-            effects.push(Effect::Rediscover);
+        let context = Context {
+            secret_key: &self.secret_key.0,
+            now,
+            next_look: self.look + 1,
+            next_read: self.guard.next_read(),
+        };
+        let mut follow = watch.observe(observation, &context);
+        follow.look |= defines_kinds;
+        self.follow(id, follow, effects);
+    }
+
+    fn follow(&mut self, watch: u32, follow: Follow, effects: &mut Vec<Effect>) {
+        let Follow { look, read, stop } = follow;
+        if look {
+            self.look += 1;
+            effects.push(Effect::Rediscover { look: self.look });
+        }
+        if read {
+            self.guard.want();
+        }
+        if stop {
+            effects.push(Effect::Stop { watch });
         }
     }
 
-    fn discovered(&mut self, served: Arc<Served>, now: Millis, effects: &mut Vec<Effect>) {
+    fn discovered(&mut self, served: Arc<Served>, look: u64, now: Millis, effects: &mut Vec<Effect>) {
         let changed = self.served.as_ref().is_none_or(|known| served.changed(known));
         self.served = Some(Arc::clone(&served));
         for watch in self.watches.values_mut() {
-            if watch.discovered(&served, now) {
+            if watch.discovered(&served, look, now) {
                 effects.push(Effect::Stop { watch: watch.id });
             }
         }
@@ -365,6 +450,10 @@ fn add(a: (Tally, CoalesceCounters), b: (Tally, CoalesceCounters)) -> (Tally, Co
         bodies_withheld: a.0.bodies_withheld + b.0.bodies_withheld,
         undecodable: a.0.undecodable + b.0.undecodable,
         lists: a.0.lists + b.0.lists,
+        rewinds: a.0.rewinds + b.0.rewinds,
+        censuses: a.0.censuses + b.0.censuses,
+        mismatches: a.0.mismatches + b.0.mismatches,
+        rereads: a.0.rereads + b.0.rereads,
     };
     let counters = CoalesceCounters {
         enqueued: a.1.enqueued + b.1.enqueued,

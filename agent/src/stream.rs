@@ -7,6 +7,7 @@ use lockstep_wire::v1::hub_client::HubClient;
 use lockstep_wire::v1::{AgentMessage, HubMessage, hub_message::Body};
 use lockstep_wire::{MAX_MESSAGE_BYTES, v1};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
@@ -16,7 +17,7 @@ use tonic::{Code, Request, Status};
 
 use crate::config::{AgentConfig, TlsConfig};
 use crate::error::{AgentError, HUB_UNREACHABLE, TOKEN_REFUSED};
-use crate::retry::Retry;
+use crate::retry::{Retry, lived_well};
 
 /// Messages on their way into the transport. The session's window bounds the bytes; this only
 /// keeps the transport busy while the owner works.
@@ -53,6 +54,8 @@ pub(crate) struct Connector {
     events: mpsc::Sender<StreamEvent>,
     /// What was logged last: the same trouble is told once, not every few seconds.
     told: String,
+    /// When the hub welcomed us on the stream that is open.
+    welcomed: Option<Instant>,
 }
 
 impl Connector {
@@ -76,7 +79,8 @@ impl Connector {
             .parse()
             .map_err(|_| bad("token", "it contains characters that no token has"))?;
         authorization.set_sensitive(true);
-        Ok(Self { endpoint, authorization, hub: config.hub.clone(), events, told: String::new() })
+        let (hub, told) = (config.hub.clone(), String::new());
+        Ok(Self { endpoint, authorization, hub, events, told, welcomed: None })
     }
 
     pub(crate) async fn run(mut self, cancelled: CancellationToken) {
@@ -87,19 +91,23 @@ impl Connector {
     async fn connect_for_ever(&mut self) -> NobodyListens {
         let mut retry = Retry::new();
         loop {
-            let pause = match self.once(&mut retry).await {
+            let pause = match self.once().await {
                 Ok(pause) => pause,
                 Err(gone) => return gone,
             };
+            let lived = self.welcomed.take().map_or(Duration::ZERO, |welcomed| welcomed.elapsed());
+            if lived_well(lived) {
+                self.told.clear();
+            }
             if self.events.send(StreamEvent::Closed).await.is_err() {
                 return NobodyListens;
             }
-            tokio::time::sleep(pause.unwrap_or_else(|| retry.next())).await;
+            tokio::time::sleep(retry.after(lived, pause)).await;
         }
     }
 
     /// One stream from opening to end; how long to wait after it, where the hub said so.
-    async fn once(&mut self, retry: &mut Retry) -> Result<Option<Duration>, NobodyListens> {
+    async fn once(&mut self) -> Result<Option<Duration>, NobodyListens> {
         let channel = match self.endpoint.connect().await {
             Ok(channel) => channel,
             Err(error) => {
@@ -113,7 +121,7 @@ impl Connector {
         self.events.send(opening).await.map_err(|_| NobodyListens)?;
         let mut request = Request::new(ReceiverStream::new(outgoing));
         request.metadata_mut().insert("authorization", self.authorization.clone());
-        match close.run_until_cancelled(self.converse(channel, request, retry)).await {
+        match close.run_until_cancelled(self.converse(channel, request)).await {
             Some(done) => done,
             None => Ok(None),
         }
@@ -123,7 +131,6 @@ impl Connector {
         &mut self,
         channel: Channel,
         request: Request<ReceiverStream<AgentMessage>>,
-        retry: &mut Retry,
     ) -> Result<Option<Duration>, NobodyListens> {
         let mut client = HubClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -150,10 +157,7 @@ impl Connector {
                 }
             };
             match &message.body {
-                Some(Body::Welcome(_)) => {
-                    retry.reset();
-                    self.told.clear();
-                }
+                Some(Body::Welcome(_)) => self.welcomed = Some(Instant::now()),
                 Some(Body::Refused(refused)) => pause = Some(self.refused(refused)),
                 _ => {}
             }

@@ -1,6 +1,7 @@
 //! Time: the one place that reads the clock, and RFC 3339 as API servers write it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lockstep_engine::Millis;
 
@@ -10,6 +11,12 @@ const MS_PER_DAY: i64 = 24 * 60 * 60 * 1_000;
 pub(crate) fn now() -> Millis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
+}
+
+/// Milliseconds on a clock that nobody sets: for pauses, which must not last hours because somebody did.
+pub(crate) fn steady() -> Millis {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    Millis::try_from(START.elapsed().as_millis()).unwrap_or(Millis::MAX)
 }
 
 /// Microseconds, as far as the wire carries them (71 minutes).
@@ -35,6 +42,14 @@ pub(crate) fn parse_rfc3339(text: &str) -> Option<Millis> {
     Some(days(year, month, day) * MS_PER_DAY + seconds * 1_000 + ms.parse::<i64>().ok()?)
 }
 
+/// `2026-01-31T08:05:09.123000Z`: with microseconds, as Leases have it.
+pub(crate) fn rfc3339(at: Millis) -> String {
+    let (days, ms) = (at.div_euclid(MS_PER_DAY), at.rem_euclid(MS_PER_DAY));
+    let (year, month, day) = date(days);
+    let (s, us) = (ms / 1_000, ms % 1_000 * 1_000);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{us:06}Z", s / 3_600, s / 60 % 60, s % 60)
+}
+
 fn numbers(text: &str, separator: char) -> Option<[i64; 3]> {
     let mut parts = text
         .split(separator)
@@ -52,9 +67,29 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
+/// The other way round ("civil from days").
+fn date(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, of_year - (153 * shifted + 2) / 5 + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_reads_back() {
+        assert_eq!(rfc3339(1_795_232_167_123), "2026-11-21T03:36:07.123000Z");
+        for day in 0..60_000 {
+            let at = day * MS_PER_DAY + 86_399_999;
+            assert_eq!(parse_rfc3339(&rfc3339(at)), Some(at), "{}", rfc3339(at));
+        }
+    }
 
     #[test]
     fn timestamps_of_api_servers() {

@@ -2,12 +2,16 @@
 //!
 //! A watch starts when the hub has named its interest, streamed its index ([`Watch::resume`]) and
 //! discovery serves the kind. Nothing is concluded from absence unless the list completed with
-//! every item keyed, is not older than the checkpoint, and discovery, asked again after the list,
-//! still serves the kind (I3).
+//! every item keyed, is not older than what was seen, and after it discovery was asked again and still
+//! serves the kind, and the agent's Lease was read again and had not gone back (I3).
 
+mod census;
+mod conclude;
 mod observe;
 mod report;
+mod spilled;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,12 +22,13 @@ use lockstep_engine::listwatch::Start;
 use lockstep_engine::relist::{Flags, KeyIndex, Seen};
 use lockstep_engine::{Millis, ResourceVersion};
 use lockstep_wire::Resumed;
-use lockstep_wire::v1::{Item, WatchStatus};
+use lockstep_wire::v1::WatchStatus;
 
 use crate::judge::SEEDED;
-
-/// An object's key within a watch, shared between the queue's two maps.
-type Key = Arc<(Box<str>, Box<str>)>;
+use crate::spill::{Held, Key};
+use census::{Asked, Round};
+pub(crate) use census::{Compared, Read};
+use conclude::Concluding;
 
 /// Where a watch is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +47,20 @@ pub(crate) enum Stage {
 pub(crate) struct Context<'a> {
     pub(crate) secret_key: &'a [u8; 32],
     pub(crate) now: Millis,
+    /// The numbers that the next look at discovery and the next read of the Lease will have.
+    pub(crate) next_look: u64,
+    pub(crate) next_read: u64,
+}
+
+/// What an observation calls for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Follow {
+    /// Ask discovery again.
+    pub(crate) look: bool,
+    /// Read the Lease again.
+    pub(crate) read: bool,
+    /// Stop the task.
+    pub(crate) stop: bool,
 }
 
 /// How a watch's task is started.
@@ -64,6 +83,10 @@ pub(crate) struct Tally {
     pub(crate) bodies_withheld: u64,
     pub(crate) undecodable: u64,
     pub(crate) lists: u64,
+    pub(crate) rewinds: u64,
+    pub(crate) censuses: u64,
+    pub(crate) mismatches: u64,
+    pub(crate) rereads: u64,
 }
 
 pub(crate) struct Watch {
@@ -77,17 +100,23 @@ pub(crate) struct Watch {
     resource: Option<Resource>,
     start: Start,
     index: KeyIndex,
-    queue: CoalescingQueue<Key, Item>,
+    queue: CoalescingQueue<Key, Held>,
+    /// Where in the queue to go on spilling.
+    spilled_to: u64,
+    /// Must a task be stopped that ran when something spilled was lost?
+    stop: bool,
     pub(crate) epoch: u64,
     /// The newest resourceVersion seen, or the checkpoint we began from.
     reached: ResourceVersion,
-    /// A list that is complete and waits for discovery to confirm that the kind is still served.
-    concluding: Option<u64>,
+    /// A list that is complete, and from which deletes are still to be concluded.
+    concluding: Option<Concluding>,
     /// Does absence from the index mean absence from the cluster?
     complete: bool,
-    /// A rewind was seen: nothing is concluded, and no checkpoint moves, until the hub says where
-    /// to go on.
+    /// The server was rewound: until everything was listed anew nothing is concluded, and no
+    /// checkpoint moves.
     rewound: bool,
+    /// Was that known before the list under way began?
+    flagged: bool,
     pub(crate) listing: bool,
     /// Objects of the list under way that could not be keyed.
     unkeyed: u32,
@@ -97,6 +126,11 @@ pub(crate) struct Watch {
     not_served: bool,
     live_at: u64,
     told: Option<WatchStatus>,
+    census: Round,
+    /// The index holds the hub's view where that was found to be wrong: only a list mends it.
+    mending: bool,
+    /// What is being read again, by name within its namespace.
+    rereads: BTreeMap<(Box<str>, Box<str>), Asked>,
     pub(crate) last_event: Millis,
     tally: Tally,
 }
@@ -115,11 +149,14 @@ impl Watch {
             start: Start::Nothing,
             index: KeyIndex::new(),
             queue: CoalescingQueue::new(limits),
+            spilled_to: 0,
+            stop: false,
             epoch: 0,
             reached: ResourceVersion::default(),
             concluding: None,
             complete: false,
             rewound: false,
+            flagged: false,
             listing: false,
             unkeyed: 0,
             unkeyed_at_last: 0,
@@ -127,6 +164,9 @@ impl Watch {
             not_served: false,
             live_at: 0,
             told: None,
+            census: Round::default(),
+            mending: false,
+            rereads: BTreeMap::new(),
             last_event: 0,
             tally: Tally::default(),
         }
@@ -134,7 +174,7 @@ impl Watch {
 
     /// Takes where to go on. The owner has stopped the task, if one ran.
     pub(crate) fn resume(&mut self, resumed: Resumed) {
-        let Resumed { watch: _, epoch, checkpoint, interest, api_version, entries, rewound: _ } = resumed;
+        let Resumed { watch: _, epoch, checkpoint, interest, api_version, entries, rewound } = resumed;
         // Keys that we know and the hub does not (yet) stay: batches that create them may be under
         // way, and only a key in the index can be found missing from a list.
         for entry in entries {
@@ -142,22 +182,23 @@ impl Watch {
                 uid: &entry.uid,
                 resource_version: ResourceVersion::new(&entry.resource_version),
                 digest: SEEDED,
-                flags: Flags { body_sent: entry.body_held, managed: entry.managed },
+                flags: Flags { body_sent: entry.body_held, managed: entry.managed, untold: false },
             };
             self.index.observe(&entry.namespace, &entry.name, &seen);
         }
         self.epoch = self.epoch.max(epoch);
         self.reached = ResourceVersion::new(&checkpoint);
+        // What this process found itself stands: only a list ends it.
+        self.rewound |= rewound;
         let same = interest == self.interest_digest;
-        self.start = if same && !checkpoint.is_empty() {
+        self.start = if same && !checkpoint.is_empty() && !self.rewound && !self.mending {
             Start::Checkpoint(self.reached.clone())
         } else {
-            Start::Nothing
+            self.list_start()
         };
         self.judged = interest;
         self.resource = resource_of(&api_version, &self.interest);
         self.queue.clear();
-        self.rewound = false;
         self.told = None;
         self.reset(Stage::AwaitingKind);
     }
@@ -178,9 +219,13 @@ impl Watch {
     /// Back to waiting for the kind, to list everything; true when a task must be stopped.
     fn relist(&mut self) -> bool {
         let ran = self.stage == Stage::Running;
-        self.start = Start::Nothing;
+        self.start = self.list_start();
         self.reset(Stage::AwaitingKind);
         ran
+    }
+
+    fn list_start(&self) -> Start {
+        if self.rewound { Start::Rewound } else { Start::Nothing }
     }
 
     fn reset(&mut self, stage: Stage) {
@@ -189,11 +234,13 @@ impl Watch {
         self.complete = false;
         self.listing = false;
         self.failing = None;
+        self.census.interrupt();
+        self.rereads.clear();
     }
 
-    /// Looks at what is served now; true when a running task must be stopped. A kind that vanished
-    /// makes its objects unknown, not deleted (I3).
-    pub(crate) fn discovered(&mut self, served: &Served, now: Millis) -> bool {
+    /// Takes what is served, by the look of this number; true when a running task must be stopped. A
+    /// kind that vanished makes its objects unknown, not deleted (I3).
+    pub(crate) fn discovered(&mut self, served: &Served, look: u64, now: Millis) -> bool {
         let gk = &self.interest.gk;
         let Some(kind) = served.get(gk) else {
             self.not_served = !served.is_unknown(gk);
@@ -205,25 +252,11 @@ impl Watch {
         if gone {
             // Bodies that the hub holds are of a version that no longer exists here: send them anew.
             self.resource = None;
-            self.forget_bodies();
+            self.index.reflag(|flags| flags.body_sent = false);
             return self.stage != Stage::AwaitingResume && self.relist();
         }
-        if let Some(epoch) = self.concluding.take() {
-            self.conclude(epoch, now);
-        }
+        self.looked(look, now);
         false
-    }
-
-    fn forget_bodies(&mut self) {
-        let mut index = KeyIndex::new();
-        for (namespace, name, entry) in self.index.iter() {
-            let flags = Flags { body_sent: false, ..entry.flags() };
-            let uid = entry.uid();
-            let resource_version = entry.resource_version();
-            let seen = Seen { uid: uid.as_str(), resource_version, digest: SEEDED, flags };
-            index.observe(namespace, name, &seen);
-        }
-        self.index = index;
     }
 
     /// Starts the task if it can be: the kind is served, and if a list is needed there is a slot.
@@ -234,10 +267,11 @@ impl Watch {
         let kind = served.get(&self.interest.gk)?;
         let known = self.resource.as_ref().and_then(|known| kind.api_version(&known.api_version()));
         if known.is_none() {
-            self.start = Start::Nothing;
+            self.start = self.list_start();
         }
         let resource = known.or_else(|| kind.preferred())?;
-        if self.start == Start::Nothing && !slot {
+        let lists = !self.resumes();
+        if lists && !slot {
             self.stage = Stage::AwaitingSlot;
             return None;
         }
@@ -246,11 +280,16 @@ impl Watch {
             namespace => Scope::Namespace(namespace.into()),
         };
         self.stage = Stage::Running;
-        self.listing = self.start == Start::Nothing;
+        self.listing = lists;
         self.run = run;
         self.resource = Some(resource.clone());
         let (watch, epoch, start) = (self.id, self.epoch, self.start.clone());
         Some(StartWatch { watch, run, resource, scope, start, epoch })
+    }
+
+    /// Does it go on from a checkpoint?
+    fn resumes(&self) -> bool {
+        matches!(self.start, Start::Checkpoint(_))
     }
 
     /// What the index says of an object; nothing where the index cannot tell.
@@ -266,6 +305,16 @@ impl Watch {
     /// Does it cover this namespace?
     pub(crate) fn covers(&self, namespace: &str) -> bool {
         self.interest.scope.is_empty() || self.interest.scope == namespace
+    }
+
+    /// Objects known.
+    pub(crate) fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// What its task watches.
+    pub(crate) fn resource(&self) -> Option<Resource> {
+        self.resource.clone()
     }
 
     pub(crate) fn queued(&self) -> (usize, usize) {

@@ -74,6 +74,8 @@ async fn api_server() -> (String, mpsc::Sender<Value>) {
     let (line, lines) = mpsc::channel(8);
     let resource = json!({"name": "configmaps", "singularName": "configmap", "kind": "ConfigMap", "namespaced": true,
         "verbs": ["get", "list", "watch", "patch", "delete"]});
+    let counter = json!({"lockstep.dev/lease-counter": "7"});
+    let lease = json!({"metadata": {"uid": "l", "resourceVersion": "5", "annotations": counter}});
     let fixed = |value: Value| get(move || async move { Json(value) });
     let router = Router::new()
         .route("/version", fixed(json!({"gitVersion": "v1.30.0"})))
@@ -86,6 +88,10 @@ async fn api_server() -> (String, mpsc::Sender<Value>) {
         .route(
             "/api/v1/namespaces/kube-system",
             fixed(json!({"metadata": {"name": "kube-system", "uid": "u"}})),
+        )
+        .route(
+            "/apis/coordination.k8s.io/v1/namespaces/lockstep-system/leases/lockstep-agent",
+            fixed(lease.clone()).patch(move || async move { Json(lease) }),
         )
         .route("/api/v1/configmaps", get(config_maps))
         .route("/api/v1/namespaces/shop/configmaps/{name}", axum::routing::patch(apply))
@@ -232,6 +238,7 @@ async fn an_agent_lists_watches_applies_and_sends_again_what_was_not_acknowledge
     assert_eq!(line.token, "Bearer t0ken");
     let hello = line.hello().await;
     assert_eq!((hello.cluster_name.as_str(), hello.cluster_uid.as_str()), ("a", "u"));
+    assert_eq!(hello.lease_counter, 7);
     line.welcome(false, 0).await;
     let listed = line.batch_with("a").await;
     line.say(hub_message::Body::Ack(v1::Ack { sequence: listed.sequence })).await;

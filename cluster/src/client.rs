@@ -1,6 +1,6 @@
 //! One cluster's API server: connections, limits, single requests.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -101,6 +101,8 @@ pub struct ClusterClient {
     requests: Arc<Semaphore>,
     lists: Arc<Semaphore>,
     watches: Arc<Semaphore>,
+    /// `gitVersion`, once it was asked for.
+    version: Arc<OnceLock<String>>,
 }
 
 impl std::fmt::Debug for ClusterClient {
@@ -161,7 +163,15 @@ impl ClusterClient {
             lists: Arc::new(Semaphore::new(limits.lists)),
             watches: Arc::new(Semaphore::new(limits.watches)),
             limits: Arc::new(limits),
+            version: Arc::default(),
         })
+    }
+
+    /// What the server called its version when [`Self::identity`] was first asked; it decides whether
+    /// lists are streamed.
+    #[must_use]
+    pub fn server_version(&self) -> Option<&str> {
+        self.version.get().map(String::as_str)
     }
 
     /// URL of the server.
@@ -196,8 +206,10 @@ impl ClusterClient {
         }
         let namespace: Namespace =
             self.get_json("/api/v1/namespaces/kube-system", "the namespace kube-system").await?;
-        let version: Version = self.get_json("/version", "the server version").await?;
-        Ok(ClusterIdentity { uid: Uid::new(&namespace.metadata.uid), version: version.git_version })
+        let Version { git_version: version } = self.get_json("/version", "the server version").await?;
+        // The first answer stays: a server that is upgraded meanwhile is listed in pages as before.
+        let _ = self.version.set(version.clone());
+        Ok(ClusterIdentity { uid: Uid::new(&namespace.metadata.uid), version })
     }
 
     /// GETs any path and hands back the answer, whatever its status.
@@ -230,6 +242,13 @@ impl ClusterClient {
     /// A page of a list.
     pub(crate) async fn list(&self, call: Call<'_>) -> Result<Reply, RequestError> {
         self.bounded(call, &self.lists, LIST_TIMEOUT, self.limits.page_bytes).await
+    }
+
+    /// A list of one object. It does not queue behind big lists, nor do the probes of many watches
+    /// behind each other when the server hangs.
+    pub(crate) async fn probe(&self, call: Call<'_>, timeout: Duration) -> Result<Reply, RequestError> {
+        // An aggregated API server may not know `limit`.
+        self.bounded(call, &self.requests, timeout, self.limits.page_bytes).await
     }
 
     async fn bounded(

@@ -13,6 +13,7 @@ mod connect;
 mod discovery;
 mod error;
 mod frame;
+mod lease;
 mod page;
 mod resource;
 mod watch;
@@ -30,6 +31,7 @@ pub use discovery::{
 };
 pub use error::RequestError;
 pub use frame::{Frame, FrameError, LineSplitter, frame};
+pub use lease::{LeaseState, LeaseWrite};
 pub use page::{ListPage, PageError, page};
 pub use resource::{Resource, Scope};
 pub use watch::{WatchOptions, run_watch};

@@ -6,16 +6,24 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use kube::client::Body;
 use lockstep_engine::Millis;
-use lockstep_engine::listwatch::{Command, Input, Machine, Observation, Output, RequestFailure, Start};
+use lockstep_engine::listwatch::{
+    Command, Event, Input, Machine, Observation, Output, RequestFailure, Settings, Start, WATCH_IDLE_MS,
+    streams_lists,
+};
 use lockstep_engine::outcome::Status;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Call, ClusterClient, Reply};
 use crate::error::RequestError;
 use crate::frame::{FrameError, LineSplitter, frame};
-use crate::page::page;
+use crate::page::{ListPage, page};
 use crate::resource::{Resource, Scope, with_query};
+
+/// Asks for every object first, as of the moment of the request (no resourceVersion), then a bookmark.
+const STREAMED_LIST: [(&str, &str); 2] =
+    [("sendInitialEvents", "true"), ("resourceVersionMatch", "NotOlderThan")];
 
 /// What to watch, and from where.
 #[derive(Debug, Clone)]
@@ -30,6 +38,20 @@ pub struct WatchOptions {
     pub epoch: u64,
     /// Of the jitter; differ it per watch.
     pub seed: u64,
+    /// Stream lists rather than ask for pages? Nothing: where the server's version does so by
+    /// default. A version that does not know them, or none ([`ClusterClient::identity`] was not
+    /// asked), is listed in pages whatever this says.
+    pub streaming: Option<bool>,
+    /// A watch that hears nothing for so long is renewed, ms.
+    pub idle_ms: u64,
+}
+
+impl WatchOptions {
+    /// Everything else as it is best.
+    #[must_use]
+    pub fn new(resource: Resource, scope: Scope, start: Start, epoch: u64, seed: u64) -> Self {
+        Self { resource, scope, start, epoch, seed, streaming: None, idle_ms: WATCH_IDLE_MS }
+    }
 }
 
 /// Runs one list-watch until it is cancelled or nobody receives any more.
@@ -44,16 +66,18 @@ pub async fn run_watch<M: Send>(
     wrap: impl Fn(Observation<Bytes>) -> M + Send + Sync,
     cancelled: CancellationToken,
 ) {
+    let WatchOptions { resource, scope, start, epoch, seed, streaming, idle_ms } = options;
+    let streaming = client.server_version().is_some_and(|version| streams_lists(version, streaming));
     let driver = Driver {
-        path: options.resource.scope(&options.scope),
-        machine: Machine::new(options.epoch, options.seed),
+        path: resource.scope(&scope),
+        machine: Machine::new(Settings { epoch, seed, streaming, idle_ms }),
         out: Vec::new(),
         client,
         observations,
         wrap,
     };
     // Either way there is nothing left to do.
-    let _: Option<Result<(), Closed>> = cancelled.run_until_cancelled(driver.run(options.start)).await;
+    let _: Option<Result<(), Closed>> = cancelled.run_until_cancelled(driver.run(start)).await;
 }
 
 /// The receiver is gone.
@@ -61,7 +85,7 @@ struct Closed;
 
 struct Driver<'a, M, W> {
     path: String,
-    machine: Machine,
+    machine: Machine<Bytes>,
     out: Vec<Output<Bytes>>,
     client: &'a ClusterClient,
     observations: mpsc::Sender<M>,
@@ -70,7 +94,7 @@ struct Driver<'a, M, W> {
 
 impl<M: Send, W: Fn(Observation<Bytes>) -> M + Send + Sync> Driver<'_, M, W> {
     async fn run(mut self, start: Start) -> Result<(), Closed> {
-        self.machine.start(start, now(), &mut self.out);
+        self.machine.start(start, &mut self.out);
         let mut next = self.flush().await?;
         // A machine without a command would be a mistake in it: end rather than spin.
         while let Some(command) = next {
@@ -79,16 +103,21 @@ impl<M: Send, W: Fn(Observation<Bytes>) -> M + Send + Sync> Driver<'_, M, W> {
                     let input = self.list(limit, continue_token.as_deref()).await;
                     self.feed(input).await?
                 }
-                Command::Probe => {
-                    let input = self.probe().await;
+                Command::Probe { timeout_ms } => {
+                    let input = self.probe(Duration::from_millis(timeout_ms)).await;
                     self.feed(input).await?
                 }
                 Command::Sleep { ms } => {
                     tokio::time::sleep(Duration::from_millis(ms)).await;
                     self.feed(Input::Fired).await?
                 }
-                Command::Watch { from, timeout_s, cut_off_ms } => {
-                    self.watch(from.as_str(), timeout_s, Duration::from_millis(cut_off_ms)).await?
+                Command::Watch { from, timeout_s, cut_off_ms, idle_ms } => {
+                    let path = self.watch_path(&[("resourceVersion", from.as_str())], timeout_s);
+                    self.watch(&path, cut_off_ms, idle_ms).await?
+                }
+                Command::Stream { timeout_s, cut_off_ms, idle_ms } => {
+                    let path = self.watch_path(&STREAMED_LIST, timeout_s);
+                    self.watch(&path, cut_off_ms, idle_ms).await?
                 }
             };
         }
@@ -124,7 +153,19 @@ impl<M: Send, W: Fn(Observation<Bytes>) -> M + Send + Sync> Driver<'_, M, W> {
             parameters.push(("continue", token));
         }
         let path = with_query(&self.path, &parameters);
-        match self.client.list(Call::get(&path)).await {
+        self.read_page(self.client.list(Call::get(&path)).await)
+    }
+
+    async fn probe(&self, timeout: Duration) -> Input<Bytes> {
+        let path = with_query(&self.path, &[("limit", "1")]);
+        match self.read_page(self.client.probe(Call::get(&path), timeout).await) {
+            Input::Page { resource_version, .. } => Input::Probed { resource_version },
+            other => other,
+        }
+    }
+
+    fn read_page(&self, reply: Result<Reply, RequestError>) -> Input<Bytes> {
+        match reply {
             Err(error) => Input::Failed(request_failure(&error)),
             Ok(reply) if !reply.is_success() => Input::Failed(refused(&reply)),
             Ok(reply) => match page(&reply.body) {
@@ -132,41 +173,23 @@ impl<M: Send, W: Fn(Observation<Bytes>) -> M + Send + Sync> Driver<'_, M, W> {
                     tracing::warn!(path = %self.path, %error, "a list page could not be read");
                     Input::Failed(RequestFailure::Undecodable)
                 }
-                Ok(read) => Input::Page {
-                    items: read.items,
-                    continue_token: read.continue_token,
-                    resource_version: read.resource_version,
-                },
+                Ok(ListPage { items, continue_token, resource_version }) => {
+                    Input::Page { items, continue_token, resource_version }
+                }
             },
         }
     }
 
-    async fn probe(&self) -> Input<Bytes> {
-        match self.list(1, None).await {
-            Input::Page { resource_version, .. } => Input::Probed { resource_version },
-            other => other,
-        }
+    fn watch_path(&self, parameters: &[(&str, &str)], timeout_s: u32) -> String {
+        let timeout = timeout_s.to_string();
+        let common = [("watch", "true"), ("allowWatchBookmarks", "true"), ("timeoutSeconds", &timeout)];
+        with_query(&self.path, &[&common, parameters].concat())
     }
 
     /// One watch from opening to end; answers the command that follows it.
-    async fn watch(
-        &mut self,
-        from: &str,
-        timeout_s: u32,
-        cut_off: Duration,
-    ) -> Result<Option<Command>, Closed> {
-        let timeout = timeout_s.to_string();
-        let path = with_query(
-            &self.path,
-            &[
-                ("watch", "true"),
-                ("allowWatchBookmarks", "true"),
-                ("resourceVersion", from),
-                ("timeoutSeconds", &timeout),
-            ],
-        );
-        let deadline = tokio::time::Instant::now() + cut_off;
-        let (mut body, _permit) = match self.client.open(&path).await {
+    async fn watch(&mut self, path: &str, cut_off_ms: u64, idle_ms: u64) -> Result<Option<Command>, Closed> {
+        let cut_off = Instant::now() + Duration::from_millis(cut_off_ms);
+        let (mut body, _permit) = match self.client.open(path).await {
             Err(error) => return self.feed(Input::Failed(request_failure(&error))).await,
             Ok(Err(reply)) => return self.feed(Input::Failed(refused(&reply))).await,
             Ok(Ok(open)) => open,
@@ -174,28 +197,39 @@ impl<M: Send, W: Fn(Observation<Bytes>) -> M + Send + Sync> Driver<'_, M, W> {
         let mut next = self.feed(Input::Opened).await?;
         let mut lines = LineSplitter::new(self.client.limits().object_bytes);
         while next.is_none() {
-            match lines.next_line() {
-                Ok(Some(line)) => next = self.feed(Input::Event(frame(&line))).await?,
-                Ok(None) => match tokio::time::timeout_at(deadline, chunk(&mut body)).await {
-                    Ok(Some(bytes)) => lines.push(bytes),
-                    // The server's end, a broken connection, or our cut-off.
-                    Ok(None) | Err(_) => {
-                        // A last line without its end may be cut: only a whole event counts.
-                        if let Some(line) = lines.finish() {
-                            let event = frame(&line);
-                            if !matches!(event, lockstep_engine::listwatch::Event::Undecodable { .. }) {
-                                next = self.feed(Input::Event(event)).await?;
-                            }
+            let end = match lines.next_line() {
+                Ok(Some(line)) => {
+                    next = self.feed(Input::Event(frame(&line))).await?;
+                    continue;
+                }
+                Ok(None) => {
+                    // Counted from now: while nobody took what was read, silence was ours.
+                    let idle = Instant::now() + Duration::from_millis(idle_ms);
+                    match timeout_at(cut_off.min(idle), chunk(&mut body)).await {
+                        Ok(Some(bytes)) => {
+                            lines.push(bytes);
+                            continue;
                         }
-                        if next.is_none() {
-                            return self.feed(Input::Ended).await;
+                        Err(_) if idle < cut_off => {
+                            tracing::debug!(path = %self.path, idle_ms, "a watch is silent; it is renewed");
+                            Input::Stale
                         }
+                        // The server's end, a broken connection, or our cut-off.
+                        Ok(None) | Err(_) => Input::Ended,
                     }
-                },
+                }
                 Err(FrameError::TooLong { limit }) => {
                     tracing::warn!(path = %self.path, limit, "a line of the watch is too long");
-                    next = self.feed(Input::Failed(RequestFailure::TooLong)).await?;
+                    return self.feed(Input::Failed(RequestFailure::TooLong)).await;
                 }
+            };
+            // A last line without its end may be cut: only a whole event counts.
+            let last = lines.finish().map(|line| frame(&line));
+            if let Some(event) = last.filter(|event| !matches!(event, Event::Undecodable { .. })) {
+                next = self.feed(Input::Event(event)).await?;
+            }
+            if next.is_none() {
+                return self.feed(end).await;
             }
         }
         Ok(next)

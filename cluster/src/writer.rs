@@ -29,7 +29,7 @@ use crate::client::{Call, ClusterClient, Reply};
 use crate::resource::{Resource, with_query};
 
 /// Media type of server-side apply; JSON is YAML.
-const APPLY: &str = "application/apply-patch+yaml";
+pub(crate) const APPLY: &str = "application/apply-patch+yaml";
 
 /// Writes to one cluster. Cheap to clone.
 #[derive(Clone)]

@@ -5,10 +5,12 @@
 //! highest resourceVersion with nothing at or below it still queued, and a bookmark queues behind
 //! the deltas that came before it (I2).
 //!
-//! Architecture invariant: the queue never drops. When it is full its owner stops reading the
+//! Architecture invariant: the queue never drops. When it is full its owner makes deltas lighter
+//! ([`CoalescingQueue::lighten`]), where it has a place for their bodies, and else stops reading the
 //! watches ([`CoalescingQueue::is_full`]); memory is bounded by configuration (I14).
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use crate::ResourceVersion;
 
@@ -38,8 +40,12 @@ pub trait Coalesce {
     fn set_left(&mut self);
     /// Does it say that the object is being deleted (`deletionTimestamp`)?
     fn deleting(&self) -> bool;
-    /// Bytes it takes, about.
+    /// Bytes it takes in memory, about.
     fn weight(&self) -> usize;
+    /// Bytes it takes in a message, about: more than its weight, where its body lies elsewhere.
+    fn size(&self) -> usize {
+        self.weight()
+    }
 }
 
 /// How much a queue may hold before it counts as full.
@@ -58,7 +64,7 @@ pub struct Section<D> {
     pub items: Vec<D>,
     /// Where the watch may resume once these are committed. None: it does not move.
     pub checkpoint: Option<ResourceVersion>,
-    /// Bytes of the items, by [`Coalesce::weight`].
+    /// Bytes of the items, by [`Coalesce::size`].
     pub bytes: usize,
 }
 
@@ -157,17 +163,18 @@ impl<K: Ord + Clone, D: Coalesce> CoalescingQueue<K, D> {
     /// checkpoint they lead to. None when there is nothing to say.
     pub fn take_batch(&mut self, max_bytes: usize) -> Option<Section<D>> {
         let mut items = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut freed) = (0, 0);
         while let Some(mut first) = self.slots.first_entry() {
             let slot = first.get_mut();
             // A key that lived many lives has as many deltas: not even one slot may outgrow a message.
             let mut taken = 0;
             for delta in &slot.deltas {
-                let weight = delta.weight();
-                if items.len() + taken > 0 && bytes + weight > max_bytes {
+                let size = delta.size();
+                if items.len() + taken > 0 && bytes + size > max_bytes {
                     break;
                 }
-                bytes += weight;
+                bytes += size;
+                freed += delta.weight();
                 taken += 1;
             }
             let all = taken == slot.deltas.len();
@@ -179,7 +186,7 @@ impl<K: Ord + Clone, D: Coalesce> CoalescingQueue<K, D> {
             let slot = first.remove();
             self.numbers.remove(&slot.key);
         }
-        self.bytes -= bytes;
+        self.bytes -= freed;
         self.count -= items.len();
         self.counters.dequeued += items.len() as u64;
         let reached = self.slots.first_key_value().map_or(&self.latest, |(_, slot)| &slot.before);
@@ -188,6 +195,23 @@ impl<K: Ord + Clone, D: Coalesce> CoalescingQueue<K, D> {
             self.told.clone_from(&checkpoint);
         }
         (!items.is_empty() || checkpoint.is_some()).then_some(Section { items, checkpoint, bytes })
+    }
+
+    /// Visits deltas from the oldest on, or from the place that an earlier visit gave back, until
+    /// `visit` breaks. It may make a delta lighter, and change nothing else of it. Returns where to go
+    /// on; [`Self::position`] at the end.
+    pub fn lighten(&mut self, from: u64, mut visit: impl FnMut(&K, &mut D) -> ControlFlow<()>) -> u64 {
+        for (number, slot) in self.slots.range_mut(from..) {
+            for delta in &mut slot.deltas {
+                let before = delta.weight();
+                let flow = visit(&slot.key, delta);
+                self.bytes = self.bytes - before + delta.weight();
+                if flow.is_break() {
+                    return *number;
+                }
+            }
+        }
+        self.next
     }
 
     /// Throws everything away: the watch is gone, or starts anew from what the hub holds.

@@ -11,6 +11,7 @@ pub mod budget;
 pub mod catalogue;
 pub mod census;
 pub mod coalesce;
+pub mod concurrency;
 pub mod identity;
 pub mod interest;
 pub mod listwatch;

@@ -5,7 +5,8 @@
 //! not mark is inferred to be deleted (I3). A listing that never completes leaves nothing behind
 //! but upserts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use crate::identity::{ResourceVersion, Uid};
 use crate::listwatch::Absence;
@@ -30,6 +31,9 @@ pub struct Flags {
     pub body_sent: bool,
     /// Does it carry our mark or our managedFields entry?
     pub managed: bool,
+    /// Does the hub hold nothing of it? So it is with an object that could never be decoded: it
+    /// exists, and that is all.
+    pub untold: bool,
 }
 
 /// A UUID takes 16 bytes, anything else stays text.
@@ -193,6 +197,18 @@ pub struct Gone {
     pub how: Delete,
 }
 
+/// An object that was known before the server was rewound, and that the list after it lacks. It is
+/// neither there nor deleted: nobody can tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unseen {
+    /// Namespace; empty for cluster-scoped kinds.
+    pub namespace: Box<str>,
+    /// Name.
+    pub name: Box<str>,
+    /// What was known of it.
+    pub last: Entry,
+}
+
 /// Why nothing may be concluded from absence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Inconclusive {
@@ -216,6 +232,8 @@ pub enum Inconclusive {
 #[derive(Debug, Clone, Default)]
 pub struct KeyIndex {
     namespaces: BTreeMap<Box<str>, BTreeMap<Box<str>, Entry>>,
+    /// Namespaces that had objects once, until [`Self::forget_empty`].
+    emptied: BTreeSet<Box<str>>,
     len: usize,
     /// The listing under way.
     epoch: u64,
@@ -254,6 +272,42 @@ impl KeyIndex {
         })
     }
 
+    /// The objects of one namespace, in order of their names.
+    pub fn namespace(&self, namespace: &str) -> impl Iterator<Item = (&str, &Entry)> {
+        self.namespaces.get(namespace).into_iter().flatten().map(|(name, entry)| (name.as_ref(), entry))
+    }
+
+    /// The namespace that follows in order, with the number of its objects: also one that has none any
+    /// more, until [`Self::forget_empty`].
+    #[must_use]
+    pub fn namespace_after(&self, after: Option<&str>) -> Option<(&str, usize)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = (from, Bound::Unbounded);
+        let full = self.namespaces.range::<str, _>(range).next().map(|(name, names)| (&**name, names.len()));
+        let empty = self.emptied.range::<str, _>(range).next().map(|name| (&**name, 0));
+        match (full, empty) {
+            (Some(full), Some(empty)) => Some(full.min(empty)),
+            (full, empty) => full.or(empty),
+        }
+    }
+
+    /// Forgets that a namespace ever had objects, if it has none.
+    pub fn forget_empty(&mut self, namespace: &str) {
+        self.emptied.remove(namespace);
+    }
+
+    /// Forgets it of all.
+    pub fn forget_all_empty(&mut self) {
+        self.emptied.clear();
+    }
+
+    /// Changes the flags of all entries.
+    pub fn reflag(&mut self, mut change: impl FnMut(&mut Flags)) {
+        for entry in self.namespaces.values_mut().flat_map(BTreeMap::values_mut) {
+            change(&mut entry.flags);
+        }
+    }
+
     /// A listing begins. What an unfinished one had marked is void.
     pub fn begin(&mut self, epoch: u64) {
         self.epoch = epoch;
@@ -271,6 +325,7 @@ impl KeyIndex {
         };
         if !self.namespaces.contains_key(namespace) {
             self.namespaces.insert(namespace.into(), BTreeMap::new());
+            self.emptied.remove(namespace);
         }
         let Some(names) = self.namespaces.get_mut(namespace) else { return Change::Created };
         let Some(slot) = names.get_mut(name) else {
@@ -300,6 +355,7 @@ impl KeyIndex {
         let last = names.remove(name)?;
         if names.is_empty() {
             self.namespaces.remove(namespace);
+            self.emptied.insert(namespace.into());
         }
         self.len = self.len.saturating_sub(1);
         Some(Gone { namespace: namespace.into(), name: name.into(), last, how: Delete::Observed })
@@ -310,27 +366,48 @@ impl KeyIndex {
     /// # Errors
     /// When nothing may be concluded (I3); the index is then as it was, and stays so.
     pub fn complete(&mut self, epoch: u64, absence: Absence) -> Result<Vec<Gone>, Inconclusive> {
+        self.end(epoch)?;
+        if absence != Absence::Conclusive {
+            return Err(Inconclusive::Absence(absence));
+        }
+        let gone = |Unseen { namespace, name, last }| Gone { namespace, name, last, how: Delete::Inferred };
+        Ok(self.sweep().into_iter().map(gone).collect())
+    }
+
+    /// A listing after a rewind is complete: what it did not show leaves the index, and nothing is
+    /// concluded of it.
+    ///
+    /// # Errors
+    /// When it is not the current one; the index is then as it was.
+    pub fn take_unseen(&mut self, epoch: u64) -> Result<Vec<Unseen>, Inconclusive> {
+        self.end(epoch)?;
+        Ok(self.sweep())
+    }
+
+    fn end(&mut self, epoch: u64) -> Result<(), Inconclusive> {
         if !self.listing || epoch != self.epoch {
             return Err(Inconclusive::OtherEpoch { ended: epoch, current: self.epoch });
         }
         self.listing = false;
-        if absence != Absence::Conclusive {
-            return Err(Inconclusive::Absence(absence));
-        }
-        let mark = low(epoch);
-        let mut gone = Vec::new();
-        for (namespace, names) in &mut self.namespaces {
-            for (name, last) in names.extract_if(.., |_, entry| entry.epoch != mark) {
-                gone.push(Gone { namespace: namespace.clone(), name, last, how: Delete::Inferred });
-            }
-        }
-        self.namespaces.retain(|_, names| !names.is_empty());
-        self.len = self.len.saturating_sub(gone.len());
-        Ok(gone)
+        Ok(())
     }
 
-    /// Which objects the completed listing did not show, without concluding anything: for a rewind
-    /// that waits for a decision.
+    /// Takes out what the current listing did not mark.
+    fn sweep(&mut self) -> Vec<Unseen> {
+        let mark = low(self.epoch);
+        let mut unseen = Vec::new();
+        for (namespace, names) in &mut self.namespaces {
+            for (name, last) in names.extract_if(.., |_, entry| entry.epoch != mark) {
+                unseen.push(Unseen { namespace: namespace.clone(), name, last });
+            }
+        }
+        let emptied = self.namespaces.extract_if(.., |_, names| names.is_empty());
+        self.emptied.extend(emptied.map(|(namespace, _)| namespace));
+        self.len = self.len.saturating_sub(unseen.len());
+        unseen
+    }
+
+    /// Which objects the completed listing did not show, without concluding anything.
     pub fn unseen(&self) -> impl Iterator<Item = (&str, &str, &Entry)> {
         let mark = low(self.epoch);
         self.iter().filter(move |(_, _, entry)| entry.epoch != mark)

@@ -47,6 +47,16 @@ pub async fn eventually<T>(
     }
 }
 
+/// Memory that a process holds now, in KiB.
+///
+/// # Errors
+/// If there is no such process.
+pub fn resident_kib(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("reading its status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
 /// A name that no other test has, in this run or another: prefix, process id, counter, randomness of the system.
 ///
 /// # Errors

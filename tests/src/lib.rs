@@ -4,9 +4,14 @@
 //! Tests never start control planes of their own unless they break them on purpose: they take the shared ones by
 //! [`testbed::Testbed::from_env`] and work in a [`harness::TestNamespace`].
 
+pub mod chaos;
 pub mod cluster;
+pub mod conditions;
 pub mod deploy;
 pub mod harness;
+pub mod identity;
+pub mod load;
 pub mod lockstep;
+pub mod proxy;
 pub mod requests;
 pub mod testbed;

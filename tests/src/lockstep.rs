@@ -61,12 +61,20 @@ impl Lockstep {
     /// # Errors
     /// When the directories cannot be made.
     pub async fn prepare(bed: &Testbed) -> Result<Self> {
+        Self::prepare_with(&deploy::agent_kubeconfig(bed).await?)
+    }
+
+    /// Prepares one whose agents use this kubeconfig; nothing runs yet.
+    ///
+    /// # Errors
+    /// When the directories cannot be made.
+    pub fn prepare_with(text: &str) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         for part in ["policies", "data"] {
             std::fs::create_dir(dir.path().join(part))?;
         }
         let kubeconfig = dir.path().join("kubeconfig");
-        std::fs::write(&kubeconfig, deploy::agent_kubeconfig(bed).await?)?;
+        std::fs::write(&kubeconfig, text)?;
         let contexts = "cluster-a,cluster-b,cluster-c".to_owned();
         let log_filter = "info,lockstep_hub=debug,lockstep_agent=debug,lockstep_cluster=debug".to_owned();
         Ok(Self {
@@ -99,7 +107,15 @@ impl Lockstep {
     /// # Errors
     /// When it does not start.
     pub async fn hub_with_policy(bed: &Testbed, policy: &str, environment: &[(&str, &str)]) -> Result<Self> {
-        let mut lockstep = Self::prepare(bed).await?;
+        Self::hub_as(&deploy::agent_kubeconfig(bed).await?, policy, environment).await
+    }
+
+    /// The same, for agents that use this kubeconfig.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn hub_as(kubeconfig: &str, policy: &str, environment: &[(&str, &str)]) -> Result<Self> {
+        let mut lockstep = Self::prepare_with(kubeconfig)?;
         lockstep.hub_only = true;
         lockstep.environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         lockstep.start().await?;
@@ -125,6 +141,12 @@ impl Lockstep {
         command.envs(environment.iter().copied());
         command.env("RUST_LOG", &self.log_filter).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(command.kill_on_drop(true).spawn()?)
+    }
+
+    /// Its process, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().and_then(Child::id)
     }
 
     /// Logs by another filter from the next start on.
@@ -190,6 +212,8 @@ impl Lockstep {
             command.arg("hub");
         } else {
             command.arg("up").arg("--kubeconfig").arg(&self.kubeconfig).args(["--contexts", &self.contexts]);
+            // Where `deploy/agent` grants it.
+            command.args(["--lease-namespace", deploy::NAMESPACE]);
         }
         command.arg("--policies").arg(self.policies()).arg("--data-dir").arg(self.data());
         command.arg("--key-file").arg(self.dir.path().join("hub-key")).arg("--ready-file").arg(&ready);

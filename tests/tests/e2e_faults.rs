@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lockstep_tests::cluster::Cluster;
@@ -391,14 +390,12 @@ spec:
     schema: { openAPIV3Schema: { type: object, x-kubernetes-preserve-unknown-fields: true } }
 ";
 
-/// The API server looks whether all its objects are gone for a minute, every 5 s, and then begins again.
-const REMOVAL: Duration = Duration::from_secs(150);
-
+/// The API server deletes its objects first: whoever writes new ones meanwhile keeps it there.
 async fn remove_crd(cluster: &Cluster, group: &str) -> Result<()> {
     let (version, kind) = ("apiextensions.k8s.io/v1", "CustomResourceDefinition");
     let name = format!("widgets.{group}");
     cluster.delete(version, kind, None, &name).await?;
-    eventually(REMOVAL, "the definition is gone", async || {
+    eventually(PATIENCE, "the definition is gone", async || {
         let found = cluster.find(version, kind, None, &name).await?;
         Ok(ensure!(found.is_none(), "it is there: {}", found.unwrap_or_default()["status"]))
     })

@@ -17,6 +17,7 @@ impl Owner {
             live,
             accepts: self.facts.accepts.clone(),
             clock_ms: now,
+            lease_counter: self.guard.counter(),
             ..v1::Hello::default()
         };
         self.session.connected(facts)
@@ -30,7 +31,7 @@ impl Owner {
             queued_items: items as u64,
             queued_bytes: bytes as u64 + self.session.unacked_bytes(),
             ages: self.watches.values().map(age).collect(),
-            lease_counter: 0,
+            lease_counter: self.guard.counter(),
         }))
     }
 

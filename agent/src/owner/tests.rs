@@ -1,15 +1,19 @@
 //! The owner, driven synchronously: no runtime, no sockets, no clock.
 
+mod census;
 mod interests;
+mod lease;
 mod lists;
+mod rewinds;
+mod spill;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lockstep_cluster::{ServedKind, ServedVersion};
-use lockstep_engine::ResourceVersion;
+use lockstep_cluster::{LeaseState, ServedKind, ServedVersion};
 use lockstep_engine::interest::Condition;
 use lockstep_engine::listwatch::{Absence, Health, Start};
 use lockstep_engine::selector::LabelSelector;
+use lockstep_engine::{ResourceVersion, Uid};
 use lockstep_wire::v1::{WatchPhase, hub_message::Body, item::Change};
 
 use super::*;
@@ -21,10 +25,16 @@ pub(super) struct Rig {
     pub(super) effects: Vec<Effect>,
     committed: u64,
     generation: u64,
+    pub(super) now: Millis,
+    /// The Lease in the cluster. Reads and writes are answered at once, unless a test does it.
+    pub(super) lease: Option<u64>,
+    pub(super) by_hand: bool,
+    /// The counters that heartbeats told.
+    pub(super) beats: Vec<u64>,
 }
 
 pub(super) fn bounds() -> Bounds {
-    Bounds { queue: Limits { bytes: 1 << 20, count: 1_000 }, lists_at_once: 2 }
+    Bounds { queue: Limits { bytes: 1 << 20, count: 1_000 }, lists_at_once: 2, census_interval_ms: 0 }
 }
 
 pub(super) fn served(kinds: &[(&str, &str)]) -> Arc<Served> {
@@ -68,6 +78,14 @@ pub(super) fn rv(n: u64) -> ResourceVersion {
     ResourceVersion::new(&n.to_string())
 }
 
+pub(super) fn lease(counter: u64) -> LeaseState {
+    LeaseState { counter, uid: Uid::new("l"), resource_version: rv(1_000 + counter) }
+}
+
+pub(super) fn held(counter: u64) -> LeaseRead {
+    LeaseRead::Held(lease(counter))
+}
+
 pub(super) fn body(name: &str, version: u64, env: &str) -> Bytes {
     object(name, version, &format!(r#""labels":{{"env":"{env}"}}"#))
 }
@@ -100,15 +118,61 @@ impl Rig {
             accepts: vec![],
         };
         let owner = Owner::new(facts, bounds, "i".into());
-        let mut rig = Self { owner, effects: vec![], committed: 0, generation: 0 };
-        rig.apply(Action::Discovered(served(&[("", "ConfigMap"), ("", "Secret")])));
+        let mut rig = Self {
+            owner,
+            effects: vec![],
+            committed: 0,
+            generation: 0,
+            now: 1_000,
+            lease: None,
+            by_hand: false,
+            beats: vec![],
+        };
+        rig.discovered(served(&[("", "ConfigMap"), ("", "Secret")]));
         rig.welcome(false);
         rig
     }
 
     pub(super) fn apply(&mut self, action: Action) -> &mut Self {
-        let effects = self.owner.apply(action, 1_000);
-        self.effects.extend(effects);
+        let effects = self.owner.apply(action, self.now);
+        for effect in effects {
+            match effect {
+                Effect::ReadLease { read } if !self.by_hand => {
+                    self.read(read, self.lease.map_or(LeaseRead::Absent, held));
+                }
+                Effect::RaiseLease(raise) if !self.by_hand => {
+                    self.lease = Some(raise.counter);
+                    self.apply(Action::LeaseWritten(LeaseWritten::Raised(lease(raise.counter))));
+                }
+                Effect::Send(AgentMessage { body: Some(agent_message::Body::Heartbeat(beat)) }) => {
+                    self.beats.push(beat.lease_counter);
+                }
+                effect => self.effects.push(effect),
+            }
+        }
+        self
+    }
+
+    /// Discovery answers what is asked now.
+    pub(super) fn discovered(&mut self, served: Arc<Served>) -> &mut Self {
+        let look = self.owner.look;
+        self.apply(Action::Discovered { served, look })
+    }
+
+    /// The Lease is read.
+    pub(super) fn read(&mut self, read: u64, lease: LeaseRead) -> &mut Self {
+        self.apply(Action::LeaseRead { read, lease })
+    }
+
+    /// So much time passes, a second at a time, with a sign of life every ten.
+    pub(super) fn pass(&mut self, seconds: u32) -> &mut Self {
+        for second in 1..=seconds {
+            self.now += 1_000;
+            self.apply(Action::Tick);
+            if second % 10 == 0 {
+                self.apply(Action::Heartbeat);
+            }
+        }
         self
     }
 

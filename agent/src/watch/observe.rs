@@ -4,21 +4,23 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstep_cluster::Resource;
-use lockstep_engine::listwatch::{Absence, Health, Observation, Start};
+use lockstep_engine::listwatch::{Health, Observation};
 use lockstep_engine::object::{ObjectError, RawObject};
-use lockstep_engine::relist::{Entry, Gone, Seen};
+use lockstep_engine::relist::{Entry, Flags, Seen};
 use lockstep_engine::{Millis, ResourceVersion};
-use lockstep_wire::v1::{self, Item, item::Change};
+use lockstep_wire::v1::Item;
 
-use super::{Context, Stage, Watch};
-use crate::judge::{Bench, SEEDED, undecodable};
+use super::conclude::is_older;
+use super::{Context, Follow, Stage, Watch};
+use crate::judge::{Bench, SEEDED, Telling, may_be_ahead, undecodable};
+use crate::spill::Held;
 
 impl Watch {
-    /// Takes an observation of the running task; true when discovery should be asked again.
-    pub(crate) fn observe(&mut self, observation: Observation<Bytes>, context: &Context<'_>) -> bool {
+    /// Takes an observation of the running task.
+    pub(crate) fn observe(&mut self, observation: Observation<Bytes>, context: &Context<'_>) -> Follow {
         match observation {
             Observation::Applied { body, resource_version, listed } => {
-                self.applied(&body, resource_version, listed, context);
+                return self.applied(&body, resource_version, listed, context);
             }
             Observation::Deleted { body, resource_version } => self.deleted(&body, resource_version, context),
             Observation::Bookmark(version) => self.bookmark(version, context.now),
@@ -28,29 +30,31 @@ impl Watch {
                 self.queue.restart();
                 self.reset(Stage::Running);
                 self.listing = true;
+                self.flagged = self.rewound;
                 self.unkeyed = 0;
                 self.tally.lists += 1;
             }
             Observation::ListCompleted { epoch, resource_version, absence } => {
-                return self.list_completed(epoch, resource_version, absence, context.now);
+                return self.list_completed(epoch, resource_version, absence, context);
             }
             Observation::Undecodable { listed, why } => {
                 tracing::warn!(kind = %self.interest.gk, listed, %why, "an object without a readable key");
                 self.tally.undecodable += 1;
+                self.unkeyed += u32::from(listed);
             }
             Observation::RewindSuspected { checkpoint, server } => {
                 tracing::error!(
                     kind = %self.interest.gk, %checkpoint, %server,
-                    "the API server is behind what was seen of it: restored from a backup? Deletes are held"
+                    "the API server is behind what was seen of it: restored from a backup? Nothing is concluded from absence"
                 );
-                self.rewound = true;
-                self.complete = false;
-                // What was reached before is of another history.
-                self.queue.restart();
+                return self.rewind_suspected();
             }
-            Observation::StateChanged(health) => return self.health(&health, context.now),
+            Observation::StateChanged(health) => {
+                let look = self.health(&health, context.now);
+                return Follow { look, ..Follow::default() };
+            }
         }
-        false
+        Follow::default()
     }
 
     fn health(&mut self, health: &Health, now: Millis) -> bool {
@@ -67,7 +71,7 @@ impl Watch {
                 self.listing = false;
                 // From a checkpoint on, the hub's index is what exists, and no list has said otherwise.
                 let open = self.rewound || self.concluding.is_some() || self.unkeyed_at_last > 0;
-                self.complete |= self.start != Start::Nothing && !open;
+                self.complete |= self.resumes() && !open;
             }
             Health::Listing => {
                 self.failing = None;
@@ -78,7 +82,13 @@ impl Watch {
         false
     }
 
-    fn applied(&mut self, bytes: &Bytes, version: ResourceVersion, listed: bool, context: &Context<'_>) {
+    fn applied(
+        &mut self,
+        bytes: &Bytes,
+        version: ResourceVersion,
+        listed: bool,
+        context: &Context<'_>,
+    ) -> Follow {
         self.tally.events += 1;
         self.last_event = context.now;
         if !listed {
@@ -97,15 +107,24 @@ impl Watch {
         };
         let judged = bench.judge(bytes, &object);
         let known = self.index.get(&judged.namespace, &judged.name).cloned();
-        let ahead = |entry: &Entry| {
-            // The hub may hold a state from beyond the checkpoint: a busy key is sent in its newest
-            // state. Replayed older states must not undo it.
-            entry.digest() == SEEDED && entry.resource_version().ordinal() > version.ordinal()
-        };
-        if !listed && known.as_ref().is_some_and(ahead) {
-            return;
+        if listed && known.as_ref().is_some_and(|known| self.proves_rewind(known, &version)) {
+            return self.list_is_rewound();
         }
-        let item = match bench.upsert(bytes, &object, &judged, known.as_ref()) {
+        // The hub may hold a state from beyond the checkpoint: a busy key is sent in its newest state.
+        // What is replayed must not undo it. After a rewind there is no such state: the list that
+        // followed has put its own in the place of every entry.
+        let ahead = |entry: &Entry| may_be_ahead(entry) && is_older(&version, &entry.resource_version());
+        if !listed && known.as_ref().is_some_and(ahead) {
+            return Follow::default();
+        }
+        let again = self.is_reread(&judged.namespace, &judged.name);
+        // In the new history a resourceVersion may have been given to another state of the object.
+        let telling = match (again, listed && self.rewound) {
+            (true, _) => Telling::Again,
+            (false, true) => Telling::Rewound,
+            (false, false) => Telling::News,
+        };
+        let item = match bench.upsert(bytes, &object, &judged, known.as_ref(), telling) {
             Ok(item) => item,
             Err(error) => return self.unreadable(bytes, &error, listed, context.now),
         };
@@ -116,13 +135,17 @@ impl Watch {
             flags: judged.flags,
         };
         self.index.observe(&judged.namespace, &judged.name, &seen);
-        let Some(item) = item else { return };
+        if again {
+            self.forget_reread(&judged.namespace, &judged.name);
+        }
+        let Some(item) = item else { return Follow::default() };
         if judged.flags.body_sent {
             self.tally.bodies_sent += 1;
         } else {
             self.tally.bodies_withheld += 1;
         }
         self.push(item, (!listed).then_some(version));
+        Follow::default()
     }
 
     fn deleted(&mut self, bytes: &Bytes, version: ResourceVersion, context: &Context<'_>) {
@@ -131,7 +154,10 @@ impl Watch {
         self.reached = version.clone();
         let object = match RawObject::parse(bytes) {
             Ok(object) => object,
-            Err(error) => return self.unreadable(bytes, &error, false, context.now),
+            Err(error) => {
+                self.unreadable(bytes, &error, false, context.now);
+                return;
+            }
         };
         let api_version = self.resource.as_ref().map(Resource::api_version).unwrap_or_default();
         let bench = Bench {
@@ -144,42 +170,62 @@ impl Watch {
         match self.index.get(&judged.namespace, &judged.name) {
             // Replayed: the name has been taken by another object since, and the hub knows.
             Some(entry) if entry.uid().as_str() != judged.uid => return,
-            // The hub never heard of it, and has no wish to.
-            None if !judged.flags.body_sent => return,
+            // The hub never heard of it, and has no wish to; unless it was just found to hold it.
+            None if !self.is_reread(&judged.namespace, &judged.name) && !judged.flags.body_sent => return,
             _ => {}
         }
         match bench.delete(bytes, &object, &judged) {
             Ok(mut item) => {
+                self.forget_reread(&judged.namespace, &judged.name);
                 self.index.delete(&judged.namespace, &judged.name, &judged.uid);
                 item.resource_version = version.as_str().to_owned();
                 self.push(item, Some(version));
             }
-            Err(error) => self.unreadable(bytes, &error, false, context.now),
+            Err(error) => {
+                self.unreadable(bytes, &error, false, context.now);
+            }
         }
     }
 
-    fn unreadable(&mut self, bytes: &Bytes, error: &ObjectError, listed: bool, now: Millis) {
+    pub(super) fn unreadable(
+        &mut self,
+        bytes: &Bytes,
+        error: &ObjectError,
+        listed: bool,
+        now: Millis,
+    ) -> Follow {
         tracing::warn!(kind = %self.interest.gk, listed, %error, "an object could not be read");
         self.tally.undecodable += 1;
         match undecodable(bytes, error, now) {
             Some(item) => {
-                // Its key exists: it must not be found missing from the list.
+                // Its key exists: it must not be found missing from the list. Of what the hub holds
+                // of it, nothing changes.
                 let version = ResourceVersion::new(&item.resource_version);
-                let known = self.index.get(&item.namespace, &item.name).map(|entry| entry.flags());
-                let flags = known.unwrap_or_default();
-                let seen = Seen { uid: &item.uid, resource_version: version.clone(), digest: SEEDED, flags };
+                let known = self.index.get(&item.namespace, &item.name);
+                let known = known.filter(|entry| entry.uid().as_str() == item.uid);
+                let flags = known.map_or(Flags { untold: true, ..Flags::default() }, Entry::flags);
+                // A version of the history before a rewind would outlive it here.
+                let kept = known.filter(|_| !self.rewound);
+                let seen = Seen {
+                    uid: &item.uid,
+                    resource_version: kept.map_or_else(|| version.clone(), Entry::resource_version),
+                    digest: kept.map_or(SEEDED, Entry::digest),
+                    flags,
+                };
                 self.index.observe(&item.namespace, &item.name, &seen);
+                self.forget_reread(&item.namespace, &item.name);
                 self.push(item, (!listed).then_some(version));
             }
             None if listed => self.unkeyed += 1,
             None => {}
         }
+        Follow::default()
     }
 
-    fn push(&mut self, item: Item, version: Option<ResourceVersion>) {
+    pub(super) fn push(&mut self, item: Item, version: Option<ResourceVersion>) {
         let key = Arc::new((item.namespace.as_str().into(), item.name.as_str().into()));
         let version = version.filter(|_| self.may_move());
-        self.queue.push(key, item, version);
+        self.queue.push(key, Held::new(item), version);
     }
 
     /// May the checkpoint move? Not past deletes that a completed list still has to conclude, and
@@ -193,67 +239,6 @@ impl Watch {
         self.reached = version.clone();
         if self.may_move() {
             self.queue.bookmark(version);
-        }
-    }
-
-    /// True when discovery must confirm first that the kind is still served.
-    fn list_completed(
-        &mut self,
-        epoch: u64,
-        version: ResourceVersion,
-        absence: Absence,
-        now: Millis,
-    ) -> bool {
-        self.listing = false;
-        self.last_event = now;
-        let behind = matches!((version.ordinal(), self.reached.ordinal()), (Some(a), Some(b)) if a < b);
-        let absence = match absence {
-            _ if self.rewound || behind => Absence::Rewound,
-            Absence::Conclusive if self.unkeyed > 0 => Absence::Undecodable(self.unkeyed),
-            other => other,
-        };
-        self.reached = version.clone();
-        self.unkeyed_at_last = 0;
-        match absence {
-            Absence::Conclusive if self.index.unseen().next().is_some() => {
-                self.concluding = Some(epoch);
-                return true;
-            }
-            Absence::Conclusive => self.conclude(epoch, now),
-            Absence::Rewound => {
-                self.rewound = true;
-                // Inconclusive by design: the index keeps what the list did not show.
-                let _ = self.index.complete(epoch, absence);
-            }
-            Absence::Undecodable(count) => {
-                let _ = self.index.complete(epoch, absence);
-                self.unkeyed_at_last = count;
-                self.queue.bookmark(version);
-                self.live_at = self.queue.position();
-            }
-        }
-        false
-    }
-
-    pub(super) fn conclude(&mut self, epoch: u64, now: Millis) {
-        match self.index.complete(epoch, Absence::Conclusive) {
-            Ok(gone) => {
-                for Gone { namespace, name, last, .. } in gone {
-                    let item = Item {
-                        namespace: namespace.into(),
-                        name: name.into(),
-                        uid: last.uid().as_str().to_owned(),
-                        resource_version: last.resource_version().as_str().to_owned(),
-                        observed_ms: now,
-                        change: Some(Change::Delete(v1::Delete { body: Bytes::new(), inferred: true })),
-                    };
-                    self.push(item, None);
-                }
-                self.complete = true;
-                self.queue.bookmark(self.reached.clone());
-                self.live_at = self.queue.position();
-            }
-            Err(error) => tracing::debug!(kind = %self.interest.gk, %error, "nothing concluded from a list"),
         }
     }
 }

@@ -9,23 +9,26 @@ impl Watch {
     /// What one batch takes from this watch.
     pub(crate) fn take(&mut self, max_bytes: usize) -> Option<v1::Section> {
         let taken = if self.queue.has_news() { self.queue.take_batch(max_bytes) } else { None };
+        let (items, checkpoint) = match taken {
+            Some(section) => self.unpack(section),
+            None => (Vec::new(), None),
+        };
         let status = self.status().filter(|status| self.told.as_ref() != Some(status));
-        if taken.is_none() && status.is_none() {
+        let census = self.take_census();
+        if items.is_empty() && checkpoint.is_none() && status.is_none() && census.is_empty() {
             return None;
         }
         if let Some(status) = &status {
             self.judged.clone_from(&status.interest);
             self.told = Some(status.clone());
         }
-        let (items, checkpoint) =
-            taken.map_or((Vec::new(), None), |section| (section.items, section.checkpoint));
         Some(v1::Section {
             watch: self.id,
             epoch: self.epoch,
             items,
             checkpoint: checkpoint.map(|version| version.as_str().to_owned()).unwrap_or_default(),
             status,
-            census: Vec::new(),
+            census,
         })
     }
 
@@ -36,7 +39,8 @@ impl Watch {
 
     /// Has it anything to say?
     pub(crate) fn has_news(&self) -> bool {
-        self.queue.has_news() || self.status().is_some_and(|status| self.told.as_ref() != Some(&status))
+        let untold = |status| self.told.as_ref() != Some(&status);
+        self.queue.has_news() || self.status().is_some_and(untold) || self.has_census()
     }
 
     /// The status to tell now. Nothing while what it says is not yet with the hub: `Live` waits
@@ -70,7 +74,7 @@ impl Watch {
             return said(
                 WatchPhase::Failing,
                 "RewindSuspected",
-                "the API server is behind what was seen of it; nothing is concluded from absence until decided",
+                "the API server was restored to an older state; everything is listed anew, and nothing is concluded from absence",
             );
         }
         if let Some(reason) = self.failing {
@@ -79,6 +83,11 @@ impl Watch {
         match self.stage {
             Stage::AwaitingKind => said(WatchPhase::Pending, "DiscoveryPending", ""),
             Stage::AwaitingSlot => said(WatchPhase::Pending, "ListQueued", "other lists are under way"),
+            _ if self.waits_for_lease() => said(
+                WatchPhase::Listing,
+                "LeaseUnreadable",
+                "deletes are concluded once the agent's Lease can be read: it shows whether the cluster was rewound",
+            ),
             _ if self.listing || self.concluding.is_some() => said(WatchPhase::Listing, "", ""),
             _ if self.unkeyed_at_last > 0 => (
                 WatchPhase::Live,

@@ -37,6 +37,9 @@ pub struct UpArgs {
     /// Kinds that may be written beside what `*` means: RBAC, CRDs, webhooks, APIServices
     #[arg(long, value_delimiter = ',', value_name = "KIND,...")]
     pub accept: Vec<String>,
+    /// Namespace of the Leases by which a restored etcd is recognised; it must exist in every cluster
+    #[arg(long, value_name = "NAMESPACE", default_value = "kube-system")]
+    pub lease_namespace: String,
 }
 
 /// Addresses of the hub.

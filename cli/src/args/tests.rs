@@ -16,6 +16,7 @@ fn lines_that_must_parse() {
     for line in [
         "lockstep up --kubeconfig k --policies p",
         "lockstep up --kubeconfig k --contexts a,b=arn:aws:eks:x/y --policies p --data-dir d --listen-api 127.0.0.1:0",
+        "lockstep up --kubeconfig k --policies p --lease-namespace lockstep-system",
         "lockstep hub --config hub.yaml --log-format json -vv",
         "lockstep agent --config agent.yaml",
         "lockstep token create cluster-a -o json",

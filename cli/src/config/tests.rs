@@ -137,6 +137,8 @@ fn the_sample_files_are_valid_and_name_every_setting() {
         watch,
         discovery_interval_s,
         steps_at_once,
+        lease_namespace,
+        census_interval_s,
     } = settings.agent;
     let defaults = AgentConfig::new(cluster, &hub, token);
     assert_eq!(
@@ -151,6 +153,10 @@ fn the_sample_files_are_valid_and_name_every_setting() {
             defaults.steps_at_once
         ),
         "the sample shows the defaults"
+    );
+    assert_eq!(
+        (lease_namespace, census_interval_s),
+        (defaults.lease_namespace, defaults.census_interval_s)
     );
     assert_eq!((tls, spill_dir, spill_bytes), (defaults.tls, defaults.spill_dir, defaults.spill_bytes));
     for key in ["tls", "kubeconfig", "context", "metrics", "token_file", "spill_dir"] {

@@ -31,7 +31,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 
 /// Runs everything until it is stopped.
 pub(crate) async fn run(args: UpArgs, server: &ServerArgs, log: &LogArgs) -> Result<Outcome, CliError> {
-    let UpArgs { contexts, policies, key_file, listen, ready_file, accept } = args;
+    let UpArgs { contexts, policies, key_file, listen, ready_file, accept, lease_namespace } = args;
     let ContextArgs { kubeconfig, contexts } = contexts;
     let kubeconfig = kubeconfig.ok_or_else(|| {
         CliError::usage("no kubeconfig", "name it: --kubeconfig ~/.kube/config, or KUBECONFIG")
@@ -62,7 +62,7 @@ pub(crate) async fn run(args: UpArgs, server: &ServerArgs, log: &LogArgs) -> Res
         daemon::start_hub(config.clone(), registry.clone(), clients.keys().cloned().collect(), stop.clone())
             .await?;
     greet(&out, &running, &config)?;
-    let result = serve(&running, clients, &accept, &registry, &stop, &out).await;
+    let result = serve(&running, clients, (&accept, &lease_namespace), &registry, &stop, &out).await;
     let (mut agents, api) = match result {
         Ok(started) => started,
         Err(error) => {
@@ -127,7 +127,7 @@ fn greet(out: &Out, running: &RunningHub, config: &HubConfig) -> Result<(), CliE
 async fn serve(
     running: &RunningHub,
     clients: BTreeMap<ClusterName, ClusterClient>,
-    accept: &[String],
+    (accept, lease_namespace): (&[String], &str),
     registry: &SharedRegistry,
     stop: &CancellationToken,
     out: &Out,
@@ -138,14 +138,15 @@ async fn serve(
     for (cluster, client) in clients {
         let token = Token::new(running.tokens.get(&cluster).map_or("", String::as_str));
         let mut config = AgentConfig::new(cluster.clone(), &hub, token);
+        lease_namespace.clone_into(&mut config.lease_namespace);
         if !accept.is_empty() {
             let all = || vec!["*".to_owned()];
             let named = AcceptEntry { kinds: accept.to_vec(), namespaces: all(), ..everything(&config) };
             config.accept.push(named);
         }
         config.validate().map_err(|error| {
-            CliError::usage("--accept cannot be used", "name kinds as in Role.rbac.authorization.k8s.io")
-                .caused_by(&error)
+            let remedy = "name kinds as in Role.rbac.authorization.k8s.io, and a namespace that exists";
+            CliError::usage("--accept or --lease-namespace cannot be used", remedy).caused_by(&error)
         })?;
         let (cancelled, metrics) = (stop.clone(), metrics.clone());
         agents.spawn(async move {

@@ -1,5 +1,7 @@
 //! Rules of the coalescing queue, one by one and as laws.
 
+mod lighten;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

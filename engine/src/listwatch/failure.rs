@@ -40,6 +40,10 @@ pub enum RequestFailure {
     TooLong,
     /// The watch ended at once, without an event.
     EndedAtOnce,
+    /// A streamed list broke off before its end.
+    Incomplete,
+    /// The watch went silent, and the server does not answer since.
+    Stale,
 }
 
 impl RequestFailure {
@@ -89,7 +93,28 @@ impl RequestFailure {
             | Self::NotServed
             | Self::Throttled { .. }
             | Self::Unreachable
-            | Self::Timeout => false,
+            | Self::Timeout
+            | Self::Incomplete
+            | Self::Stale => false,
+        }
+    }
+
+    /// Could a list in pages fare better than the streamed one that failed so? Not where the server
+    /// is away, or refuses both.
+    pub(super) fn counts_against_streaming(&self) -> bool {
+        match self {
+            // The watch cache lags behind (504, 429), where pages come from etcd; and what a server
+            // that knows streaming lists only by name may do.
+            Self::Expired
+            | Self::FutureVersion
+            | Self::Throttled { .. }
+            | Self::Rejected
+            | Self::Server { .. }
+            | Self::Undecodable
+            | Self::TooLong
+            | Self::EndedAtOnce
+            | Self::Incomplete => true,
+            Self::Forbidden | Self::NotServed | Self::Unreachable | Self::Timeout | Self::Stale => false,
         }
     }
 
@@ -109,6 +134,8 @@ impl RequestFailure {
             Self::Undecodable => "Undecodable",
             Self::TooLong => "TooLong",
             Self::EndedAtOnce => "EndedAtOnce",
+            Self::Incomplete => "Incomplete",
+            Self::Stale => "Stale",
         }
     }
 }

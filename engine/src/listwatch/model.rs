@@ -4,6 +4,19 @@ use super::RequestFailure;
 use crate::Millis;
 use crate::identity::ResourceVersion;
 
+/// What a loop is given once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// The number of the last list made before.
+    pub epoch: u64,
+    /// Of the jitter; differ it per watch.
+    pub seed: u64,
+    /// May lists be streamed? See [`super::streams_lists`].
+    pub streaming: bool,
+    /// A watch that hears nothing for this long is renewed: [`super::WATCH_IDLE_MS`].
+    pub idle_ms: u64,
+}
+
 /// Where a loop begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Start {
@@ -27,16 +40,32 @@ pub enum Command {
     },
     /// Consistent LIST with limit=1, for its resourceVersion only. Answer with [`Input::Probed`] or
     /// [`Input::Failed`].
-    Probe,
-    /// WATCH with bookmarks. Answer with [`Input::Opened`], then events, then [`Input::Ended`]; or
-    /// with [`Input::Failed`].
+    Probe {
+        /// How long the server may take.
+        timeout_ms: u64,
+    },
+    /// A streamed list: WATCH from the empty version with `sendInitialEvents=true`,
+    /// `resourceVersionMatch=NotOlderThan` and bookmarks. Answered like [`Self::Watch`]; the same
+    /// stream goes on as the watch.
+    Stream {
+        /// `timeoutSeconds` of the request.
+        timeout_s: u32,
+        /// The shell cuts the stream off after this long: [`Input::Ended`].
+        cut_off_ms: u64,
+        /// The shell ends the stream when nothing at all came for this long: [`Input::Stale`].
+        idle_ms: u64,
+    },
+    /// WATCH with bookmarks. Answer with [`Input::Opened`], then events, then [`Input::Ended`] or
+    /// [`Input::Stale`]; or with [`Input::Failed`].
     Watch {
         /// Events after this version.
         from: ResourceVersion,
         /// `timeoutSeconds` of the request.
         timeout_s: u32,
-        /// The shell cuts the stream off after this long.
+        /// The shell cuts the stream off after this long: [`Input::Ended`].
         cut_off_ms: u64,
+        /// The shell ends the stream when nothing at all came for this long: [`Input::Stale`].
+        idle_ms: u64,
     },
     /// Wait, then answer with [`Input::Fired`].
     Sleep {
@@ -86,6 +115,8 @@ pub enum Input<B> {
     Event(Event<B>),
     /// The watch is over: by the server, by a broken connection, or by our cut-off.
     Ended,
+    /// Nothing came for as long as the command allowed, and the shell ended the watch.
+    Stale,
     /// A request failed, or a page could not be read.
     Failed(RequestFailure),
     /// The sleep is over.
@@ -116,7 +147,8 @@ pub enum Health {
     Failing {
         /// The latest failure.
         reason: RequestFailure,
-        /// When it began to fail.
+        /// When it began to fail; of a watch that went silent, when it was last heard of. Requests
+        /// that succeed in between do not move it, unless what failed was among them.
         since: Millis,
     },
 }

@@ -67,6 +67,54 @@ fn i3_nothing_is_concluded_from_an_incomplete_or_inconclusive_list() {
     assert!(index.complete(4, Absence::Conclusive).is_err(), "a list completes once");
 }
 
+#[test]
+fn i3_what_a_list_after_a_rewind_lacks_is_taken_out_and_not_called_gone() {
+    let mut index = KeyIndex::new();
+    for name in ["a", "lost"] {
+        index.observe("n", name, &seen(name, 1));
+    }
+    index.begin(5);
+    index.observe("n", "a", &seen("a", 1));
+    assert_eq!(
+        index.take_unseen(4).map(|unseen| unseen.len()),
+        Err(Inconclusive::OtherEpoch { ended: 4, current: 5 })
+    );
+    let unseen = index.take_unseen(5).unwrap();
+    let [Unseen { name, last, .. }] = unseen.as_slice() else { panic!("{unseen:?}") };
+    assert_eq!((&**name, last.uid().as_str()), ("lost", "lost"));
+    assert_eq!(index.len(), 1);
+    assert!(index.take_unseen(5).is_err(), "a list completes once");
+}
+
+#[test]
+fn namespaces_are_walked_in_order_and_those_emptied_are_not_forgotten() {
+    let mut index = KeyIndex::new();
+    for (namespace, name) in [("b", "1"), ("b", "2"), ("a", "1"), ("c", "1")] {
+        index.observe(namespace, name, &seen("u", 1));
+    }
+    let walk = |index: &KeyIndex| {
+        let mut found: Vec<(String, usize)> = Vec::new();
+        while let Some((name, count)) = index.namespace_after(found.last().map(|(name, _)| name.as_str())) {
+            found.push((name.to_owned(), count));
+        }
+        found.into_iter().map(|(name, count)| format!("{name}{count}")).collect::<String>()
+    };
+    assert_eq!(walk(&index), "a1b2c1");
+    index.delete("a", "1", "u");
+    index.begin(1);
+    index.observe("b", "1", &seen("u", 1));
+    index.complete(1, Absence::Conclusive).unwrap();
+    assert_eq!(walk(&index), "a0b1c0");
+    index.forget_empty("a");
+    index.forget_empty("b");
+    index.observe("c", "3", &seen("u", 1));
+    assert_eq!(walk(&index), "b1c1");
+    index.delete("c", "3", "u");
+    index.forget_all_empty();
+    assert_eq!(walk(&index), "b1");
+    assert_eq!(index.namespace("b").map(|(name, _)| name).collect::<String>(), "1");
+}
+
 type Model = BTreeMap<(String, String), (String, u64)>;
 
 fn objects() -> impl Strategy<Value = Model> {

@@ -127,7 +127,8 @@ impl<S: Store> Core<S> {
         }
         if let Some(status) = status {
             let phase = phase(status.phase());
-            if row.phase != phase || row.reason != status.reason {
+            // Why it fails may change; since when it is not known does not.
+            if row.phase != phase {
                 row.since = now;
             }
             row.phase = phase;

@@ -21,7 +21,8 @@ impl<S: Store> Core<S> {
         managed: &ManagedRow,
         now: Millis,
     ) -> Result<(), StoreError> {
-        if self.store.placement(id, key)?.is_some() {
+        let placed = self.store.placement(id, key)?;
+        if placed.as_ref().is_some_and(|row| row.record.is_some()) {
             return Ok(());
         }
         let labels = std::collections::BTreeMap::from([(marks::MANAGED.to_owned(), "true".to_owned())]);
@@ -32,7 +33,22 @@ impl<S: Store> Core<S> {
         let Ok(source) = ClusterName::new(&read.source.cluster) else { return Ok(()) };
         // After a loss the source may not have come yet: the marks are genuine, so it is a member.
         let source = self.registered(&source, now)?;
-        let placement = PlacementRow {
+        let record = Record {
+            uid: Some(uid.clone()),
+            resource_version: version.clone(),
+            rendered: read.rendered,
+            owned: match managed.owned {
+                Owned::Digest(digest) => Some(digest),
+                Owned::NoEntry | Owned::OtherVersion => None,
+            },
+            field_set: bytes::Bytes::new(),
+            api_version: String::new(),
+            implicit: false,
+            created_at: now,
+        };
+        // Its source may have come first, also another one of the same name: it is updated in place (I5).
+        let known = placed.filter(|row| row.ending.is_none());
+        let mut placement = known.unwrap_or_else(|| PlacementRow {
             policy: read.policy,
             source: Some(SourceRef {
                 cluster: source,
@@ -40,22 +56,10 @@ impl<S: Store> Core<S> {
                 name: read.source.name,
                 uid: Uid::new(&read.source.uid),
             }),
-            record: Some(Record {
-                uid: Some(uid.clone()),
-                resource_version: version.clone(),
-                rendered: read.rendered,
-                owned: match managed.owned {
-                    Owned::Digest(digest) => Some(digest),
-                    Owned::NoEntry | Owned::OtherVersion => None,
-                },
-                field_set: bytes::Bytes::new(),
-                api_version: String::new(),
-                implicit: false,
-                created_at: now,
-            }),
             ending: Some(Ending::Recovered),
             ..fresh_placement(id, key, now)
-        };
+        });
+        placement.record = Some(record);
         self.store.put_placement(&placement)
     }
 

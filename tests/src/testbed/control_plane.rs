@@ -16,6 +16,9 @@ use super::{Binaries, Options};
 /// an API server's port while that is down for a restart.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
+/// Below the directory of its control plane.
+const ETCD_DIRECTORY: &str = "etcd";
+
 /// Users of audit logs want who, what, which parameters, which outcome; never bodies.
 const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
  "rules": [{"level": "Metadata"}]}
@@ -38,7 +41,7 @@ impl Plan {
         options: &Options,
     ) -> Result<Self> {
         let directory = directory.join(name);
-        let data = directory.join("etcd");
+        let data = directory.join(ETCD_DIRECTORY);
         std::fs::create_dir_all(&data).with_context(|| format!("creating {}", data.display()))?;
         let certificates = Certificates::generate(
             &directory.join("certificates"),
@@ -114,9 +117,15 @@ pub(crate) fn log_path(state: &ClusterState, component: Component) -> std::path:
     state.directory.join(format!("{}.log", component.binary()))
 }
 
+/// Where etcd keeps its data.
+#[must_use]
+pub(crate) fn etcd_directory(state: &ClusterState) -> std::path::PathBuf {
+    state.directory.join(ETCD_DIRECTORY)
+}
+
 fn etcd_args(state: &ClusterState, binaries: &Binaries) -> Vec<String> {
     let mut args = vec![
-        format!("--data-dir={}", state.directory.join("etcd").display()),
+        format!("--data-dir={}", etcd_directory(state).display()),
         format!("--listen-client-urls={}", state.etcd),
         format!("--advertise-client-urls={}", state.etcd),
         // A single member has no peers: any port will do.
@@ -187,7 +196,7 @@ fn controller_manager_args(
 }
 
 /// Ports that are free now. Somebody may take one before its process does: starting then fails, and is tried again.
-fn free_ports<const N: usize>() -> Result<[u16; N]> {
+pub(crate) fn free_ports<const N: usize>() -> Result<[u16; N]> {
     let width = u32::from(PORTS.end - PORTS.start);
     let first = random()? % width;
     let mut found = [0; N];

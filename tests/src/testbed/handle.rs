@@ -8,7 +8,7 @@ use http::Request as HttpRequest;
 use kube::Client;
 use serde_json::{Value, json};
 
-use super::control_plane::log_path;
+use super::control_plane::{etcd_directory, log_path};
 use super::state::{ClusterState, Component};
 use super::supervisor::{Action, Request, ask};
 use crate::harness::eventually;
@@ -112,17 +112,28 @@ impl ControlPlane {
         .await
     }
 
-    /// Starts all parts, each when the one before it answers: none of them waits for long by itself.
-    pub(crate) async fn start_all(&self) -> Result<()> {
-        self.start(Component::Etcd).await?;
-        self.wait_while_running(Component::Etcd, "answers", async || {
-            self.etcd("/v3/maintenance/status", &json!({})).await.map(drop)
-        })
-        .await?;
+    /// Starts all parts that do not run, each when the one before it answers: none of them waits for long by itself.
+    ///
+    /// # Errors
+    /// If one does not come up; the error shows the end of its log.
+    pub async fn start_all(&self) -> Result<()> {
+        self.start_etcd().await?;
         self.start(Component::ApiServer).await?;
         self.wait_api_server().await?;
         self.start(Component::ControllerManager).await?;
         self.wait_ready().await
+    }
+
+    /// Starts etcd if it does not run, and waits until it answers.
+    ///
+    /// # Errors
+    /// If it does not come up; the error shows the end of its log.
+    pub async fn start_etcd(&self) -> Result<()> {
+        self.start(Component::Etcd).await?;
+        self.wait_while_running(Component::Etcd, "answers", async || {
+            self.etcd("/v3/maintenance/status", &json!({})).await.map(drop)
+        })
+        .await
     }
 
     /// Compacts etcd up to now, so that watches cannot resume from an earlier resourceVersion once the API server's
@@ -142,10 +153,23 @@ impl ControlPlane {
     /// # Errors
     /// If it does not answer or refuses.
     pub async fn etcd(&self, path: &str, body: &Value) -> Result<Value> {
-        let client = Client::try_from(kube::Config::new(self.state.etcd.parse()?))?;
+        Self::etcd_ask(&self.etcd_client()?, path, body).await
+    }
+
+    /// A client for many requests to etcd's JSON gateway.
+    pub(super) fn etcd_client(&self) -> Result<Client> {
+        Ok(Client::try_from(kube::Config::new(self.state.etcd.parse()?))?)
+    }
+
+    pub(super) async fn etcd_ask(client: &Client, path: &str, body: &Value) -> Result<Value> {
         let request = HttpRequest::post(path).header(http::header::CONTENT_TYPE, "application/json");
         let request = request.body(serde_json::to_vec(body)?)?;
         client.request(request).await.with_context(|| format!("asking etcd for {path}"))
+    }
+
+    /// Where etcd keeps its data.
+    pub(super) fn etcd_directory(&self) -> PathBuf {
+        etcd_directory(&self.state)
     }
 
     /// URL of the API server.

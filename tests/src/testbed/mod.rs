@@ -10,6 +10,7 @@ mod control_plane;
 mod handle;
 pub(crate) mod kubeconfig;
 mod process;
+mod snapshot;
 mod state;
 mod supervisor;
 
@@ -22,13 +23,14 @@ use tempfile::TempDir;
 pub use binaries::Binaries;
 pub use handle::ControlPlane;
 pub use process::{ProcessId, Signal, dying_with_parent};
+pub use snapshot::{RestoreForm, Saved};
 pub use state::{ClusterState, Component, ProcessState, State};
 
 use crate::cluster::Cluster;
 use control_plane::Plan;
 use supervisor::{Request, Supervisor, ask};
 
-pub(crate) use control_plane::random;
+pub(crate) use control_plane::{free_ports, random};
 
 /// The environment variable that names the `state.json` of the test bed to use.
 pub const STATE_VARIABLE: &str = "LOCKSTEP_TESTBED";

@@ -48,7 +48,7 @@ fn a_list_sends_only_what_differs_from_the_index() {
     for (name, version, env) in [("a", 1, "prod"), ("b", 20, "prod"), ("c", 3, "dev")] {
         rig.observe(1, listed(name, version, env));
     }
-    rig.observe(1, completed(4, 100)).apply(Action::Discovered(served(&[("", "ConfigMap")])));
+    rig.observe(1, completed(4, 100)).discovered(served(&[("", "ConfigMap")]));
     assert_eq!(rig.told(), ["+b", "~gone"]);
 }
 
@@ -71,12 +71,12 @@ fn i3_deletes_wait_for_discovery_and_so_does_the_checkpoint() {
     rig.observe(1, Observation::ListStarted { epoch: 4 });
     rig.take_effects();
     rig.observe(1, completed(4, 100));
-    assert_eq!(rig.take_effects(), [Effect::Rediscover]);
+    assert_eq!(rig.take_effects(), [Effect::Rediscover { look: 1 }]);
     rig.live(1).observe(1, event("a", 101, "prod")).observe(1, Observation::Bookmark(rv(102)));
     let sections = rig.sections();
     assert_eq!(sections[0].items.iter().map(short).collect::<Vec<_>>(), ["+a"]);
     assert_eq!((phase(&sections[0]), sections[0].checkpoint.as_str()), (Some((WatchPhase::Listing, "")), ""));
-    rig.apply(Action::Discovered(served(&[("", "ConfigMap")])));
+    rig.discovered(served(&[("", "ConfigMap")]));
     let sections = rig.sections();
     assert_eq!(sections[0].items.iter().map(short).collect::<Vec<_>>(), ["~gone"]);
     assert_eq!((phase(&sections[0]), sections[0].checkpoint.as_str()), (Some((WatchPhase::Live, "")), "102"));
@@ -88,13 +88,13 @@ fn i3_a_kind_that_vanishes_is_unknown_and_listed_when_it_returns() {
     rig.listing(&interest("ConfigMap", "prod"), &[("a", 1, "prod")]);
     rig.sections();
     rig.take_effects();
-    rig.apply(Action::Discovered(served(&[])));
+    rig.discovered(served(&[]));
     assert!(rig.take_effects().contains(&Effect::Stop { watch: 1 }));
     let sections = rig.sections();
     assert!(sections[0].items.is_empty());
     assert_eq!(phase(&sections[0]), Some((WatchPhase::Failing, "NotServed")));
     assert_eq!(rig.owner.watches[&1].keys(), ["shop/a"], "nothing is forgotten");
-    rig.apply(Action::Discovered(served(&[("", "ConfigMap")])));
+    rig.discovered(served(&[("", "ConfigMap")]));
     let starts = rig.starts();
     assert_eq!((starts[0].start.clone(), starts[0].epoch), (Start::Nothing, 4));
     rig.observe(1, Observation::ListStarted { epoch: 5 }).observe(1, listed("a", 1, "prod"));
@@ -111,7 +111,7 @@ fn i3_a_group_that_could_not_be_asked_stops_nothing() {
     rig.take_effects();
     let failed =
         lockstep_cluster::PartialFailure { group: String::new(), version: "v1".into(), reason: "503".into() };
-    rig.apply(Action::Discovered(Arc::new(Served { kinds: BTreeMap::new(), partial: vec![failed] })));
+    rig.discovered(Arc::new(Served { kinds: BTreeMap::new(), partial: vec![failed] }));
     assert!(!rig.take_effects().contains(&Effect::Stop { watch: 1 }));
 }
 
@@ -120,53 +120,12 @@ fn a_kind_that_is_not_served_yet_is_pending_until_it_appears() {
     let mut rig = Rig::new(bounds());
     let things = Interest { gk: GroupKind::new("example.com", "Thing"), ..interest("", "prod") };
     rig.interests(&[(1, &things)]).resume(1, "", &things, &[]);
-    rig.apply(Action::Discovered(served(&[])));
+    rig.discovered(served(&[]));
     assert_eq!(phase(rig.sections().last().unwrap()), Some((WatchPhase::Pending, "NotServed")));
     assert!(rig.owner.awaits_kinds());
     rig.starts();
-    rig.apply(Action::Discovered(served(&[("example.com", "Thing")])));
+    rig.discovered(served(&[("example.com", "Thing")]));
     assert_eq!(rig.starts()[0].resource.api_version(), "example.com/v1");
-}
-
-#[test]
-fn i3_a_rewind_is_held_until_the_hub_decides() {
-    let mut rig = Rig::new(bounds());
-    let prod = interest("ConfigMap", "prod");
-    rig.interests(&[(1, &prod)]).resume(1, "500", &prod, &[("a", 400, true), ("lost", 450, true)]);
-    let suspected = Observation::RewindSuspected { checkpoint: rv(500), server: rv(300) };
-    rig.observe(1, suspected).observe(1, Observation::ListStarted { epoch: 4 });
-    rig.observe(1, listed("a", 200, "prod"));
-    let absence = Absence::Rewound;
-    rig.observe(1, Observation::ListCompleted { epoch: 4, resource_version: rv(300), absence }).live(1);
-    rig.observe(1, event("a", 301, "prod")).observe(1, Observation::Bookmark(rv(310)));
-    // A later list is conclusive for the server, and still not for us.
-    rig.observe(1, Observation::ListStarted { epoch: 5 }).observe(1, listed("a", 301, "prod"));
-    rig.observe(1, completed(5, 320)).apply(Action::Discovered(served(&[("", "ConfigMap")])));
-    let sections = rig.sections();
-    assert_eq!(sections.iter().flat_map(|s| &s.items).map(short).collect::<Vec<_>>(), ["+a"]);
-    assert!(
-        sections.iter().all(|section| section.checkpoint.is_empty()),
-        "a restart must see the rewind again"
-    );
-    assert_eq!(phase(sections.last().unwrap()), Some((WatchPhase::Failing, "RewindSuspected")));
-    rig.take_effects();
-    rig.resume(1, "", &prod, &[]);
-    assert!(matches!(rig.take_effects().as_slice(), [Effect::Stop { watch: 1 }, Effect::Start(_)]));
-    rig.observe(1, Observation::ListStarted { epoch: 6 }).observe(1, listed("a", 301, "prod"));
-    rig.observe(1, completed(6, 330)).apply(Action::Discovered(served(&[("", "ConfigMap")])));
-    assert_eq!(rig.told(), ["~lost"]);
-}
-
-#[test]
-fn i3_a_list_older_than_what_was_seen_is_a_rewind() {
-    let mut rig = Rig::new(bounds());
-    rig.listing(&interest("ConfigMap", "prod"), &[("a", 1, "prod")]);
-    rig.sections();
-    rig.interests(&[(1, &interest("ConfigMap", "dev"))]);
-    rig.observe(1, Observation::ListStarted { epoch: 5 }).observe(1, completed(5, 90));
-    let sections = rig.sections();
-    assert_eq!(phase(&sections[0]), Some((WatchPhase::Failing, "RewindSuspected")));
-    assert!(sections.iter().all(|section| section.items.is_empty() && section.checkpoint.is_empty()));
 }
 
 #[test]

@@ -233,3 +233,29 @@ fn a_census_that_differs_is_answered_with_what_is_held() {
     census.add(&Member { uid: "s1", ..member("cm-1") });
     assert!(!fleet.census("a", &census));
 }
+
+#[test]
+fn i5_i11_a_source_that_was_made_again_while_the_data_were_lost_updates_its_copy_in_place() {
+    let policies = [("p.yaml", POLICY)];
+    for source_first in [true, false] {
+        let mut fleet = Fleet::up(&policies);
+        fleet.in_step(1);
+        let body = fleet.copy_of("b", "cm-0");
+        fleet.lose_disk(&policies);
+        fleet.connect("a");
+        fleet.connect("b");
+        fleet.namespaces("a", vec![namespace("shop", 1, false)]);
+        let copy = || vec![copy("cm-0", "t0", 50, &body, [50; 16])];
+        if !source_first {
+            fleet.live("b", copy());
+        }
+        fleet.live("a", vec![source("cm-0", "s-new", 90, "1")]);
+        if source_first {
+            fleet.live("b", copy());
+        }
+        let update = fleet.one_step("b");
+        assert!(matches!(update.action, Some(Action::Apply(_))));
+        fleet.perform("b", &update, "t0", 95, true);
+        assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
+    }
+}

@@ -1,0 +1,205 @@
+//! What a run did and found.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::Options;
+use super::fleet::Fleet;
+use super::history::Past;
+use super::inject::History;
+use super::journal::{Journal, Outcome};
+use super::settle::Settled;
+
+/// Differences that are printed; the file has all.
+const SHOWN: usize = 25;
+
+/// What a run did and found.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Of the run.
+    pub seed: u64,
+    /// How long things were hurt, in seconds.
+    pub length_seconds: u64,
+    /// The whole run, in seconds.
+    pub seconds: u64,
+    /// How often each fault was carried out.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Faults that could not be carried out as planned, and why.
+    pub faults_failed: Vec<String>,
+    /// Operations of the writer that were acknowledged, refused, and without an answer.
+    pub operations: [u64; 3],
+    /// Full lists that agents asked the API servers for.
+    pub lists: u64,
+    /// Requests with which lockstep changed something.
+    pub writes: u64,
+    settled: Settled,
+    tombstones_required: u64,
+    deletes_by_lockstep: u64,
+    sources_compared: u64,
+    /// What is wrong. Empty: the run was passed.
+    pub differences: Vec<String>,
+    directory: String,
+    skipped: Vec<String>,
+}
+
+impl Report {
+    #[allow(clippy::too_many_arguments, reason = "it gathers from everywhere, once")]
+    pub(super) fn of(
+        options: &Options,
+        directory: &Path,
+        took: Duration,
+        fleet: &Fleet,
+        journal: &Journal,
+        history: History,
+        settled: Settled,
+        past: Result<Past>,
+    ) -> Result<Self> {
+        let mut differences = settled.differences.clone();
+        let past = past.unwrap_or_else(|error| {
+            differences.push(format!("the past could not be compared: {error:#}"));
+            Past::default()
+        });
+        differences.extend(past.differences);
+        differences.extend(panics(fleet)?);
+        let mut faults = BTreeMap::new();
+        let mut faults_failed = vec![];
+        for done in &history.done {
+            *faults.entry(done.name).or_default() += 1;
+            faults_failed.extend(done.error.as_ref().map(|error| format!("{}: {error}", done.fault)));
+        }
+        let mut operations = [0; 3];
+        for entry in journal.entries() {
+            operations[match entry.outcome {
+                Outcome::Acknowledged => 0,
+                Outcome::Refused => 1,
+                Outcome::Unknown => 2,
+            }] += 1;
+        }
+        let (lists, writes) = requests(fleet)?;
+        let mut settled = settled;
+        settled.remarks.extend(fleet.processes().flat_map(super::process::Process::surprises));
+        Ok(Self {
+            seed: options.seed,
+            length_seconds: options.length.as_secs(),
+            seconds: took.as_secs(),
+            faults,
+            faults_failed,
+            operations,
+            lists,
+            writes,
+            settled,
+            tombstones_required: past.tombstones_required,
+            deletes_by_lockstep: past.deletes_by_lockstep,
+            sources_compared: past.sources_compared,
+            differences,
+            directory: directory.display().to_string(),
+            skipped: options.skip.clone(),
+        })
+    }
+
+    /// Whether nothing differs.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.differences.is_empty()
+    }
+
+    /// Writes itself down; of a run that was passed, only that and what was done stays.
+    pub(super) fn keep_or_remove(&self, directory: &Path) -> Result<()> {
+        if self.passed() {
+            for entry in std::fs::read_dir(directory)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    std::fs::remove_dir_all(&path)?;
+                } else if path.extension().is_none_or(|extension| extension != "jsonl") {
+                    std::fs::remove_file(&path)?;
+                }
+            }
+        }
+        let text = serde_json::to_vec_pretty(self)?;
+        std::fs::write(directory.join("report.json"), text).context("writing the report")
+    }
+}
+
+/// A process that panicked is a failure, even if all is well in the end.
+fn panics(fleet: &Fleet) -> Result<Vec<String>> {
+    let mut found = vec![];
+    for process in fleet.processes() {
+        let log =
+            std::fs::read(&process.log).with_context(|| format!("reading {}", process.log.display()))?;
+        let log = String::from_utf8_lossy(&log);
+        let lines = log.lines().filter(|line| line.contains("panicked at"));
+        found.extend(lines.map(|line| format!("{} panicked: {line}", process.name)));
+    }
+    Ok(found)
+}
+
+/// Full lists and writes, from the API servers' audit logs.
+fn requests(fleet: &Fleet) -> Result<(u64, u64)> {
+    let (mut lists, mut writes) = (0, 0);
+    for cluster in fleet.bed.clusters() {
+        for event in cluster.audit_events()? {
+            if !event.user_agent.starts_with("lockstep/") {
+                continue;
+            }
+            match event.verb.as_str() {
+                "list"
+                    if !event.request_uri.contains("limit=1&") && !event.request_uri.ends_with("limit=1") =>
+                {
+                    lists += 1;
+                }
+                "patch" | "create" | "delete" | "update" => writes += 1,
+                _ => {}
+            }
+        }
+    }
+    Ok((lists, writes))
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, length_seconds, seconds, settled, .. } = self;
+        writeln!(f, "chaos, seed {seed}: {length_seconds} s of faults, {seconds} s in all")?;
+        for (name, count) in &self.faults {
+            writeln!(f, "  {count:>4}  {name}")?;
+        }
+        let [acknowledged, refused, unknown] = self.operations;
+        writeln!(
+            f,
+            "operations: {acknowledged} acknowledged, {refused} refused, {unknown} without an answer"
+        )?;
+        writeln!(f, "lockstep: {} requests for lists, {} writes", self.lists, self.writes)?;
+        let Settled { seconds, approvals, rewinds_accepted, remarks, differences: _ } = settled;
+        writeln!(
+            f,
+            "in step {seconds:.0} s after the last fault; {approvals} deletes approved, {rewinds_accepted} rewinds accepted"
+        )?;
+        writeln!(
+            f,
+            "compared: {} sources with the journal, {} tombstones, {} deletes by lockstep",
+            self.sources_compared, self.tombstones_required, self.deletes_by_lockstep
+        )?;
+        for remark in self.faults_failed.iter().chain(remarks) {
+            writeln!(f, "remark: {remark}")?;
+        }
+        for difference in self.differences.iter().take(SHOWN) {
+            writeln!(f, "DIFFERENCE: {difference}")?;
+        }
+        let more = self.differences.len().saturating_sub(SHOWN);
+        if more > 0 {
+            writeln!(f, "and {more} more")?;
+        }
+        if self.passed() {
+            write!(f, "no difference")
+        } else {
+            writeln!(f, "logs, journal and report: {}", self.directory)?;
+            write!(f, "the same faults again: target/debug/chaos --seed {seed} --seconds {length_seconds}")?;
+            self.skipped.iter().try_for_each(|skip| write!(f, " --skip '{skip}'"))
+        }
+    }
+}
