@@ -1,7 +1,7 @@
 //! Steps that wait to be carried out: one at a time per object, and in all as many as the API server
 //! proves to take ([`lockstep_engine::concurrency`]). Pure: `now` is milliseconds of a steady clock.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use lockstep_engine::concurrency::{Congestion, Limit};
 use lockstep_engine::outcome::FailureClass;
@@ -11,6 +11,9 @@ use lockstep_wire::v1::{self, Step, apply::Expect, outcome::Result as Done, step
 /// Steps at a time before anything is known of the server: what a small one takes without a queue.
 /// Some forty answers later a large one gets as many as are allowed.
 const AT_FIRST: usize = 8;
+
+/// Kinds that may have one step under way each although the limit is reached.
+const SPARE_KINDS: usize = 4;
 
 /// A step to be carried out now.
 #[derive(Debug, PartialEq)]
@@ -95,14 +98,24 @@ impl StepQueue {
 
     /// The next step that may begin. Call [`Self::done`] with its key when it has ended.
     pub(crate) fn next(&mut self, now: Millis) -> Option<Job> {
-        if self.busy.len() >= self.limit.limit(now) {
+        let limit = self.limit.limit(now);
+        if limit == 0 {
             return None;
         }
-        let at = self.waiting.iter().position(|job| !self.busy.contains_key(&job.key))?;
+        let (busy, kinds) = (self.busy.len(), self.kinds_busy());
+        // A kind whose steps hang takes every place, and the limit down with it; others get through.
+        let has_place =
+            |gk: &GroupKind| busy < limit || (busy < limit + SPARE_KINDS && !kinds.contains(gk));
+        let may = |job: &Job| !self.busy.contains_key(&job.key) && has_place(&job.key.gk);
+        let at = self.waiting.iter().position(may)?;
         let job = self.waiting.remove(at)?;
         self.busy.insert(job.key.clone(), Lane::of(&job));
         self.counters.dequeued += 1;
         Some(job)
+    }
+
+    fn kinds_busy(&self) -> BTreeSet<&GroupKind> {
+        self.busy.keys().map(|key| &key.gk).collect()
     }
 
     /// The step of this object has ended. What came of it tells how many the server takes.
@@ -204,6 +217,18 @@ mod tests {
         assert_eq!((again.step.step, again.present), (2, None), "the first step may have changed it");
         queue.done(&b.key, &applied(3_000), 3);
         assert_eq!(queue.next(3).unwrap().step.step, 4);
+    }
+
+    #[test]
+    fn i12_a_kind_that_hangs_leaves_a_place_to_each_of_the_others() {
+        let (mut queue, hanging) = busy(8);
+        assert_eq!(hanging.len(), 8);
+        for (number, kind) in [(900, "Secret"), (901, "Secret"), (902, "Service")] {
+            queue.push(Step { kind: kind.into(), ..step(number, &format!("x{number}")) }, None);
+        }
+        assert_eq!(queue.next(0).unwrap().step.step, 900);
+        assert_eq!(queue.next(0).unwrap().step.step, 902, "one of each kind");
+        assert_eq!(queue.next(0), None);
     }
 
     #[test]
