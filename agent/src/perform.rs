@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use lockstep_cluster::{
-    ApplyPlan, Contents, DeletePlan, Deleted, Expect, Foreign, Outcome, ReleasePlan, Released, Resource,
-    Served, ServedKind, Undo, Writer,
+    ApplyPlan, Contents, DeletePlan, Deleted, Expect, Foreign, LastApplied, Outcome, ReleasePlan, Released,
+    Resource, Served, ServedKind, Undo, Writer,
 };
 use lockstep_engine::object::without_managed_fields;
 use lockstep_engine::outcome::{Failure, FailureClass};
@@ -130,8 +130,9 @@ impl Call<'_> {
             None => return Err(failure(FailureClass::Invalid, "an apply that expects nothing")),
         };
         let last_applied = match apply.last_field_set.as_ref() {
-            [] => None,
-            bytes => Some(FieldSet::parse(bytes).map_err(|_| {
+            [] if apply.same_body => LastApplied::ThisBody,
+            [] => LastApplied::Unknown,
+            bytes => LastApplied::Fields(FieldSet::parse(bytes).map_err(|_| {
                 failure(FailureClass::Invalid, "the field set of the last apply cannot be read")
             })?),
         };

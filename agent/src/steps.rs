@@ -104,8 +104,7 @@ impl StepQueue {
         }
         let (busy, kinds) = (self.busy.len(), self.kinds_busy());
         // A kind whose steps hang takes every place, and the limit down with it; others get through.
-        let has_place =
-            |gk: &GroupKind| busy < limit || (busy < limit + SPARE_KINDS && !kinds.contains(gk));
+        let has_place = |gk: &GroupKind| busy < limit || (busy < limit + SPARE_KINDS && !kinds.contains(gk));
         let may = |job: &Job| !self.busy.contains_key(&job.key) && has_place(&job.key.gk);
         let at = self.waiting.iter().position(may)?;
         let job = self.waiting.remove(at)?;

@@ -13,8 +13,8 @@ mod types;
 pub use contents::{Contents, ContentsItem};
 pub use namespace::CreatedNamespace;
 pub use types::{
-    Applied, ApplyPlan, ApplyReport, DeletePlan, Deleted, Expect, Foreign, Live, Outcome, ReleasePlan,
-    Released, Undo,
+    Applied, ApplyPlan, ApplyReport, DeletePlan, Deleted, Expect, Foreign, LastApplied, Live, Outcome,
+    ReleasePlan, Released, Undo,
 };
 
 use bytes::Bytes;

@@ -125,7 +125,8 @@ pub struct AuditEvent {
 /// Who sent a request.
 #[derive(Debug, Clone, Deserialize)]
 pub struct AuditUser {
-    /// Like `system:serviceaccount:NAMESPACE:NAME`.
+    /// Like `system:serviceaccount:NAMESPACE:NAME`; empty if nobody knows, as while an API server starts.
+    #[serde(default)]
     pub username: String,
 }
 

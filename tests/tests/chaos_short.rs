@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lockstep_tests::chaos::{Options, run};
+use lockstep_tests::chaos::{Options, PATIENCE, run};
 
 /// Its half minute has kills, freezes, cuts, a compaction and both forms of a restore.
 const SEED: u64 = 3;
@@ -15,7 +15,14 @@ const LENGTH: Duration = Duration::from_secs(30);
 #[tokio::test(flavor = "multi_thread")]
 async fn half_a_minute_of_chaos_ends_without_a_difference() -> Result<()> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../chaos");
-    let options = Options { seed: SEED, length: LENGTH, directory: target, skip: vec![], verbose: false };
+    let options = Options {
+        seed: SEED,
+        length: LENGTH,
+        directory: target,
+        patience: PATIENCE,
+        skip: vec![],
+        verbose: false,
+    };
     let report = run(&options).await?;
     println!("{report}");
     ensure!(report.passed(), "{report}");

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use lockstep_cluster::{
-    Applied, ApplyPlan, Bytes, ClusterClient, DeletePlan, Deleted, Expect, Foreign, Limits, Outcome,
+    Applied, ApplyPlan, LastApplied, Bytes, ClusterClient, DeletePlan, Deleted, Expect, Foreign, Limits, Outcome,
     ReleasePlan, Released, Resource, Served, Undo, Writer, from_kubeconfig,
 };
 use lockstep_engine::GroupKind;
@@ -56,7 +56,7 @@ impl Bench {
             name: name.into(),
             body: Bytes::from(body.to_string()),
             expect,
-            last_applied: None,
+            last_applied: LastApplied::Unknown,
             yields: None,
             ensure_namespace: false,
             dry_run: false,
@@ -211,7 +211,12 @@ async fn drift_is_taken_back_only_where_it_was_ours() -> Result<()> {
     let refused = conflict(bench.writer.apply(&plan).await.outcome)?;
     assert_eq!(refused.managers, ["lockstep-tests"]);
     assert_eq!(refused.causes.iter().map(|cause| cause.path.as_str()).collect::<Vec<_>>(), [".data.a"]);
-    plan.last_applied = Some(FieldSet::parse(&first.fields.clone().context("fieldsV1")?)?);
+    // The marks vouch that our last apply was this very body (after a loss of the hub's record).
+    plan.last_applied = LastApplied::ThisBody;
+    let back = applied(bench.writer.apply(&plan).await.outcome)?;
+    ensure!(back.forced && back.owned == first.owned);
+    bench.other_applies(json!({"a": "theirs", "b": "theirs"})).await?;
+    plan.last_applied = LastApplied::Fields(FieldSet::parse(&first.fields.clone().context("fieldsV1")?)?);
     let back = applied(bench.writer.apply(&plan).await.outcome)?;
     ensure!(back.forced && back.owned == first.owned);
     assert_eq!(bench.live().await?["data"], json!({"a": "1", "b": "theirs"}));

@@ -359,10 +359,10 @@ async fn a_group_missing_from_discovery_is_unknown_not_gone() -> Result<()> {
     let watch = eventually(PATIENCE, "the source is back, without the kind", async || {
         let watch = scene.hub.watch("cluster-a", kind).await?;
         ensure!(watch["sinceMs"].as_i64().is_some_and(|since| since >= after), "{watch}");
+        ensure!(watch["phase"] == "Pending" && watch["reason"] == "DiscoveryPending", "{watch}");
         Ok(watch)
     })
     .await?;
-    ensure!(watch["phase"] == "Pending" && watch["reason"] == "DiscoveryPending", "{watch}");
     scene.goes_on("ConfigMap", "partial from the start").await?;
     scene.fleet.everywhere(version, "NetworkPolicy", "one", |p| port(p) == Some(1)).await?;
     scene.none_deleted()?;

@@ -14,7 +14,8 @@ use lockstep_tests::identity::Identity;
 use lockstep_tests::load::{Maps, names};
 use lockstep_tests::lockstep::{Fleet, Lockstep};
 use lockstep_tests::testbed::{Component, Options, Testbed};
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio::process::Child;
 
 const MANAGED: &str = "lockstep.dev/managed=true";
 const SELECTED: &str = "sync=yes";
@@ -235,8 +236,8 @@ async fn one_agent_down(bed: &Testbed) -> Result<()> {
     let hub = Lockstep::hub_as(&kubeconfig, &policy("absent", &fleet.namespace), &[]).await?;
     let address = format!("http://{}", hub.address("agents")?);
     let mut agent = hub.agent("cluster-a", &address, &[]).await?;
-    let _others =
-        (hub.agent("cluster-b", &address, &[]).await?, hub.agent("cluster-c", &address, &[]).await?);
+    let target_agent = hub.agent("cluster-b", &address, &[]).await?;
+    let _other = hub.agent("cluster-c", &address, &[]).await?;
     let maps = Maps::of(fleet.source(), &fleet.namespace).await?;
     fill(&hub, "absent", &fleet, gap).await?;
     let before = look(&fleet, &identity).await?;
@@ -261,5 +262,70 @@ async fn one_agent_down(bed: &Testbed) -> Result<()> {
     let _agent = hub.agent("cluster-a", &address, &[]).await?;
     hub.all_in_step("absent", gap.after(), PATIENCE + Duration::from_secs(30)).await?;
     check_targets(&fleet, &identity, gap, &before).await?;
-    check_tombstones(&hub, &fleet, gap, &before, began).await
+    check_tombstones(&hub, &fleet, gap, &before, began).await?;
+    target_away(&hub, &fleet, &identity, target_agent, &address).await
+}
+
+/// The agent of a target is away, while both its source and its copies change, and etcd forgets the latter.
+async fn target_away(
+    hub: &Lockstep,
+    fleet: &Fleet<'_>,
+    identity: &Identity,
+    mut agent: Child,
+    address: &str,
+) -> Result<()> {
+    let [b, c] = fleet.targets();
+    let sources = Maps::of(fleet.source(), &fleet.namespace).await?;
+    let (copies, others) = (Maps::of(b, &fleet.namespace).await?, Maps::of(c, &fleet.namespace).await?);
+    let (lost, altered, changed) = (names("changed", 2), names("recreated", 2), names("untouched", 3));
+    let objects = sources.labelled(SELECTED).await?.len();
+    agent.kill().await?;
+    let writes = identity.writes(b)?.len();
+    let began = now_ms()?;
+    copies.delete(&lost).await?;
+    for name in &altered {
+        let drift = json!({"data": {"k": "altered"}});
+        b.patch("v1", "ConfigMap", Some(&fleet.namespace), name, &drift).await?;
+    }
+    for value in ["4", "5", "6"] {
+        sources.replace(&changed, value).await?;
+        eventually(PATIENCE, "the other target follows", async || {
+            let copies = others.labelled(MANAGED).await?;
+            ensure!(changed.iter().all(|name| text(&copies[name], "/data/k") == value));
+            Ok(())
+        })
+        .await?;
+    }
+    eventually(PATIENCE, "the hub says what waits", async || {
+        let clusters = hub.json(&["clusters", "cluster-b"]).await?;
+        let cluster = &clusters["items"][0];
+        ensure!(cluster["connected"] == false && cluster["waiting"] == changed.len(), "{cluster}");
+        Ok(())
+    })
+    .await?;
+    forget(b).await?;
+    let after = now_ms()?;
+    let _agent = hub.agent("cluster-b", address, &[]).await?;
+    hub.resumed(after).await?;
+    hub.all_in_step("absent", objects, PATIENCE).await?;
+    let (wanted, found) = (sources.labelled(SELECTED).await?, copies.labelled(MANAGED).await?);
+    ensure!(
+        wanted.keys().eq(found.keys())
+            && found.iter().all(|(name, copy)| copy["data"] == wanted[name]["data"])
+    );
+    let written = identity.writes(b)?.split_off(writes);
+    ensure!(written.iter().all(|event| event.verb == "patch"), "{written:?}");
+    ensure!(written.len() == lost.len() + altered.len() + changed.len(), "the net effect only: {written:?}");
+    let list = ["tombstones", "list", "--cluster", "cluster-b", "-n", &fleet.namespace, "--limit", "1000"];
+    let list = hub.json(&list).await?;
+    let inferred =
+        list["items"].as_array().context("a list")?.iter().filter(|item| item["cause"] == "Inferred");
+    let inferred: Vec<&Value> = inferred.collect();
+    ensure!(inferred.len() == lost.len(), "{inferred:?}");
+    for item in inferred {
+        ensure!(lost.iter().any(|name| item["name"] == name.as_str()), "{item}");
+        let until = item["knownUntilMs"].as_i64().context("no window")?;
+        ensure!(until <= began && began <= item["deletedAtMs"].as_i64().context("no time")?, "{item}");
+    }
+    Ok(())
 }

@@ -81,7 +81,11 @@ impl Watch {
             return said(WatchPhase::Failing, reason, "requests to the API server fail; they are retried");
         }
         match self.stage {
-            Stage::AwaitingKind => said(WatchPhase::Pending, "DiscoveryPending", ""),
+            Stage::AwaitingKind => said(
+                WatchPhase::Pending,
+                "DiscoveryPending",
+                "the API server has not said whether it serves this kind; until it does, what is there is unknown",
+            ),
             Stage::AwaitingSlot => said(WatchPhase::Pending, "ListQueued", "other lists are under way"),
             _ if self.waits_for_lease() => said(
                 WatchPhase::Listing,

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::compose::{Extra, compose};
-use super::types::{Applied, ApplyPlan, ApplyReport, Expect, Foreign, Outcome, Undo};
+use super::types::{Applied, ApplyPlan, ApplyReport, Expect, Foreign, LastApplied, Outcome, Undo};
 use super::{ApplyCall, Writer, given, live, sensitivity, status};
 use crate::client::Reply;
 
@@ -228,7 +228,11 @@ fn our_fields(body: &Bytes) -> Option<Bytes> {
 
 /// Was everything in conflict ours after our last apply?
 fn may_force(plan: &ApplyPlan, causes: &[ConflictCause]) -> bool {
-    plan.last_applied.as_ref().is_some_and(|last| force_allowed(causes, last))
+    match &plan.last_applied {
+        LastApplied::Unknown => false,
+        LastApplied::Fields(last) => force_allowed(causes, last),
+        LastApplied::ThisBody => !causes.is_empty(),
+    }
 }
 
 /// Fields of others are in the way; nothing was written.

@@ -31,6 +31,18 @@ pub enum Expect {
     },
 }
 
+/// What our last apply to an object owned after it: only that is ever forced.
+#[derive(Debug, Clone, Default)]
+pub enum LastApplied {
+    /// Nobody knows: nothing is forced.
+    #[default]
+    Unknown,
+    /// These fields ([`Applied::fields`]).
+    Fields(FieldSet),
+    /// It was this very body, so whatever it conflicts with was ours.
+    ThisBody,
+}
+
 /// One server-side apply.
 #[derive(Debug, Clone)]
 pub struct ApplyPlan {
@@ -44,9 +56,8 @@ pub struct ApplyPlan {
     pub body: Bytes,
     /// What we expect to find.
     pub expect: Expect,
-    /// The field set of our last apply to this object ([`Applied::fields`]); decides whether a
-    /// conflict may be overridden. Without it, never.
-    pub last_applied: Option<FieldSet>,
+    /// Decides whether a conflict may be overridden.
+    pub last_applied: LastApplied,
     /// Live values of fields that we stop managing, as a partial object: applied first as
     /// `lockstep-yield`, so that omitting them does not reset them.
     pub yields: Option<Bytes>,

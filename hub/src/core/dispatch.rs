@@ -120,17 +120,23 @@ impl<S: Store> Core<S> {
                 v1::apply::Expect::Absent(v1::Absent { nonce })
             }
         };
+        let digest = self.desired_digest(claim, rendered);
+        // Recognised by its marks, without a record of the fields: the marks say that what was applied
+        // last is this very body.
+        let same_body = row.record.as_ref().is_some_and(|record| {
+            !create && record.field_set.is_empty() && record.rendered == digest
+        });
         let action = Action::Apply(v1::Apply {
+            same_body,
             body,
             versions: vec![api_version.clone()],
             expect: Some(expect),
             last_field_set: row.record.as_ref().map(|record| record.field_set.clone()).unwrap_or_default(),
             ensure_namespace: !row.key.namespace.is_empty(),
         });
-        let rendered = self.desired_digest(claim, rendered);
         Prepared {
             action,
-            purpose: Purpose::Apply { rendered, fingerprint, source_seen: None, api_version, marks },
+            purpose: Purpose::Apply { rendered: digest, fingerprint, source_seen: None, api_version, marks },
         }
     }
 

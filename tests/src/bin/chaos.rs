@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use lockstep_tests::chaos::{Options, run};
+use lockstep_tests::chaos::{Options, PATIENCE, run};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Kill, freeze, cut off, compact and restore whatever there is, then compare
@@ -23,6 +23,9 @@ struct Cli {
     /// Gives the faults; without it a fresh one
     #[arg(long)]
     seed: Option<u64>,
+    /// Within so many seconds after the last fault everything must be in step
+    #[arg(long, default_value_t = PATIENCE.as_secs())]
+    patience: u64,
     /// Leave out faults whose name contains this, as in "restore" or "delete definition (cluster-c)"
     #[arg(long)]
     skip: Vec<String>,
@@ -44,7 +47,7 @@ async fn main() -> ExitCode {
 }
 
 async fn chaos(cli: Cli) -> Result<bool> {
-    let Cli { minutes, seconds, seed, skip, dir } = cli;
+    let Cli { minutes, seconds, seed, patience, skip, dir } = cli;
     let fresh = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis() % 1_000_000_000;
     let options = Options {
         seed: seed.unwrap_or(u64::try_from(fresh)?),
@@ -53,6 +56,7 @@ async fn chaos(cli: Cli) -> Result<bool> {
             Some(dir) => dir,
             None => target()?.join("chaos"),
         },
+        patience: Duration::from_secs(patience),
         skip,
         verbose: true,
     };

@@ -37,6 +37,8 @@ use writer::Writers;
 
 pub use report::Report;
 
+/// What a person waits for, at the most. An attempt that failed may be tried again only after a minute or more.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 /// The first copies must be there before anything is hurt: otherwise there is nothing to lose.
 const FIRST_SYNC: Duration = Duration::from_secs(90);
 
@@ -49,6 +51,8 @@ pub struct Options {
     pub length: Duration,
     /// Everything of the run, below a directory of its seed.
     pub directory: PathBuf,
+    /// Within this time after the last fault everything must be in step.
+    pub patience: Duration,
     /// Leave out faults whose name contains one of these.
     pub skip: Vec<String>,
     /// Tell on standard error what happens.
@@ -89,7 +93,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     writers.stop(&fleet, &journal).await?;
     let history = injector.history();
     tell(&format!("{:.0} s: waiting until all is in step", began.elapsed().as_secs_f32()));
-    let settled = settle::settle(&fleet, &history, &bystanders).await?;
+    let settled = settle::settle(&fleet, &history, &bystanders, options.patience).await?;
     tell(&format!("{:.0} s: comparing with the journal", began.elapsed().as_secs_f32()));
     let known = watcher.known();
     drop(watcher);

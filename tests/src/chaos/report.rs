@@ -81,8 +81,11 @@ impl Report {
                 Outcome::Unknown => 2,
             }] += 1;
         }
-        let (lists, writes) = requests(fleet)?;
         let mut settled = settled;
+        let (lists, writes) = requests(fleet).unwrap_or_else(|error| {
+            settled.remarks.push(format!("requests could not be counted: {error:#}"));
+            (0, 0)
+        });
         settled.remarks.extend(fleet.processes().flat_map(super::process::Process::surprises));
         Ok(Self {
             seed: options.seed,

@@ -9,13 +9,11 @@ use serde_json::Value;
 use super::compare;
 use super::fleet::Fleet;
 use super::inject::History;
-use super::objects::{Bystander, CLASH_TARGET, DEFINITION, POLICIES, create_namespace, namespaces_of};
+use super::objects::{Bystander, CLASH, CLASH_TARGET, DEFINITION, POLICIES, create_namespace, namespaces_of};
 use super::process::Process;
 use crate::cluster::Cluster;
 use crate::testbed::{CLUSTERS, Component, Signal};
 
-/// Within this time after the last fault everything must be in step.
-const PATIENCE: Duration = Duration::from_secs(180);
 /// Between two looks at the status.
 const LOOK: Duration = Duration::from_secs(1);
 /// So often the status must say that all is in step before it is taken at its word.
@@ -78,7 +76,12 @@ async fn heal_cluster(fleet: &Fleet, index: usize, cluster: &Cluster) -> Result<
 }
 
 /// Accepts rewinds, approves holds, and waits until the status says that all is in step and the clusters agree.
-pub(super) async fn settle(fleet: &Fleet, history: &History, bystanders: &[Bystander]) -> Result<Settled> {
+pub(super) async fn settle(
+    fleet: &Fleet,
+    history: &History,
+    bystanders: &[Bystander],
+    patience: Duration,
+) -> Result<Settled> {
     let began = Instant::now();
     let mut settled = Settled::default();
     let (mut decided, mut in_step, mut in_step_since) = (None::<Instant>, 0, None::<Instant>);
@@ -103,8 +106,16 @@ pub(super) async fn settle(fleet: &Fleet, history: &History, bystanders: &[Bysta
             }
         };
         settled.seconds = began.elapsed().as_secs_f32();
-        let late = began.elapsed() > PATIENCE || in_step_since.is_some_and(|at| at.elapsed() > GRACE);
-        if settled.differences.is_empty() || (late && in_step != 1) {
+        let late = began.elapsed() > patience || in_step_since.is_some_and(|at| at.elapsed() > GRACE);
+        if settled.differences.is_empty() {
+            return Ok(settled);
+        }
+        if late && in_step != 1 {
+            settled.differences.extend(behind(fleet).await.unwrap_or_default());
+            if in_step == 0 {
+                let more = compare::state(fleet, history, bystanders).await;
+                settled.differences.extend(more.unwrap_or_default());
+            }
             return Ok(settled);
         }
     }
@@ -154,6 +165,28 @@ async fn approve(fleet: &Fleet, settled: &mut Settled) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What is not in step, one by one.
+async fn behind(fleet: &Fleet) -> Result<Vec<String>> {
+    let states = "Pending,Held,Conflict,Failed,Blocked,Unknown,Paused";
+    let items = fleet.hub_client()?.items(&format!("placements?state={states}")).await?;
+    let items = items.iter().filter(|item| item["name"] != CLASH);
+    Ok(items
+        .map(|item| {
+            let text = |field: &str| item[field].as_str().unwrap_or_default();
+            format!(
+                "{} {}/{} at {} is {}/{}: {}",
+                text("kind"),
+                text("namespace"),
+                text("name"),
+                text("target"),
+                text("state"),
+                text("reason"),
+                text("message")
+            )
+        })
+        .collect())
 }
 
 /// Fails with what the status says is not in step.

@@ -112,10 +112,12 @@ fn later_up() -> Vec<(&'static str, Up)> {
 
 fn later_down() -> Vec<(&'static str, Down)> {
     let entries = vec![IndexEntry { name: "web".into(), ..IndexEntry::default() }];
+    let same = step::Action::Apply(Apply { same_body: true, ..Apply::default() });
     let compare = Compare { watch: 1, namespace: "shop".into(), entries, last: true };
     vec![
         ("resume-rewound", Down::Resume(Resume { watch: 1, rewound: true, last: true, ..Resume::default() })),
         ("compare", Down::Compare(compare)),
+        ("step-same-body", Down::Step(Step { step: 2, action: Some(same), ..Step::default() })),
     ]
 }
 
@@ -214,6 +216,7 @@ fn steps() -> Vec<(&'static str, Down)> {
         versions: vec!["v1".into()],
         last_field_set: Bytes::from_static(b"{}"),
         ensure_namespace: true,
+        same_body: false,
         expect: Some(expect),
     };
     let present = Present { uid: "u".into(), resource_version: "1".into() };
@@ -282,5 +285,5 @@ fn messages_of_protocol_1_decode() {
         }
         names.push(name);
     }
-    assert_eq!(names.len(), 25);
+    assert_eq!(names.len(), 26);
 }
