@@ -18,6 +18,8 @@ impl std::fmt::Display for Code {
 /// The codes of every part, in groups.
 pub const CODES: &[&[Code]] = &[
     crate::store::sqlite::CODES,
+    crate::backup::CODES,
+    crate::space::CODES,
     crate::seal::CODES,
     crate::archive::CODES,
     crate::tls::CODES,

@@ -21,6 +21,9 @@ pub const STATE_FILE: &str = "state.db";
 /// Directory of the archive within the data directory, unless `archive.dir` names another.
 pub const ARCHIVE_DIR: &str = "archive";
 
+/// Room for the store's log, for its write back into the file, and for tombstones under way.
+pub const MIN_FREE_BYTES: u64 = 64 << 20;
+
 /// Everything `lockstep hub` can be told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -33,6 +36,9 @@ pub struct HubConfig {
     /// not lie in `data_dir`: whoever has the key and the data has the Secrets, and losing the
     /// data must not lose the key (I11). Created when it does not exist.
     pub key_file: PathBuf,
+    /// Bytes that must be free where `data_dir` lies. Below, the hub takes nothing new, and says so,
+    /// until there is room again; nothing is lost. 0: no bound but the disk's own.
+    pub min_free_bytes: u64,
     /// Addresses.
     pub listen: Listen,
     /// TLS for agents (and for the API, where it leaves the loopback).
@@ -49,6 +55,7 @@ impl Default for HubConfig {
             data_dir: PathBuf::from("/var/lib/lockstep"),
             policies_dir: PathBuf::from("/etc/lockstep/policies"),
             key_file: PathBuf::from("/etc/lockstep/key/hub-key"),
+            min_free_bytes: MIN_FREE_BYTES,
             listen: Listen::default(),
             tls: None,
             archive: ArchiveConfig::default(),
@@ -163,7 +170,7 @@ impl HubConfig {
     /// The first contradiction: the key inside the data directory, an address off the loopback
     /// without TLS (and, for the API, without a token on reads), a bound of zero.
     pub fn validate(&self) -> Result<(), BadConfig> {
-        let Self { data_dir, policies_dir: _, key_file, listen, tls, archive: _, api } = self;
+        let Self { data_dir, policies_dir: _, key_file, min_free_bytes: _, listen, tls, archive: _, api } = self;
         if key_file.starts_with(data_dir) {
             return Err(BadConfig::Setting {
                 setting: "key_file",

@@ -5,18 +5,23 @@
 //! it (gRPC sessions, HTTP API, policy directory, archive) hold no state that matters.
 
 pub mod archive;
+pub mod backup;
 pub mod codes;
 pub mod config;
 pub mod core;
 pub mod http;
 pub mod listen;
+mod load;
 pub mod metrics;
 pub mod owner;
 pub mod policies_dir;
+pub mod problem;
 pub mod retry;
 pub mod run;
 pub mod seal;
 pub mod session;
+mod settle;
+pub mod space;
 pub mod store;
 pub mod tls;
 

@@ -1,6 +1,7 @@
 //! What the hub counts, and the port for scrapers and probes.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,7 +21,9 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::core::Counts;
+use crate::problem::Problems;
 use crate::session::Readers;
+use crate::store::sqlite::kept_aside;
 
 /// First bucket of transaction times, seconds; they double 14 times, to 1.6 s.
 const FIRST_BUCKET_S: f64 = 0.000_1;
@@ -77,6 +80,9 @@ pub struct Metrics {
     pub(crate) archive_failures: Count,
     /// Tombstones that it refuses now.
     pub(crate) archive_waiting: Level,
+    free_bytes: Level,
+    out_of_space: Level,
+    damaged_stores: Level,
     breakers_known: Arc<Mutex<BTreeSet<(String, String)>>>,
     breaker_open: Family<Breaker, Level>,
     rewound: Family<ClusterLabel, Level>,
@@ -112,6 +118,12 @@ impl Metrics {
         hub.register("agents_connected", "Agents connected now", metrics.connected.clone());
         let help = "Tombstones that wait because the archive refuses them";
         hub.register("archive_waiting", help, metrics.archive_waiting.clone());
+        let help = "Free bytes where the data directory lies";
+        hub.register("free_bytes", help, metrics.free_bytes.clone());
+        let help = "1 while nothing new is taken because there is no room on the disk";
+        hub.register("out_of_space", help, metrics.out_of_space.clone());
+        let help = "Damaged state stores that are kept aside in the data directory";
+        hub.register("damaged_stores", help, metrics.damaged_stores.clone());
         let help = "Time of one transaction of the core, commit included";
         hub.register_with_unit("transaction", help, Unit::Seconds, transactions);
         let help = "1 while the circuit breaker of a kind at a target is not closed";
@@ -149,6 +161,21 @@ impl Metrics {
         if let Some(transactions) = &self.transactions {
             transactions.observe(took.as_secs_f64());
         }
+    }
+
+    /// So much is free on the disk.
+    pub(crate) fn free(&self, bytes: u64) {
+        self.free_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Is nothing new taken for want of room?
+    pub(crate) fn out_of_space(&self, yes: bool) {
+        self.out_of_space.set(i64::from(yes));
+    }
+
+    /// So many damaged stores are kept aside.
+    pub(crate) fn damaged_stores(&self, count: usize) {
+        self.damaged_stores.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     fn breakers(&self, open: &BTreeSet<(String, String)>) {
@@ -203,6 +230,10 @@ pub struct Scraped {
     pub metrics: Metrics,
     /// Readers of the state store.
     pub readers: Readers,
+    /// What is wrong with the hub itself.
+    pub problems: Problems,
+    /// The state store's file.
+    pub database: PathBuf,
     /// Set once every part runs.
     pub ready: Arc<AtomicBool>,
 }
@@ -217,9 +248,13 @@ pub fn router(scraped: Scraped) -> Router {
 }
 
 async fn scrape(State(scraped): State<Scraped>) -> impl IntoResponse {
-    let (metrics, readers) = (scraped.metrics.clone(), scraped.readers.clone());
+    let (metrics, readers, database) = (scraped.metrics.clone(), scraped.readers.clone(), scraped.database);
     // A store that cannot be read now leaves the last figures out; the counters still tell.
-    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || metrics.refresh(&readers)).await {
+    let refresh = move || {
+        metrics.damaged_stores(kept_aside(&database).len());
+        metrics.refresh(&readers)
+    };
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(refresh).await {
         tracing::debug!("placements are left out of a scrape: {error}");
     }
     let mut text = String::new();
@@ -231,9 +266,11 @@ async fn scrape(State(scraped): State<Scraped>) -> impl IntoResponse {
 }
 
 async fn ready(State(scraped): State<Scraped>) -> impl IntoResponse {
-    if scraped.ready.load(Ordering::Acquire) {
-        (StatusCode::OK, "ok\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "starting or stopping\n")
+    if !scraped.ready.load(Ordering::Acquire) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "starting or stopping\n".to_owned());
+    }
+    match scraped.problems.stopping() {
+        Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")),
+        None => (StatusCode::OK, "ok\n".to_owned()),
     }
 }

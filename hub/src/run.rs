@@ -24,19 +24,21 @@ use crate::config::{BadConfig, HubConfig, STATE_FILE};
 use crate::core::command::Command;
 use crate::core::{Core, Counts, Findings, Input, Keys, Parts, SharedSessions};
 use crate::http::{self, Api, ApiParts, ApiToken, SessionFacts};
+use crate::load::{Loaded, load, watch_damage};
 use crate::metrics::{self, Metrics, Scraped};
+use crate::problem::Problems;
 use crate::seal::{HubKey, KeyError};
 use crate::session::{Readers, SessionService};
+use crate::space::Space;
 use crate::store::StoreError;
-use crate::store::sqlite::{OpenError, SqliteReader, SqliteStore};
+use crate::store::sqlite::{Damage, OpenError, SqliteReader, SqliteStore};
 use crate::tls::{self, TlsError, TlsListener};
-use crate::{listen, owner, policies_dir};
+use crate::{listen, owner, policies_dir, settle};
 
 /// Commands of people that wait for the core.
 const COMMANDS: usize = 64;
 /// An agent behind a dead connection is noticed after twice this.
 const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(15);
-
 /// The hub cannot start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
@@ -61,6 +63,29 @@ pub enum HubError {
     /// The state store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The state store was found damaged while it was in use.
+    #[error(
+        "LS0227: the state store was found damaged while it was in use ({why}): start the hub again: it checks the file, keeps it aside where it is damaged, and builds the state anew from the clusters"
+    )]
+    Damaged {
+        /// What was met.
+        why: String,
+    },
+    /// There is no room to open the state store.
+    #[error(
+        "LS0228: {dir} has {free_kib} KiB free, which is too little to open the state store: make room, and start the hub again"
+    )]
+    NoRoom {
+        /// The data directory.
+        dir: PathBuf,
+        /// Free there.
+        free_kib: u64,
+        /// What the store said.
+        source: OpenError,
+    },
+    /// A member cluster cannot be registered.
+    #[error("{0}")]
+    Refused(crate::core::command::CommandError),
     /// An address cannot be listened on.
     #[error("cannot listen on {address} for {what}")]
     Listen {
@@ -133,12 +158,8 @@ pub async fn run(
     let key = HubKey::load_or_create(&config.key_file)?;
     let token = listen::api_token(&config.api_token_file())?;
     let archive = Tombstones::new(Arc::new(LocalArchive::open(&config.archive_dir())?), key.sealer());
-    let store = SqliteStore::open(&config.data_dir.join(STATE_FILE), key.sealer())?;
-    let outbox_reader = store.open_reader()?;
-    let sqlite = store.readers();
-    let readers: Readers = Arc::new(move || Ok(Box::new(sqlite.open()?)));
     let (outbox, findings, sessions) = (Arc::new(Notify::new()), Arc::default(), SharedSessions::default());
-    let core = Core::load(Parts {
+    let Loaded { core, damage, readers, outbox_reader } = load(&config, &key, |store| Parts {
         store,
         keys: Keys { mac: key.mac_key(), secret_digest: key.secret_digest_key(), token: key.token_key() },
         archive: outbox.clone(),
@@ -160,6 +181,8 @@ pub async fn run(
         sessions,
         registry,
         metrics,
+        problems: Problems::default(),
+        damage,
         stop,
     };
     parts.start(core, members).await
@@ -178,6 +201,8 @@ struct Running {
     sessions: SharedSessions,
     registry: Arc<Mutex<Registry>>,
     metrics: Metrics,
+    problems: Problems,
+    damage: Damage,
     listeners: Listeners,
     stop: CancellationToken,
 }
@@ -221,6 +246,8 @@ impl Running {
             sessions,
             registry,
             metrics,
+            problems,
+            damage,
             listeners,
             stop,
         } = self;
@@ -231,7 +258,10 @@ impl Running {
         let metrics_at = probes.as_ref().map(local).transpose()?;
         let ready = Arc::new(AtomicBool::new(false));
         let (inputs, received) = mpsc::channel(owner::INPUTS);
-        let owned = spawn_core(core, received, metrics.clone())?;
+        let space = Space { dir: config.data_dir.clone(), min_free: config.min_free_bytes };
+        let (noted, figures) = (damage.clone(), metrics.clone());
+        let care = owner::Care { space, problems: problems.clone(), damage: noted, metrics: figures };
+        let owned = spawn_core(core, received, care)?;
         let mut tokens = BTreeMap::new();
         for member in members {
             let token = register(&inputs, member.clone()).await?;
@@ -261,6 +291,9 @@ impl Running {
             }
         }));
         tasks.spawn(part("the commands", forward(asked, inputs.clone(), stop.clone())));
+        tasks.spawn(part("the state store", watch_damage(damage.clone(), stop.clone())));
+        let settling = settle::run(readers.clone(), inputs.clone(), problems.clone(), stop.clone());
+        tokio::spawn(settling);
         let service = SessionService::new(inputs, readers.clone(), stop.clone());
         tasks.spawn(part("the port for agents", serve_agents(agents, service, &config, stop.clone())?));
         let served = Api::new(ApiParts {
@@ -272,18 +305,27 @@ impl Running {
             bodies: Arc::new(archive),
             token: ApiToken::new(&token),
             digest_key: key.secret_digest_key(),
+            problems: problems.clone(),
+            database: config.data_dir.join(STATE_FILE),
             config: config.api.clone(),
         });
         tasks.spawn(part("the HTTP API", serve_api(api, served, &config, stop.clone())?));
         if let Some(listener) = probes {
-            let router = metrics::router(Scraped { registry, metrics, readers, ready: ready.clone() });
+            let router = metrics::router(Scraped {
+                registry,
+                metrics,
+                readers,
+                problems,
+                database: config.data_dir.join(STATE_FILE),
+                ready: ready.clone(),
+            });
             let stopped = stop.clone();
             tasks.spawn(part("the port for metrics", async move {
                 axum::serve(listener, router).with_graceful_shutdown(stopped.cancelled_owned()).await
             }));
         }
         ready.store(true, Ordering::Release);
-        let task = tokio::spawn(supervise(tasks, owned, ready, stop));
+        let task = tokio::spawn(supervise(tasks, owned, damage, ready, stop));
         Ok(RunningHub { agents: agents_at, api: api_at, metrics: metrics_at, commands, tokens, task })
     }
 }
@@ -306,7 +348,8 @@ async fn register(inputs: &mpsc::Sender<Input>, cluster: ClusterName) -> Result<
     inputs.send(Input::Command(command)).await.map_err(|_| HubError::Part { part: "the core" })?;
     match answer.await {
         Ok(Ok(token)) => Ok(token),
-        Ok(Err(_)) | Err(_) => Err(HubError::Part { part: "the core" }),
+        Ok(Err(refused)) => Err(HubError::Refused(refused)),
+        Err(_) => Err(HubError::Part { part: "the core" }),
     }
 }
 
@@ -314,6 +357,7 @@ async fn register(inputs: &mpsc::Sender<Input>, cluster: ClusterName) -> Result<
 async fn supervise(
     mut tasks: JoinSet<(&'static str, std::io::Result<()>)>,
     core: std::thread::JoinHandle<()>,
+    damage: Damage,
     ready: Arc<AtomicBool>,
     stop: CancellationToken,
 ) -> Result<(), HubError> {
@@ -331,6 +375,9 @@ async fn supervise(
     // All senders are gone: the core finishes what it has, and closes its store.
     let joined = tokio::task::spawn_blocking(move || core.join());
     match joined.await {
+        _ if damage.why().is_some() => {
+            Err(HubError::Damaged { why: damage.why().unwrap_or_default().to_owned() })
+        }
         Ok(Ok(())) => result,
         _ => Err(HubError::Part { part: "the core" }),
     }
@@ -350,16 +397,17 @@ async fn part(
 fn spawn_core(
     core: Core<SqliteStore>,
     received: mpsc::Receiver<Input>,
-    metrics: Metrics,
+    care: owner::Care,
 ) -> Result<std::thread::JoinHandle<()>, HubError> {
     let mut before = Counts::default();
+    let metrics = care.metrics.clone();
     let observe = Box::new(move |counts: &Counts, connected: usize, took: std::time::Duration| {
         metrics.observe(&before, counts, connected, took);
         before = counts.clone();
     });
     std::thread::Builder::new()
         .name("lockstep-core".to_owned())
-        .spawn(move || owner::run(core, received, observe))
+        .spawn(move || owner::run(core, received, observe, care))
         .map_err(|_| HubError::Part { part: "the core" })
 }
 

@@ -215,7 +215,7 @@ pub(super) fn read(text: &str) -> Result<ArchivedTombstone, String> {
 
 /// RFC 3339 in UTC with milliseconds. Days are counted in years that begin in March (Howard
 /// Hinnant's `civil_from_days`).
-fn rfc3339(at: Millis) -> String {
+pub(crate) fn rfc3339(at: Millis) -> String {
     let (days, ms) = (at.div_euclid(86_400_000), at.rem_euclid(86_400_000));
     let z = days + 719_468;
     let era = z.div_euclid(146_097);

@@ -111,10 +111,10 @@ impl<S: Store> Core<S> {
             let full = rows.len() == PAGE;
             for mut row in rows {
                 after = Some((row.target, row.key.clone()));
-                if row.status.reason == "DeletionPrevented" || row.delete == Some(DeleteStage::Granted) {
+                if row.status.reason == "DeletionPrevented" || row.delete == Some(DeleteStage::Approved) {
                     continue;
                 }
-                row.delete = Some(DeleteStage::Granted);
+                row.delete = Some(DeleteStage::Approved);
                 self.store.put_placement(&row)?;
                 let name = self.cluster_name(row.target).to_owned();
                 match approved.last_mut().filter(|last| last.target == name) {

@@ -2,10 +2,18 @@
 //! object looks as if somebody had deleted it. Deletes that follow are held until a person has
 //! looked (I7).
 
-use lockstep_engine::{ClusterId, GroupKind, ObjectKey};
+use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey};
 
 use super::Core;
-use crate::store::{Ending, PlacementFilter, PlacementRow, Store, StoreError};
+use crate::store::{
+    Ending, ObjectRow, PlacementFilter, PlacementRow, SourceRef, Store, StoreError, TombstoneFilter,
+};
+
+/// How long the end of a container is remembered: a delete that waits longer for its target is held
+/// by nothing but its budget.
+const REMEMBERED_MS: i64 = 30 * 24 * 3_600_000;
+/// Tombstones of one name that are looked through for the one of a source.
+const RECENT: usize = 16;
 
 pub(super) fn namespaces() -> GroupKind {
     GroupKind::new("", "Namespace")
@@ -13,6 +21,10 @@ pub(super) fn namespaces() -> GroupKind {
 
 pub(super) fn definitions() -> GroupKind {
     GroupKind::new("apiextensions.k8s.io", "CustomResourceDefinition")
+}
+
+pub(super) fn is_container(gk: &GroupKind) -> bool {
+    *gk == namespaces() || *gk == definitions()
 }
 
 /// May the kind come from a CustomResourceDefinition? Kubernetes' own groups have no dot, or end in
@@ -74,10 +86,69 @@ impl<S: Store> Core<S> {
         for (key, what) in containers {
             let known = self.absence(source.cluster, &key).is_none();
             let there = self.store.object(source.cluster, &key)?.is_some_and(|object| !object.deleting);
-            if known && !there {
+            // Another one of the name may be there by now: the object went with the one it was in.
+            let went = match self.store.container_gone(source.cluster, &key)? {
+                None => false,
+                Some(at) => self.last_seen(row, &source)?.is_none_or(|seen| seen <= at),
+            };
+            if went || (known && !there) {
                 return Ok(Some(format!("{what} was deleted in {}", self.cluster_name(source.cluster))));
             }
         }
         Ok(None)
+    }
+
+    /// When a source that was deleted was read last.
+    fn last_seen(&mut self, row: &PlacementRow, source: &SourceRef) -> Result<Option<Millis>, StoreError> {
+        let filter = TombstoneFilter {
+            cluster: Some(source.cluster),
+            gk: Some(row.key.gk.clone()),
+            namespace: Some(source.namespace.clone()),
+            name: Some(source.name.clone()),
+            ..TombstoneFilter::default()
+        };
+        let kept = self.store.tombstones(&filter, RECENT)?;
+        Ok(kept.iter().find(|kept| kept.uid == source.uid).map(|kept| kept.last_seen))
+    }
+
+    /// A namespace or definition was told of: if it is the end of what `before` knew, that is noted.
+    pub(super) fn container_told(
+        &mut self,
+        id: ClusterId,
+        key: &ObjectKey,
+        before: Option<&ObjectRow>,
+        now_is: Option<(&str, bool)>,
+        at: Millis,
+    ) -> Result<(), StoreError> {
+        if !is_container(&key.gk) {
+            return Ok(());
+        }
+        let ended = match (before, now_is) {
+            (Some(before), Some((uid, deleting))) => {
+                before.uid.as_str() != uid || (deleting && !before.deleting)
+            }
+            (Some(_), None) => true,
+            (None, Some((_, deleting))) => deleting,
+            (None, None) => false,
+        };
+        if ended {
+            self.store.put_container_gone(id, key, at, at.saturating_sub(REMEMBERED_MS))?;
+        }
+        Ok(())
+    }
+
+    /// Is it still to be told whether the source went together with what contained it? Where the agent
+    /// may not watch containers, the budget alone protects.
+    pub(super) fn containers_unknown(&self, row: &PlacementRow) -> bool {
+        let (Some(Ending::SourceDeleted), Some(source)) = (row.ending, &row.source) else { return false };
+        let Some(cluster) = self.clusters.get(&source.cluster) else { return false };
+        let waits = |gk: &GroupKind| {
+            cluster.covering(gk, "").is_some_and(|watch| {
+                let forbidden = watch.told && watch.row.reason == "Forbidden";
+                !watch.is_live() && !forbidden
+            })
+        };
+        (!source.namespace.is_empty() && waits(&namespaces()))
+            || (is_custom(&row.key.gk) && waits(&definitions()))
     }
 }

@@ -2,11 +2,12 @@
 //! there to the placements that they concern.
 
 use bytes::Bytes;
+use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
 use lockstep_wire::HubEffect;
 use lockstep_wire::v1::{self, item::Change};
 
-use super::containers::definitions;
+use super::containers::{definitions, is_container};
 use super::rewind::REWIND_SUSPECTED;
 use super::state::SessionCommand;
 use super::{AfterCommit, Core};
@@ -113,7 +114,7 @@ impl<S: Store> Core<S> {
             self.counts.deltas += 1;
             self.item(id, watch, &gk, item, skew, now)?;
         }
-        let number = watch;
+        let (number, news) = (watch, status.is_some());
         let Some(watch) = self.clusters.get_mut(&id).and_then(|c| c.watches.get_mut(&watch)) else {
             return Ok(());
         };
@@ -147,6 +148,11 @@ impl<S: Store> Core<S> {
         self.store.put_watch(&watch.row)?;
         if !was_live && watch.is_live() {
             self.became_live(id, &gk);
+        }
+        if news && is_container(&gk) {
+            // Deletes that had to wait for what it tells.
+            let states = vec![State::Pending];
+            self.scan_placements(PlacementFilter { source: Some(id), states, ..PlacementFilter::default() });
         }
         if !census.is_empty() {
             self.census(id, number, &census)?;
@@ -193,6 +199,7 @@ impl<S: Store> Core<S> {
                     let version = ResourceVersion::new(&resource_version);
                     self.seen_after_rewind(id, before.as_ref(), &key, &uid, &version, now)?;
                 }
+                self.container_told(id, &key, before.as_ref(), Some((&uid, deleting)), observed_at)?;
                 // A uid that changed under one name is a delete and a create (I5).
                 if let Some(before) = before.filter(|row| row.uid.as_str() != uid && row.body.is_some()) {
                     self.entomb_once(before, Cause::Inferred, None, now)?;
@@ -217,6 +224,7 @@ impl<S: Store> Core<S> {
             Some(Change::Delete(delete)) => {
                 let cause = if delete.inferred { Cause::Inferred } else { Cause::Observed };
                 let row = self.store.object(id, &key)?;
+                self.container_told(id, &key, row.as_ref(), None, observed_at)?;
                 // A row of another uid is a younger object that our own write told us of: watches
                 // deliver in order, so this is its predecessor, which is kept all the same.
                 let same = row.as_ref().is_some_and(|row| row.uid.as_str() == uid || uid.is_empty());

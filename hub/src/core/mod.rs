@@ -11,6 +11,7 @@ mod commands;
 mod compare;
 mod connect;
 mod containers;
+mod decline;
 mod dispatch;
 mod explain;
 mod gather;
@@ -304,7 +305,8 @@ impl<S: Store> Core<S> {
                 .map_err(|error| StoreError::Row { table: "budgets", why: error.to_string() })?;
             self.budgets.insert((policy, target), budget);
         }
-        self.paused = self.store.meta("paused")?.as_deref() == Some("true");
+        // `restored` is a pause that ends by itself, see `settle`.
+        self.paused = self.store.meta("paused")?.is_some_and(|value| value != "false");
         self.scans.clear();
         self.asking.clear();
         self.tickets = Tickets::default();

@@ -219,9 +219,15 @@ impl<S: Store> Core<S> {
             .as_ref()
             .and_then(|record| record.uid.as_ref())
             .is_some_and(|uid| uid.as_str() == image.uid);
-        if !ours || row.delete != Some(DeleteStage::Granted) {
+        let approved = row.delete == Some(DeleteStage::Approved);
+        if !ours || !(approved || row.delete == Some(DeleteStage::Granted)) {
             // Replaced meanwhile, or claimed again: plan anew, keep nothing.
             return Ok(());
+        }
+        if !approved && self.container_gone(&row)?.is_some() {
+            // The news of what contained it came after the budget had granted: it asks again, and is held.
+            row.delete = None;
+            return self.store.put_placement(&row);
         }
         let object = ObjectRow {
             cluster: row.target,
@@ -310,7 +316,8 @@ impl<S: Store> Core<S> {
             ("Stale" | "Gone", _) => {
                 if matches!(purpose, Purpose::Delete { .. }) {
                     // Changed since it was archived: read and archive it again (I4).
-                    row.delete = Some(DeleteStage::Granted);
+                    // What was to be asked before the first image was asked then.
+                    row.delete = Some(DeleteStage::Approved);
                 }
                 Some(now + STALE_RETRY_MS)
             }

@@ -231,7 +231,7 @@ impl<S: Store> Core<S> {
             paused: pause(self.paused, cluster, suspended, policy_paused),
             delete: match &row.delete {
                 None | Some(DeleteStage::Held) => DeleteProgress::Asking,
-                Some(DeleteStage::Granted) => DeleteProgress::Granted,
+                Some(DeleteStage::Granted | DeleteStage::Approved) => DeleteProgress::Granted,
                 Some(DeleteStage::Archiving { .. }) => DeleteProgress::Archiving,
                 Some(DeleteStage::Archived { .. }) => DeleteProgress::Archived,
             },

@@ -3,7 +3,7 @@
 use lockstep_engine::status::Status;
 use serde::{Deserialize, Serialize};
 
-use super::types::{ClusterStatus, Finding, PauseScope};
+use super::types::{ClusterStatus, Finding, PauseScope, Problem};
 
 /// One object at one target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +109,9 @@ pub struct HubFacts {
     pub findings: Vec<Finding>,
     /// Clusters with sessions and watches.
     pub clusters: Vec<ClusterStatus>,
+    /// What is wrong with the hub itself, damaged stores that are kept aside included.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
 }
 
 /// Body of `POST /api/v1/accept-rewind`.

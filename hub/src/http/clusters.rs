@@ -7,9 +7,10 @@ use serde::Deserialize;
 
 use super::error::ApiError;
 use super::params::{Params, all_clusters, find_cluster};
-use super::types::{ClusterStatus, HubFacts, List, RewoundStatus, WatchStatus};
+use super::types::{ClusterStatus, HubFacts, List, Problem, RewoundStatus, WatchStatus};
 use super::{Api, SessionFacts, policies};
 use crate::owner::now;
+use crate::store::sqlite::{REBUILT, Rebuilt, WAS_REBUILT, kept_aside};
 use crate::store::{ClusterRow, Reader, Rewound, StoreError, WatchRow};
 
 /// Tombstones of the outbox that are counted at most.
@@ -31,7 +32,8 @@ pub(super) async fn list(
     extract::State(api): extract::State<Api>,
     Params(query): Params<ListQuery>,
 ) -> Result<Json<List<ClusterStatus>>, ApiError> {
-    let sessions = (api.0.sessions)();
+    let (sessions, problems) = ((api.0.sessions)(), api.0.problems.all());
+    let open = problems.iter().all(|problem| !problem.stops_work);
     let items = api
         .0
         .readers
@@ -41,15 +43,17 @@ pub(super) async fn list(
                 let id = find_cluster(&clusters, name)?.id;
                 clusters.retain(|row| row.id == id);
             }
-            statuses(reader, &clusters, &sessions).map_err(|error| ApiError::store(&error))
+            statuses(reader, &clusters, &sessions, open).map_err(|error| ApiError::store(&error))
         })
         .await?;
-    Ok(Json(List::new("ClusterList", items)))
+    let notes = problems.iter().map(ToString::to_string).collect();
+    Ok(Json(List { notes, ..List::new("ClusterList", items) }))
 }
 
 /// The hub itself.
 pub(super) async fn hub(extract::State(api): extract::State<Api>) -> Result<Json<HubFacts>, ApiError> {
     let (sessions, findings, shared) = ((api.0.sessions)(), api.findings(), api.clone());
+    let problems = api.0.problems.all();
     let facts = api
         .0
         .readers
@@ -68,7 +72,8 @@ pub(super) async fn hub(extract::State(api): extract::State<Api>) -> Result<Json
                     outbox: u64::try_from(reader.outbox(0, OUTBOX_COUNTED)?.len()).unwrap_or(u64::MAX),
                     policies: u64::try_from(policies).unwrap_or(u64::MAX),
                     findings: findings.clone(),
-                    clusters: statuses(reader, &clusters, &sessions)?,
+                    clusters: statuses(reader, &clusters, &sessions, problems.iter().all(|p| !p.stops_work))?,
+                    problems: [problems.clone(), aside(reader, &shared)?].concat(),
                 })
             };
             gather().map_err(|error| ApiError::store(&error))
@@ -79,7 +84,33 @@ pub(super) async fn hub(extract::State(api): extract::State<Api>) -> Result<Json
 
 /// Is everything paused?
 pub(super) fn paused(reader: &mut dyn Reader) -> Result<bool, StoreError> {
-    Ok(reader.meta(PAUSED)?.is_some_and(|value| matches!(value.as_str(), "true" | "1")))
+    Ok(reader.meta(PAUSED)?.is_some_and(|value| value != "false"))
+}
+
+/// Damaged stores that are kept aside, until somebody takes them away.
+fn aside(reader: &mut dyn Reader, api: &Api) -> Result<Vec<Problem>, StoreError> {
+    let kept = kept_aside(&api.0.database);
+    if kept.is_empty() {
+        return Ok(Vec::new());
+    }
+    let told: Option<Rebuilt> = reader.meta(REBUILT)?.and_then(|text| serde_json::from_str(&text).ok());
+    let problems = kept.into_iter().map(|file| {
+        let told = told.as_ref().filter(|told| told.aside == file);
+        let taken = told.map_or_else(String::new, |Rebuilt { why, salvaged, .. }| {
+            format!(
+                " ({why}); {} clusters and {} tombstones were taken over, {} places could not be read",
+                salvaged.clusters, salvaged.tombstones, salvaged.unreadable
+            )
+        });
+        Problem {
+            code: WAS_REBUILT.code.to_owned(),
+            message: format!("a state store that was found damaged is kept as {file}{taken}"),
+            remedy: "check the disk; remove the file, with its -wal and -shm, when nobody needs it".to_owned(),
+            since_ms: told.map_or(0, |told| told.at),
+            stops_work: false,
+        }
+    });
+    Ok(problems.collect())
 }
 
 /// Is a session of this cluster open?
@@ -91,6 +122,7 @@ fn statuses(
     reader: &mut dyn Reader,
     rows: &[ClusterRow],
     sessions: &[SessionFacts],
+    open: bool,
 ) -> Result<Vec<ClusterStatus>, StoreError> {
     let mut items = Vec::with_capacity(rows.len());
     let summary = reader.summary(None)?;
@@ -107,7 +139,7 @@ fn statuses(
             }),
         };
         let objects = reader.object_count(row.id)?;
-        items.push(ClusterStatus { waiting, rewound, ..status(row, watches, objects, sessions) });
+        items.push(ClusterStatus { waiting, rewound, ..status(row, watches, objects, sessions, open) });
     }
     items.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(items)
@@ -118,9 +150,11 @@ fn status(
     watches: Vec<WatchRow>,
     objects: u64,
     sessions: &[SessionFacts],
+    open: bool,
 ) -> ClusterStatus {
     let session = sessions.iter().find(|session| session.cluster == row.name.as_str());
-    let connected = connected(row);
+    // A hub that takes nothing new has ended its sessions, and could not write that down.
+    let connected = open && connected(row);
     ClusterStatus {
         name: row.name.to_string(),
         uid: row.uid.as_ref().map(ToString::to_string),

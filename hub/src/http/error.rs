@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::codes::Code;
 use crate::core::command::CommandError;
+use crate::space::FULL;
 use crate::store::StoreError;
 
 /// The codes that the API and the configuration give; each has a page in docs/errors.
@@ -123,7 +124,10 @@ impl ApiError {
 
 impl From<CommandError> for ApiError {
     fn from(body: CommandError) -> Self {
-        Self { status: StatusCode::UNPROCESSABLE_ENTITY, body }
+        // A hub that takes nothing new now may later.
+        let later = body.code == FULL.code;
+        let status = if later { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::UNPROCESSABLE_ENTITY };
+        Self { status, body }
     }
 }
 

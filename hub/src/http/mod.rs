@@ -25,6 +25,7 @@ mod tests;
 mod tombstones;
 pub mod types;
 
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::ApiConfig;
 use crate::core::Findings;
 use crate::core::command::Command;
+use crate::problem::Problems;
 use crate::session::Readers;
 
 pub use auth::{ApiToken, Caller};
@@ -95,6 +97,10 @@ pub struct ApiParts {
     pub token: ApiToken,
     /// Keys the digests that stand for values of Secrets.
     pub digest_key: [u8; 32],
+    /// What is wrong with the hub itself.
+    pub problems: Problems,
+    /// The state store's file: damaged ones are kept beside it.
+    pub database: PathBuf,
     /// Bounds.
     pub config: ApiConfig,
 }
@@ -113,6 +119,8 @@ struct Inner {
     bodies: Arc<dyn Bodies>,
     token: ApiToken,
     digest_key: [u8; 32],
+    problems: Problems,
+    database: PathBuf,
     timeout: Duration,
     token_for_reads: bool,
     host_names: Vec<String>,
@@ -123,8 +131,19 @@ impl Api {
     /// The API out of its parts.
     #[must_use]
     pub fn new(parts: ApiParts) -> Self {
-        let ApiParts { readers, commands, findings, sessions, started_at, bodies, token, digest_key, config } =
-            parts;
+        let ApiParts {
+            readers,
+            commands,
+            findings,
+            sessions,
+            started_at,
+            bodies,
+            token,
+            digest_key,
+            problems,
+            database,
+            config,
+        } = parts;
         let ApiConfig { readers: count, request_timeout_seconds, token_for_reads, host_names } = config;
         Self(Arc::new(Inner {
             readers: pool::ReaderPool::new(readers, count),
@@ -136,6 +155,8 @@ impl Api {
             bodies,
             token,
             digest_key,
+            problems,
+            database,
             timeout: Duration::from_secs(request_timeout_seconds),
             token_for_reads,
             host_names,

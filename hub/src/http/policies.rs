@@ -112,7 +112,7 @@ fn report(api: &Api, reader: &mut dyn Reader, only: Option<&str>) -> Result<Poli
             policy(name, facts, row, &counted, &seen, all_paused)
         })
         .collect();
-    Ok(PolicyReport { kind: "PolicyList".to_owned(), items, paused: all_paused, findings: api.findings() })
+    Ok(PolicyReport { kind: "PolicyList".to_owned(), items, paused: all_paused, findings: api.findings(), problems: api.0.problems.all() })
 }
 
 /// What is known of clusters and their watches, to tell what is not.

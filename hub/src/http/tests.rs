@@ -204,6 +204,8 @@ fn bed_with(config: ApiConfig) -> Bed {
         bodies: Arc::new(Archive),
         token: ApiToken::new(TOKEN),
         digest_key: [9; 32],
+        problems: crate::problem::Problems::default(),
+        database: "/nonexistent/state.db".into(),
         config,
     });
     Bed { _dir: dir, _store: store, api, commands: Some(received) }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 pub use lockstep_policies::Finding;
 
 pub use super::answer_types::*;
+pub use crate::problem::Problem;
 pub use crate::core::command::{
     AcceptedRewind, Approved, CommandError, Comparison, Explanation, ObjectRef, PauseScope, PolicySays, Sighting, TargetSays,
 };
@@ -257,6 +258,9 @@ pub struct PolicyReport {
     pub paused: bool,
     /// What is wrong with policy files.
     pub findings: Vec<Finding>,
+    /// What is wrong with the hub itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
 }
 
 /// An object of the fleet.

@@ -31,6 +31,12 @@ pub enum StoreError {
     /// The disk is full. Nothing was lost; nothing new is taken.
     #[error("state store: the disk is full")]
     Full,
+    /// The disk refused to read or write. Nothing was lost; nothing new is taken.
+    #[error("state store: the disk refuses: {0}")]
+    Disk(String),
+    /// The file is damaged: nothing it says can be relied on.
+    #[error("state store: the file is damaged: {0}")]
+    Damaged(String),
 }
 
 /// Which placements a scan visits. Empty filter: all. Conditions are joined by AND.
@@ -93,6 +99,8 @@ pub trait Reader: Send {
     fn unseen(&mut self, cluster: ClusterId, limit: usize) -> Result<Vec<ObjectKey>, StoreError>;
     /// How many of them there are.
     fn unseen_count(&mut self, cluster: ClusterId) -> Result<u64, StoreError>;
+    /// When a namespace or definition of this key was last seen to go.
+    fn container_gone(&mut self, cluster: ClusterId, key: &ObjectKey) -> Result<Option<Millis>, StoreError>;
     /// How many objects are held for a cluster (keys and bodies).
     fn object_count(&mut self, cluster: ClusterId) -> Result<u64, StoreError>;
     /// The key index of a watch in key order after (namespace, name), at most `limit`. Without
@@ -168,6 +176,14 @@ pub trait Store: Reader {
     fn put_object(&mut self, row: &ObjectRow) -> Result<(), StoreError>;
     /// Removes an object.
     fn delete_object(&mut self, cluster: ClusterId, key: &ObjectKey) -> Result<(), StoreError>;
+    /// A namespace or definition was seen to go. What is older than `before` is forgotten.
+    fn put_container_gone(
+        &mut self,
+        cluster: ClusterId,
+        key: &ObjectKey,
+        at: Millis,
+        before: Millis,
+    ) -> Result<(), StoreError>;
     /// Inserts or replaces a placement.
     fn put_placement(&mut self, row: &PlacementRow) -> Result<(), StoreError>;
     /// Removes a placement.

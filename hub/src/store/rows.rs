@@ -248,8 +248,10 @@ pub enum DeleteStage {
     /// It asked, and was not granted: it stays so, whatever its status says meanwhile, until it is
     /// approved or claimed again.
     Held,
-    /// Within the budget, or approved: the image is being read.
+    /// Within the budget: the image is being read.
     Granted,
+    /// A person said so: the image is being read.
+    Approved,
     /// The image is in the outbox and not yet in the archive.
     Archiving {
         /// Of that image.

@@ -3,14 +3,19 @@
 //! One module per table; `v1.sql` is the schema. People can open the file with `sqlite3`; the views
 //! `*_readable` are for them.
 
+mod aside;
+mod backup;
 mod body;
+mod check;
 mod clusters;
+mod damage;
 mod kinds;
 mod lock;
 mod objects;
 mod open;
 mod placements;
 mod row;
+mod salvage;
 mod scan;
 mod schema;
 mod settings;
@@ -25,16 +30,44 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey};
 use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
 
 use super::{
     ClusterNameRef, ClusterRow, IndexRow, ObjectRow, PlacementCursor, PlacementFilter, PlacementRow,
     PolicyFileRow, PolicyRow, Reader, Store, StoreError, SummaryRow, TombstoneFilter, TombstoneRow, WatchRow,
 };
 use crate::seal::Sealer;
+pub use backup::{Counted, Frozen, Place, Restored, SETTLING, snapshot};
 use body::Bodies;
+pub use damage::Damage;
 use kinds::Kinds;
+pub(crate) use open::WAS_REBUILT;
 pub use open::{CODES, Check, OpenError};
+pub use salvage::Salvaged;
 pub use schema::VERSION;
+
+/// Names of damaged stores that are kept aside beside a database, oldest first.
+#[must_use]
+pub fn kept_aside(database: &Path) -> Vec<String> {
+    aside::kept(database)
+}
+
+/// Name of the setting that tells of a rebuild.
+pub const REBUILT: &str = "rebuilt";
+
+/// A damaged store was kept aside, and this one was built in its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rebuilt {
+    /// When (hub's clock).
+    pub at: Millis,
+    /// Name under which the damaged one is kept, in the data directory.
+    pub aside: String,
+    /// What was found.
+    pub why: String,
+    /// What was taken over.
+    pub salvaged: Salvaged,
+}
 
 /// Reads and writes; one per data directory.
 pub type SqliteStore = Sqlite<Writer>;
@@ -52,9 +85,16 @@ pub struct Sqlite<M> {
 pub struct Writer {
     in_transaction: bool,
     readers: SqliteReaders,
+    #[cfg(test)]
+    max_pages: PageLimit,
     _clean_stop: lock::Marker,
     _lock: lock::DirLock,
 }
+
+/// How many pages the database may have from the next transaction on, so that tests can fill a disk;
+/// 0: as many as it likes.
+#[cfg(test)]
+pub(crate) type PageLimit = std::sync::Arc<std::sync::atomic::AtomicU32>;
 
 /// Mode of [`SqliteReader`].
 pub struct ReadOnly(());
@@ -64,6 +104,7 @@ pub struct ReadOnly(());
 pub struct SqliteReaders {
     path: PathBuf,
     sealer: Sealer,
+    damage: Damage,
 }
 
 impl SqliteReaders {
@@ -72,8 +113,9 @@ impl SqliteReaders {
     /// # Errors
     /// When the database refuses.
     pub fn open(&self) -> Result<SqliteReader, StoreError> {
-        let db = open::connect_reader(&self.path)?;
-        Ok(Sqlite { inner: Inner::new(db, self.sealer.clone())?, mode: ReadOnly(()) })
+        let db = open::connect_reader(&self.path);
+        self.damage.look(&db);
+        Ok(Sqlite { inner: Inner::new(db?, self.sealer.clone(), self.damage.clone())?, mode: ReadOnly(()) })
     }
 }
 
@@ -84,12 +126,13 @@ struct Inner {
     bodies: Bodies,
     /// What `served` holds, as far as this connection wrote it; emptied by a rollback.
     served: BTreeMap<u32, Bytes>,
+    damage: Damage,
 }
 
 impl Inner {
-    fn new(db: Connection, sealer: Sealer) -> Result<Self, StoreError> {
+    fn new(db: Connection, sealer: Sealer, damage: Damage) -> Result<Self, StoreError> {
         let bodies = Bodies::new(sealer).map_err(|e| StoreError::Database(Box::new(e)))?;
-        Ok(Self { db, kinds: Kinds::default(), bodies, served: BTreeMap::new() })
+        Ok(Self { db, kinds: Kinds::default(), bodies, served: BTreeMap::new(), damage })
     }
 }
 
@@ -110,6 +153,21 @@ impl SqliteStore {
     /// As [`Self::open`].
     pub fn open_with(path: &Path, sealer: Sealer, check: Check) -> Result<Self, OpenError> {
         open::open(path, sealer, check)
+    }
+
+    /// [`Self::open`], except that a damaged store is kept aside, and what can be read of it begins a
+    /// new one; the rest is told anew by the clusters.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and when a store was found damaged several times within an hour.
+    pub fn open_or_rebuild(path: &Path, sealer: Sealer, now: Millis) -> Result<Self, OpenError> {
+        open::open_or_rebuild(path, sealer, now)
+    }
+
+    /// Tells when damage is met.
+    #[must_use]
+    pub fn damage(&self) -> Damage {
+        self.inner.damage.clone()
     }
 
     /// A second connection, which can only read.
@@ -136,6 +194,25 @@ impl SqliteStore {
         }
     }
 
+    /// Writes, and looks whether damage was met.
+    fn change<T>(&mut self, work: impl FnOnce(&mut Inner) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let result = self.write().and_then(work);
+        self.inner.damage.look(&result);
+        result
+    }
+
+    #[cfg(test)]
+    pub(crate) fn page_limit(&self) -> PageLimit {
+        self.mode.max_pages.clone()
+    }
+
+    #[cfg(test)]
+    fn limit_pages(&self) {
+        let pages = self.mode.max_pages.load(std::sync::atomic::Ordering::Acquire);
+        let pages = if pages == 0 { i64::from(u32::MAX) - 1 } else { i64::from(pages) };
+        let _ = self.inner.db.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()));
+    }
+
     fn forget_transaction(&mut self) -> Result<(), StoreError> {
         self.mode.in_transaction = false;
         self.inner.kinds.rolled_back();
@@ -152,14 +229,20 @@ impl Store for SqliteStore {
         if self.mode.in_transaction {
             return Err(StoreError::Database("a transaction is open already".into()));
         }
-        row::execute(&self.inner.db, "BEGIN IMMEDIATE", [])?;
+        #[cfg(test)]
+        self.limit_pages();
+        let begun = row::execute(&self.inner.db, "BEGIN IMMEDIATE", []);
+        self.inner.damage.look(&begun);
+        begun?;
         self.mode.in_transaction = true;
         Ok(())
     }
 
     fn commit(&mut self) -> Result<(), StoreError> {
         self.write()?;
-        match row::execute(&self.inner.db, "COMMIT", []) {
+        let committed = row::execute(&self.inner.db, "COMMIT", []);
+        self.inner.damage.look(&committed);
+        match committed {
             Ok(_) => {
                 self.mode.in_transaction = false;
                 self.inner.kinds.committed();
@@ -178,11 +261,11 @@ impl Store for SqliteStore {
     }
 
     fn create_cluster(&mut self, name: ClusterNameRef<'_>, now: Millis) -> Result<ClusterRow, StoreError> {
-        self.write()?.create_cluster(name, now)
+        self.change(|inner| inner.create_cluster(name, now))
     }
 
     fn put_cluster(&mut self, row: &ClusterRow) -> Result<(), StoreError> {
-        self.write()?.put_cluster(row)
+        self.change(|inner| inner.put_cluster(row))
     }
 
     fn ensure_watch(
@@ -192,80 +275,98 @@ impl Store for SqliteStore {
         namespace: &str,
         now: Millis,
     ) -> Result<WatchRow, StoreError> {
-        self.write()?.ensure_watch(cluster, gk, namespace, now)
+        self.change(|inner| inner.ensure_watch(cluster, gk, namespace, now))
     }
 
     fn put_watch(&mut self, row: &WatchRow) -> Result<(), StoreError> {
-        self.write()?.put_watch(row)
+        self.change(|inner| inner.put_watch(row))
     }
 
+    fn put_container_gone(
+        &mut self,
+        cluster: ClusterId,
+        key: &ObjectKey,
+        at: Millis,
+        before: Millis,
+    ) -> Result<(), StoreError> {
+        self.inner.put_container_gone(cluster, key, at, before)
+    }
     fn adopt_objects(&mut self, from: u32, to: u32) -> Result<(), StoreError> {
         self.inner.adopt_objects(from, to)
     }
     fn drop_watch(&mut self, id: u32) -> Result<(), StoreError> {
-        self.write()?.drop_watch(id)
+        self.change(|inner| inner.drop_watch(id))
     }
 
     fn put_object(&mut self, row: &ObjectRow) -> Result<(), StoreError> {
-        self.write()?.put_object(row)
+        self.change(|inner| inner.put_object(row))
     }
 
     fn delete_object(&mut self, cluster: ClusterId, key: &ObjectKey) -> Result<(), StoreError> {
-        self.write()?.delete_object(cluster, key)
+        self.change(|inner| inner.delete_object(cluster, key))
     }
 
     fn put_placement(&mut self, row: &PlacementRow) -> Result<(), StoreError> {
-        self.write()?.put_placement(row)
+        self.change(|inner| inner.put_placement(row))
     }
 
     fn delete_placement(&mut self, target: ClusterId, key: &ObjectKey) -> Result<(), StoreError> {
-        self.write()?.delete_placement(target, key)
+        self.change(|inner| inner.delete_placement(target, key))
     }
 
     fn put_tombstone(&mut self, row: &TombstoneRow) -> Result<i64, StoreError> {
-        self.write()?.put_tombstone(row)
+        self.change(|inner| inner.put_tombstone(row))
     }
 
     fn set_archived(&mut self, id: i64, path: &str) -> Result<(), StoreError> {
-        self.write()?.set_archived(id, path)
+        self.change(|inner| inner.set_archived(id, path))
     }
 
     fn set_deleted(&mut self, id: i64, deleted: bool) -> Result<(), StoreError> {
-        self.write()?.set_deleted(id, deleted)
+        self.change(|inner| inner.set_deleted(id, deleted))
     }
 
     fn put_policy_files(&mut self, files: &[PolicyFileRow]) -> Result<(), StoreError> {
-        self.write()?.put_policy_files(files)
+        self.change(|inner| inner.put_policy_files(files))
     }
 
     fn put_policy(&mut self, row: &PolicyRow) -> Result<(), StoreError> {
-        self.write()?.put_policy(row)
+        self.change(|inner| inner.put_policy(row))
     }
 
     fn delete_policy(&mut self, name: &str) -> Result<(), StoreError> {
-        self.write()?.delete_policy(name)
+        self.change(|inner| inner.delete_policy(name))
     }
 
     fn put_budget(&mut self, policy: &str, target: ClusterId, json: &str) -> Result<(), StoreError> {
-        self.write()?.put_budget(policy, target, json)
+        self.change(|inner| inner.put_budget(policy, target, json))
     }
 
     fn put_meta(&mut self, name: &str, value: &str) -> Result<(), StoreError> {
-        self.write()?.put_meta(name, value)
+        self.change(|inner| inner.put_meta(name, value))
+    }
+}
+
+impl<M> Sqlite<M> {
+    /// Reads, and looks whether damage was met.
+    fn read<T>(&mut self, work: impl FnOnce(&mut Inner) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let result = work(&mut self.inner);
+        self.inner.damage.look(&result);
+        result
     }
 }
 
 impl<M: Send> Reader for Sqlite<M> {
     fn clusters(&mut self) -> Result<Vec<ClusterRow>, StoreError> {
-        self.inner.clusters()
+        self.read(|inner| inner.clusters())
     }
 
     fn watches(&mut self, cluster: Option<ClusterId>) -> Result<Vec<WatchRow>, StoreError> {
-        self.inner.watches(cluster)
+        self.read(|inner| inner.watches(cluster))
     }
 
     fn object(&mut self, cluster: ClusterId, key: &ObjectKey) -> Result<Option<ObjectRow>, StoreError> {
-        self.inner.object(cluster, key)
+        self.read(|inner| inner.object(cluster, key))
     }
 
     fn objects(
@@ -276,9 +377,12 @@ impl<M: Send> Reader for Sqlite<M> {
         after: Option<(&str, &str)>,
         limit: usize,
     ) -> Result<Vec<ObjectRow>, StoreError> {
-        self.inner.objects(cluster, gk, namespace, after, limit)
+        self.read(|inner| inner.objects(cluster, gk, namespace, after, limit))
     }
 
+    fn container_gone(&mut self, cluster: ClusterId, key: &ObjectKey) -> Result<Option<Millis>, StoreError> {
+        self.inner.container_gone(cluster, key)
+    }
     fn unseen(&mut self, cluster: ClusterId, limit: usize) -> Result<Vec<ObjectKey>, StoreError> {
         self.inner.unseen(cluster, limit)
     }
@@ -286,7 +390,7 @@ impl<M: Send> Reader for Sqlite<M> {
         self.inner.unseen_count(cluster)
     }
     fn object_count(&mut self, cluster: ClusterId) -> Result<u64, StoreError> {
-        self.inner.object_count(cluster)
+        self.read(|inner| inner.object_count(cluster))
     }
 
     fn index(
@@ -295,11 +399,11 @@ impl<M: Send> Reader for Sqlite<M> {
         after: Option<(&str, &str)>,
         limit: usize,
     ) -> Result<Vec<IndexRow>, StoreError> {
-        self.inner.index(watch, after, limit)
+        self.read(|inner| inner.index(watch, after, limit))
     }
 
     fn placement(&mut self, target: ClusterId, key: &ObjectKey) -> Result<Option<PlacementRow>, StoreError> {
-        self.inner.placement(target, key)
+        self.read(|inner| inner.placement(target, key))
     }
 
     fn placements(
@@ -308,27 +412,27 @@ impl<M: Send> Reader for Sqlite<M> {
         after: Option<&PlacementCursor>,
         limit: usize,
     ) -> Result<Vec<PlacementRow>, StoreError> {
-        self.inner.placements(filter, after, limit)
+        self.read(|inner| inner.placements(filter, after, limit))
     }
 
     fn placement_count(&mut self, filter: &PlacementFilter) -> Result<u64, StoreError> {
-        self.inner.placement_count(filter)
+        self.read(|inner| inner.placement_count(filter))
     }
 
     fn due(&mut self, now: Millis, limit: usize) -> Result<Vec<PlacementCursor>, StoreError> {
-        self.inner.due(now, limit)
+        self.read(|inner| inner.due(now, limit))
     }
 
     fn next_due(&mut self) -> Result<Option<Millis>, StoreError> {
-        self.inner.next_due()
+        self.read(|inner| inner.next_due())
     }
 
     fn summary(&mut self, policy: Option<&str>) -> Result<Vec<SummaryRow>, StoreError> {
-        self.inner.summary(policy)
+        self.read(|inner| inner.summary(policy))
     }
 
     fn tombstone(&mut self, id: i64) -> Result<Option<TombstoneRow>, StoreError> {
-        self.inner.tombstone(id)
+        self.read(|inner| inner.tombstone(id))
     }
 
     fn tombstones(
@@ -336,26 +440,26 @@ impl<M: Send> Reader for Sqlite<M> {
         filter: &TombstoneFilter,
         limit: usize,
     ) -> Result<Vec<TombstoneRow>, StoreError> {
-        self.inner.tombstones(filter, limit)
+        self.read(|inner| inner.tombstones(filter, limit))
     }
 
     fn outbox(&mut self, after: i64, limit: usize) -> Result<Vec<TombstoneRow>, StoreError> {
-        self.inner.outbox(after, limit)
+        self.read(|inner| inner.outbox(after, limit))
     }
 
     fn policy_files(&mut self) -> Result<Vec<PolicyFileRow>, StoreError> {
-        self.inner.policy_files()
+        self.read(|inner| inner.policy_files())
     }
 
     fn policies(&mut self) -> Result<Vec<PolicyRow>, StoreError> {
-        self.inner.policies()
+        self.read(|inner| inner.policies())
     }
 
     fn budgets(&mut self) -> Result<Vec<(String, ClusterId, String)>, StoreError> {
-        self.inner.budgets()
+        self.read(|inner| inner.budgets())
     }
 
     fn meta(&mut self, name: &str) -> Result<Option<String>, StoreError> {
-        self.inner.meta(name)
+        self.read(|inner| inner.meta(name))
     }
 }

@@ -90,8 +90,59 @@ fn i3_a_source_that_is_silent_or_listing_deletes_nothing() {
     assert!(fleet.steps("b").is_empty());
     assert_eq!(fleet.status("b", "cm-0"), "Unknown/Listing");
     fleet.section("a", Vec::new(), Some(v1::WatchPhase::Live));
+    assert_eq!(fleet.status("b", "cm-0"), "Pending/ContainerUnknown", "nor before its namespace is known");
+    fleet.namespaces("a", Vec::new());
     assert!(is_read(&fleet.one_step("b")));
     assert_eq!(fleet.status("b", "cm-1"), "InStep/InStep");
+}
+
+/// Its agent was away while the namespace was deleted and made again.
+#[test]
+fn i7_objects_of_a_namespace_that_was_replaced_unseen_are_held() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(2);
+    fleet.disconnect("a");
+    fleet.tick(60_000);
+    fleet.connect("a");
+    let gone = |name: &str, uid: &str| {
+        let change = v1::item::Change::Delete(v1::Delete { inferred: true, ..v1::Delete::default() });
+        v1::Item { change: Some(change), ..deleted(name, uid, 10) }
+    };
+    fleet.live("a", vec![gone("cm-0", "s0"), gone("cm-1", "s1")]);
+    assert!(fleet.steps("b").is_empty());
+    let other = v1::Item { uid: "n2".into(), ..namespace("shop", 70, false) };
+    fleet.namespaces("a", vec![other]);
+    assert!(fleet.steps("b").is_empty());
+    assert_eq!(fleet.status("b", "cm-0"), "Held/ContainerDeleted");
+    assert_eq!(fleet.status("b", "cm-1"), "Held/ContainerDeleted");
+    // What is made in the new namespace and deleted there is deleted like any other.
+    fleet.tick(1_000);
+    let mut again = source("cm-0", "s9", 80, "1");
+    again.observed_ms = fleet.now;
+    fleet.section("a", vec![again], None);
+    let step = fleet.one_step("b");
+    fleet.perform("b", &step, "t0", 90, true);
+    fleet.section("a", vec![deleted("cm-0", "s9", 95)], None);
+    assert!(is_read(&fleet.one_step("b")));
+}
+
+/// The news of the namespace comes on a watch of its own, and may be late.
+#[test]
+fn i7_a_delete_that_was_granted_before_its_namespace_was_known_to_go_is_held_all_the_same() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(1);
+    fleet.section("a", vec![deleted("cm-0", "s0", 20)], None);
+    let read = fleet.one_step("b");
+    let mut ending = namespace("shop", 21, true);
+    ending.observed_ms = fleet.now;
+    fleet.namespaces("a", vec![ending]);
+    fleet.outcome("b", read.step, image("t0", 50));
+    assert!(fleet.steps("b").is_empty());
+    assert_eq!(fleet.status("b", "cm-0"), "Held/ContainerDeleted");
+    approve(&mut fleet);
+    let read = fleet.one_step("b");
+    fleet.outcome("b", read.step, image("t0", 50));
+    assert_eq!(fleet.status("b", "cm-0"), "Pending/Archiving", "a person has said so");
 }
 
 #[test]

@@ -412,6 +412,7 @@ impl Fleet {
         let mut fleet = Self::new(policies);
         fleet.connect("a");
         fleet.connect("b");
+        fleet.namespaces("a", vec![namespace("shop", 1, false)]);
         fleet.live("a", Vec::new());
         fleet.live("b", Vec::new());
         fleet

@@ -97,6 +97,8 @@ fn a_rewind_may_be_followed_by_approval_or_by_policy() {
     let mut fleet = after_a_rewind(&follows);
     fleet.steps("b");
     fleet.live("a", Vec::new());
+    assert_eq!(fleet.status("b", "cm-0"), "Pending/ContainerUnknown", "namespaces are still being listed");
+    fleet.namespaces("a", Vec::new());
     assert!(is_read(&fleet.one_step("b")));
 }
 

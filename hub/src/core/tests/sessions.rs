@@ -33,12 +33,12 @@ fn i1_an_ack_follows_the_commit_and_a_batch_sent_again_is_acked_again() {
         .into_iter()
         .filter_map(|body| if let Body::Ack(ack) = body { Some(ack.sequence) } else { None })
         .collect();
-    assert_eq!(acks, [1]);
+    assert_eq!(acks, [2]);
     fleet.agents.get_mut("a").unwrap().sequence = 0;
     fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
     assert!(fleet.steps("b").is_empty(), "batch 1 was committed before: it is not applied twice");
     let acked =
-        fleet.received("a").into_iter().any(|body| matches!(body, Body::Ack(ack) if ack.sequence == 1));
+        fleet.received("a").into_iter().any(|body| matches!(body, Body::Ack(ack) if ack.sequence == 2));
     assert!(acked);
 }
 

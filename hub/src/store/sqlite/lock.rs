@@ -27,8 +27,8 @@ impl DirLock {
             .map_err(io)?;
         match file.try_lock() {
             Ok(()) => {
-                // For people who look; nothing reads it.
-                file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io)?;
+                // For people who look; nothing reads it, and on a full disk it is left out.
+                let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
                 Ok(Self(file))
             }
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse { dir: dir.to_owned() }),

@@ -1,6 +1,6 @@
 //! The table `objects`: what every cluster holds, as last seen.
 
-use lockstep_engine::{ClusterId, GroupKind, ObjectKey, ResourceVersion, Uid};
+use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
 use rusqlite::params;
 
 use super::Inner;
@@ -131,6 +131,41 @@ impl Inner {
                 row.u64(0)
             })?;
         Ok(count.unwrap_or(0))
+    }
+
+    pub(super) fn container_gone(
+        &mut self,
+        cluster: ClusterId,
+        key: &ObjectKey,
+    ) -> Result<Option<Millis>, StoreError> {
+        let Self { db, kinds, .. } = self;
+        let Some(kind) = kinds.id(db, &key.gk)? else { return Ok(None) };
+        first(
+            db,
+            "containers_gone",
+            "SELECT gone_at FROM containers_gone WHERE cluster = ?1 AND kind = ?2 AND name = ?3",
+            params![cluster.0, kind, key.name],
+            |row| row.int(0),
+        )
+    }
+
+    pub(super) fn put_container_gone(
+        &mut self,
+        cluster: ClusterId,
+        key: &ObjectKey,
+        at: Millis,
+        before: Millis,
+    ) -> Result<(), StoreError> {
+        let Self { db, kinds, .. } = self;
+        let kind = kinds.intern(db, &key.gk)?;
+        execute(db, "DELETE FROM containers_gone WHERE gone_at < ?1", [before])?;
+        execute(
+            db,
+            "INSERT INTO containers_gone (cluster, kind, name, gone_at) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT (cluster, kind, name) DO UPDATE SET gone_at = max(gone_at, ?4)",
+            params![cluster.0, kind, key.name, at],
+        )?;
+        Ok(())
     }
 
     /// Objects of a cluster that no list has shown since it was rewound.

@@ -5,24 +5,34 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use lockstep_engine::Millis;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
 
+use super::aside::{self, Aside};
+use super::check::{check_key, examine, recognise};
+use super::damage::Damage;
 use super::lock::{DirLock, Marker};
 use super::row::database;
-use super::schema::{APPLICATION_ID, VERSION, migrate, version};
-use super::{Inner, Sqlite, SqliteReaders, SqliteStore, Writer};
+use super::salvage::{of_another_key, salvage};
+use super::schema::{VERSION, migrate};
+use super::{Inner, REBUILT, Rebuilt, Sqlite, SqliteReaders, SqliteStore, Writer};
 use crate::codes::Code;
-use crate::seal::{Sealer, hex};
+use crate::seal::Sealer;
 use crate::store::StoreError;
 
 /// Codes of the store.
-pub const CODES: &[Code] = &[IN_USE, NEWER, FOREIGN, CORRUPT, WRONG_KEY, UNUSABLE];
+pub const CODES: &[Code] = &[IN_USE, NEWER, FOREIGN, CORRUPT, WRONG_KEY, UNUSABLE, WAS_REBUILT, DAMAGED];
 const IN_USE: Code = Code { code: "LS0220", title: "another process uses the data directory" };
 const NEWER: Code = Code { code: "LS0221", title: "the state store was written by a newer version" };
 const FOREIGN: Code = Code { code: "LS0222", title: "the file is not a lockstep state store" };
 const CORRUPT: Code = Code { code: "LS0223", title: "the state store is damaged" };
 const WRONG_KEY: Code = Code { code: "LS0224", title: "the state store was sealed under another key" };
 const UNUSABLE: Code = Code { code: "LS0225", title: "the state store cannot be opened" };
+pub(crate) const WAS_REBUILT: Code =
+    Code { code: "LS0226", title: "the state store was damaged and is built anew" };
+pub(super) const DAMAGED: Code =
+    Code { code: "LS0227", title: "the state store was found damaged while it was in use" };
 
 /// How long a connection waits for another one. Only a checkpoint or a person with sqlite3 can hold
 /// the writer up; longer than this, and it is an error that is tried again.
@@ -41,18 +51,9 @@ const CHECKPOINT_PAGES: i64 = 8192;
 const WAL_LIMIT_BYTES: i64 = 128 << 20;
 /// Statements kept prepared: more than there are.
 const STATEMENTS: usize = 128;
-/// Larger files are not checked whole after a crash: about a second per GiB, and WAL with FULL sync
-/// survives crashes. Their small tables, which everything hangs on, are.
-const CHECK_WHOLE_UP_TO: u64 = 512 << 20;
-const SMALL_TABLES: [&str; 7] =
-    ["kinds", "clusters", "watches", "policies", "policy_files", "budgets", "meta"];
 /// Mode of the directory and the file: they hold what members' objects say.
 const DIR_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
-
-/// What is sealed to recognise the key.
-const SEAL_CHECK: &str = "seal_check";
-const SEAL_PLACE: &[u8] = b"meta.seal_check";
+pub(super) const FILE_MODE: u32 = 0o600;
 
 /// When the file is checked while it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +93,7 @@ pub enum OpenError {
     },
     /// Found damaged.
     #[error(
-        "{CORRUPT}: {path} is damaged ({why}): move it away and start again: the hub builds its state anew from the clusters, history is lost; or restore a backup"
+        "{CORRUPT}: {path} is damaged ({why}): check the disk, then restore a backup or move the file away; without it the hub builds its state anew from the clusters, and history is lost"
     )]
     Corrupt {
         /// The file.
@@ -138,17 +139,84 @@ impl OpenError {
     }
 }
 
+/// Opens the store or makes one.
 pub(super) fn open(path: &Path, sealer: Sealer, check: Check) -> Result<SqliteStore, OpenError> {
+    let lock = lock(path)?;
+    if let Some(Aside { why, .. }) = aside::unfinished(path)? {
+        return Err(OpenError::Corrupt { path: path.to_owned(), why });
+    }
+    let (inner, marker) = open_file(path, &sealer, check)?;
+    Ok(assemble(path, inner, marker, sealer, lock))
+}
+
+/// Opens the store or makes one. A damaged one is kept aside, and what can be read of it begins the
+/// new one.
+pub(super) fn open_or_rebuild(path: &Path, sealer: Sealer, now: Millis) -> Result<SqliteStore, OpenError> {
+    let lock = lock(path)?;
+    let aside = match aside::unfinished(path)? {
+        Some(aside) => aside,
+        None => match open_file(path, &sealer, Check::AfterCrash) {
+            Ok((inner, marker)) => return Ok(assemble(path, inner, marker, sealer, lock)),
+            Err(OpenError::Corrupt { why, .. }) => {
+                if of_another_key(path, &sealer) {
+                    return Err(OpenError::WrongKey { path: path.to_owned() });
+                }
+                aside::begin(path, why, now)?
+            }
+            Err(error) => return Err(error),
+        },
+    };
+    let (inner, marker) = rebuild(path, &sealer, &aside)?;
+    Ok(assemble(path, inner, marker, sealer, lock))
+}
+
+/// A new store in the place of a damaged one.
+fn rebuild(path: &Path, sealer: &Sealer, aside: &Aside) -> Result<(Inner, Marker), OpenError> {
+    let Aside { file, why, at } = aside;
+    tracing::error!(
+        "{WAS_REBUILT}: the state store {path:?} is damaged ({why}): it is kept as {file}, what can be read of it is taken over, and the rest is told anew by the clusters"
+    );
+    aside::clear(path, aside)?;
+    let (mut inner, marker) = open_file(path, sealer, Check::AfterCrash)?;
+    let mut fill = || -> Result<Rebuilt, StoreError> {
+        inner.db.execute_batch("BEGIN IMMEDIATE").map_err(database)?;
+        let salvaged = salvage(&aside.path(path), &mut inner)?;
+        let rebuilt = Rebuilt { at: *at, aside: file.clone(), why: why.clone(), salvaged };
+        let text = serde_json::to_string(&rebuilt).unwrap_or_default();
+        inner.put_meta(REBUILT, &text)?;
+        inner.db.execute_batch("COMMIT").map_err(database)?;
+        Ok(rebuilt)
+    };
+    let Rebuilt { salvaged, .. } = fill()?;
+    aside::finish(path)?;
+    tracing::error!(?salvaged, "{WAS_REBUILT}: the state store was built anew");
+    Ok((inner, marker))
+}
+
+pub(super) fn lock(path: &Path) -> Result<DirLock, OpenError> {
     let dir = match path.parent() {
         Some(dir) if dir != Path::new("") => dir,
         _ => Path::new("."),
     };
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |source| OpenError::Io { path, source }
+    let io = |source| OpenError::Io { path: dir.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir).map_err(io)?;
+    DirLock::take(dir)
+}
+
+fn assemble(path: &Path, inner: Inner, marker: Marker, sealer: Sealer, lock: DirLock) -> SqliteStore {
+    let readers = SqliteReaders { path: path.to_owned(), sealer, damage: inner.damage.clone() };
+    let mode = Writer {
+        in_transaction: false,
+        readers,
+        #[cfg(test)]
+        max_pages: super::PageLimit::default(),
+        _clean_stop: marker,
+        _lock: lock,
     };
-    DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir).map_err(io(dir))?;
-    let lock = DirLock::take(dir)?;
+    Sqlite { inner, mode }
+}
+
+fn open_file(path: &Path, sealer: &Sealer, check: Check) -> Result<(Inner, Marker), OpenError> {
     // Made here for its mode, which SQLite gives the WAL too.
     OpenOptions::new()
         .create(true)
@@ -156,32 +224,25 @@ pub(super) fn open(path: &Path, sealer: Sealer, check: Check) -> Result<SqliteSt
         .write(true)
         .mode(FILE_MODE)
         .open(path)
-        .map_err(io(path))?;
+        .map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
     let mut db = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|e| judge(path, e.into()))?;
+    // A file that is not to be relied on is left as it is, and so is its log.
+    let keep_log = |db: &Connection, keep| {
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep).map(drop).map_err(database)
+    };
+    keep_log(&db, true)?;
     recognise(path, &db).map_err(|e| judge(path, e))?;
     let (marker, unclean) = Marker::set(path)?;
-    let checked = match check {
-        Check::Whole => quick_check(path, &db, u64::MAX),
-        Check::AfterCrash if unclean => quick_check(path, &db, CHECK_WHOLE_UP_TO),
-        Check::AfterCrash => Ok(()),
-    };
-    let result = checked.and_then(|()| {
+    let result = examine(path, &db, unclean, check).and_then(|()| {
         settle(&mut db).map_err(OpenError::from)?;
         migrate(&mut db)?;
-        let mut inner = Inner::new(db, sealer.clone())?;
+        let mut inner = Inner::new(db, sealer.clone(), Damage::of(path))?;
         check_key(path, &mut inner)?;
+        keep_log(&inner.db, false)?;
         Ok(inner)
     });
     match result {
-        Ok(inner) => Ok(Sqlite {
-            inner,
-            mode: Writer {
-                in_transaction: false,
-                readers: SqliteReaders { path: path.to_owned(), sealer },
-                _clean_stop: marker,
-                _lock: lock,
-            },
-        }),
+        Ok(inner) => Ok((inner, marker)),
         Err(error) => {
             if unclean {
                 // The next start is to check again.
@@ -193,14 +254,10 @@ pub(super) fn open(path: &Path, sealer: Sealer, check: Check) -> Result<SqliteSt
 }
 
 /// SQLite notices damage wherever it reads.
-fn judge(path: &Path, error: OpenError) -> OpenError {
-    let OpenError::Store(StoreError::Database(source)) = &error else { return error };
-    let code = source.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code);
-    match code {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            OpenError::Corrupt { path: path.to_owned(), why: source.to_string() }
-        }
-        _ => error,
+pub(super) fn judge(path: &Path, error: OpenError) -> OpenError {
+    match error {
+        OpenError::Store(StoreError::Damaged(why)) => OpenError::Corrupt { path: path.to_owned(), why },
+        error => error,
     }
 }
 
@@ -244,66 +301,4 @@ fn settle(db: &mut Connection) -> Result<(), StoreError> {
         common(db)
     };
     set().map_err(database)
-}
-
-/// Is it ours, and of a version that we know?
-fn recognise(path: &Path, db: &Connection) -> Result<(), OpenError> {
-    let id: i64 = db.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(database)?;
-    let found = version(db)?;
-    let tables: i64 =
-        db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(database)?;
-    let empty = id == 0 && found == 0 && tables == 0;
-    if id != APPLICATION_ID && !empty {
-        return Err(OpenError::Foreign { path: path.to_owned() });
-    }
-    if found > VERSION {
-        return Err(OpenError::Newer { path: path.to_owned(), found });
-    }
-    Ok(())
-}
-
-fn quick_check(path: &Path, db: &Connection, whole_up_to: u64) -> Result<(), OpenError> {
-    let size =
-        std::fs::metadata(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?.len();
-    let started = std::time::Instant::now();
-    let check = |argument: &str| -> Result<(), OpenError> {
-        let answer: String = db
-            .query_row(&format!("PRAGMA quick_check({argument})"), [], |row| row.get(0))
-            .map_err(database)?;
-        if answer == "ok" { Ok(()) } else { Err(OpenError::Corrupt { path: path.to_owned(), why: answer }) }
-    };
-    if size <= whole_up_to {
-        check("1")?;
-    } else {
-        for table in SMALL_TABLES {
-            check(&format!("'{table}'"))?;
-        }
-    }
-    tracing::info!(
-        bytes = size,
-        took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        "the state store was checked"
-    );
-    Ok(())
-}
-
-/// Recognises the hub key by a sealed word; puts one there the first time.
-fn check_key(path: &Path, inner: &mut Inner) -> Result<(), OpenError> {
-    let sealer = inner.bodies.sealer().clone();
-    match inner.meta(SEAL_CHECK)? {
-        None => {
-            let sealed =
-                sealer.seal(SEAL_PLACE, b"lockstep").map_err(|e| StoreError::Database(Box::new(e)))?;
-            Ok(inner.put_meta(SEAL_CHECK, &hex(&sealed))?)
-        }
-        Some(text) => {
-            let sealed: Vec<u8> = (0..text.len() / 2)
-                .filter_map(|n| u8::from_str_radix(text.get(n * 2..n * 2 + 2)?, 16).ok())
-                .collect();
-            match sealer.open(SEAL_PLACE, &sealed) {
-                Ok(_) => Ok(()),
-                Err(_) => Err(OpenError::WrongKey { path: path.to_owned() }),
-            }
-        }
-    }
 }

@@ -79,6 +79,7 @@ fn stage_columns(stage: Option<&DeleteStage>) -> StageColumns<'_> {
         None => (None, None, None, None),
         Some(DeleteStage::Granted) => (Some(0), None, None, None),
         Some(DeleteStage::Held) => (Some(3), None, None, None),
+        Some(DeleteStage::Approved) => (Some(4), None, None, None),
         Some(DeleteStage::Archiving { tombstone }) => (Some(1), Some(*tombstone), None, None),
         Some(DeleteStage::Archived { tombstone, uid, resource_version }) => {
             (Some(2), Some(*tombstone), Some(uid.as_str()), Some(resource_version.as_str()))
@@ -91,6 +92,7 @@ fn read_stage(row: &Columns<'_>) -> Result<Option<DeleteStage>, StoreError> {
         None => None,
         Some(0) => Some(DeleteStage::Granted),
         Some(3) => Some(DeleteStage::Held),
+        Some(4) => Some(DeleteStage::Approved),
         Some(1) => Some(DeleteStage::Archiving { tombstone: row.int(18)? }),
         Some(2) => Some(DeleteStage::Archived {
             tombstone: row.int(18)?,
@@ -266,6 +268,7 @@ mod tests {
         assert_eq!((ending_ordinal(Ending::SourceDeleted), ending_ordinal(Ending::Recovered)), (0, 4));
         assert_eq!(stage_columns(Some(&DeleteStage::Granted)).0, Some(0));
         assert_eq!(stage_columns(Some(&DeleteStage::Held)).0, Some(3));
+        assert_eq!(stage_columns(Some(&DeleteStage::Approved)).0, Some(4));
         assert_eq!(
             stage_columns(Some(&DeleteStage::Archiving { tombstone: 5 })),
             (Some(1), Some(5), None, None)

@@ -121,10 +121,12 @@ pub(super) fn json<T: Serialize + ?Sized>(table: &'static str, value: &T) -> Res
 
 /// SQLite's refusal as ours.
 pub(super) fn database(error: rusqlite::Error) -> StoreError {
-    if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
-        StoreError::Full
-    } else {
-        StoreError::Database(Box::new(error))
+    use rusqlite::ErrorCode;
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreError::Full,
+        Some(ErrorCode::SystemIoFailure) => StoreError::Disk(error.to_string()),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Damaged(error.to_string()),
+        _ => StoreError::Database(Box::new(error)),
     }
 }
 

@@ -32,6 +32,35 @@ pub(super) fn migrate(db: &mut Connection) -> Result<(), OpenError> {
     }
 }
 
+/// Makes the schema of version 1 in an empty database, as every store began.
+pub(super) fn first_step(db: &Connection) -> rusqlite::Result<()> {
+    STEPS.first().map_or(Ok(()), |step| {
+        let transaction = Transaction::new_unchecked(db, TransactionBehavior::Immediate)?;
+        transaction.execute_batch(step)?;
+        transaction.commit()
+    })
+}
+
+/// A database of this version in memory: what a file of it must have.
+pub(super) fn scratch(version: i64) -> rusqlite::Result<Connection> {
+    let db = Connection::open_in_memory()?;
+    for step in STEPS.iter().take(usize::try_from(version).unwrap_or(0)) {
+        db.execute_batch(step)?;
+    }
+    Ok(db)
+}
+
+/// Tables and indices that a database of this version lacks.
+pub(super) fn missing(db: &Connection, version: i64) -> Result<Vec<String>, OpenError> {
+    let names = |db: &Connection| -> rusqlite::Result<std::collections::BTreeSet<String>> {
+        let sql = "SELECT type || ' ' || name FROM sqlite_schema WHERE type IN ('table', 'index')";
+        db.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
+    };
+    let wanted = scratch(version).and_then(|db| names(&db)).map_err(database)?;
+    let there = names(db).map_err(database)?;
+    Ok(wanted.difference(&there).cloned().collect())
+}
+
 /// `PRAGMA user_version`; 0 for a new file.
 pub(super) fn version(db: &Connection) -> Result<i64, OpenError> {
     Ok(db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(database)?)

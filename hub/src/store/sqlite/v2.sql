@@ -13,6 +13,16 @@ CREATE INDEX objects_unseen ON objects (cluster, kind, namespace, name) WHERE un
 -- The last time at which the object is known to have existed; the delete came after it.
 ALTER TABLE tombstones ADD COLUMN known_until INTEGER;
 
+-- When a namespace or a definition was last seen to go (or to be replaced, or to be deleted): what was
+-- inside went with it, also where another one has its name by now.
+CREATE TABLE containers_gone (
+  cluster INTEGER NOT NULL,
+  kind    INTEGER NOT NULL,
+  name    TEXT NOT NULL,
+  gone_at INTEGER NOT NULL,
+  PRIMARY KEY (cluster, kind, name)
+) STRICT, WITHOUT ROWID;
+
 DROP VIEW objects_readable;
 CREATE VIEW objects_readable AS
 SELECT c.name AS cluster, k.kind AS kind, k.grp AS "group", o.namespace, o.name, o.uid,
