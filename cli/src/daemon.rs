@@ -18,14 +18,17 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{AgentArgs, HubArgs, ListenArgs, LogArgs, ServerArgs};
 use crate::config::{self, AgentSettings, Flags, Layers};
 use crate::error::{CliError, Outcome};
-use crate::{logging, signals};
+use crate::{commands, logging, signals};
 
 /// Media type of the metrics.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Runs the hub.
 pub(crate) async fn hub(args: HubArgs, server: &ServerArgs, log: &LogArgs) -> Result<Outcome, CliError> {
-    let HubArgs { config, policies, key_file, listen, ready_file } = args;
+    let HubArgs { config, policies, key_file, listen, ready_file, command } = args;
+    if let Some(command) = command {
+        return commands::hub::run(command, config, server);
+    }
     let flags = listen_flags(&listen)
         .with("data_dir", server.data_dir.as_ref().map(|path| path.display()))
         .with("policies_dir", policies.as_ref().map(|path| path.display()))

@@ -64,6 +64,8 @@ fn every_command_has_help() {
     for command in [
         vec!["up"],
         vec!["hub"],
+        vec!["hub", "backup"],
+        vec!["hub", "restore"],
         vec!["agent"],
         vec!["token", "create"],
         vec!["status"],

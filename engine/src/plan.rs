@@ -304,6 +304,10 @@ fn decide_known(input: &Input<'_>, known: &Known<'_>, desired: [u8; 32]) -> Deci
     }
     let (rendered, owned) = match (&input.record, known.marks) {
         (Some(record), _) if !marked => (Some(record.rendered), record.owned),
+        // The record's uid is void (a restore), but it is of this very write: drift since then shows.
+        (Some(record), Marks::Genuine { rendered, .. }) if record.rendered == rendered => {
+            (Some(rendered), record.owned)
+        }
         (_, Marks::Genuine { rendered, .. }) => (Some(rendered), None),
         _ => (None, None),
     };

@@ -170,7 +170,8 @@ impl HubConfig {
     /// The first contradiction: the key inside the data directory, an address off the loopback
     /// without TLS (and, for the API, without a token on reads), a bound of zero.
     pub fn validate(&self) -> Result<(), BadConfig> {
-        let Self { data_dir, policies_dir: _, key_file, min_free_bytes: _, listen, tls, archive: _, api } = self;
+        let Self { data_dir, policies_dir: _, key_file, min_free_bytes: _, listen, tls, archive: _, api } =
+            self;
         if key_file.starts_with(data_dir) {
             return Err(BadConfig::Setting {
                 setting: "key_file",

@@ -140,8 +140,20 @@ impl Metrics {
     /// Takes over what the core has counted since the start.
     pub fn observe(&self, before: &Counts, now: &Counts, connected: usize, took: Duration) {
         self.breakers(&now.open_breakers);
-        let Counts { deltas, batches, planned, steps, failed_steps, tombstones, deletes, held, sessions, rewinds, census_mismatches, open_breakers: _ } =
-            now;
+        let Counts {
+            deltas,
+            batches,
+            planned,
+            steps,
+            failed_steps,
+            tombstones,
+            deletes,
+            held,
+            sessions,
+            rewinds,
+            census_mismatches,
+            open_breakers: _,
+        } = now;
         for (counter, now, before) in [
             (&self.deltas, deltas, before.deltas),
             (&self.batches, batches, before.batches),

@@ -153,8 +153,10 @@ impl Task {
                 Ok(())
             }
             SessionCommand::Compare { watch, namespace } => {
-                self.stream(watch, move |readers, messages| stream_namespace(readers, watch, namespace, messages))
-                    .await
+                self.stream(watch, move |readers, messages| {
+                    stream_namespace(readers, watch, namespace, messages)
+                })
+                .await
             }
             SessionCommand::Close(refused) => {
                 self.send(hub_message::Body::Refused(refused)).await?;

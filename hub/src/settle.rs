@@ -89,10 +89,10 @@ fn look(reader: &mut dyn Reader, began: Millis) -> Result<Option<Vec<String>>, S
     Ok(Some(waiting))
 }
 
-/// Has a cluster told of all its watches since the hub began? One that was registered and never
-/// connected holds nothing that could be missed.
+/// Has a cluster told of all its watches since the hub began? One that was never connected, or that
+/// no policy named, has told nothing before, so nothing of it is of yesterday.
 fn has_told(cluster: &ClusterRow, watches: &[WatchRow], began: Millis) -> bool {
-    if cluster.uid.is_none() {
+    if cluster.uid.is_none() || watches.is_empty() {
         return true;
     }
     let Some(since) = cluster.connected_at.filter(|since| *since >= began) else { return false };
@@ -133,6 +133,9 @@ mod tests {
         let (mut row, mut watch) = within(&mut store, |store| {
             store.put_meta("paused", SETTLING).unwrap();
             store.create_cluster(&ClusterName::new("registered").unwrap(), 1).unwrap();
+            let mut idle = store.create_cluster(&ClusterName::new("idle").unwrap(), 1).unwrap();
+            idle.uid = Some(Uid::new("i"));
+            store.put_cluster(&idle).unwrap();
             let mut row = store.create_cluster(&ClusterName::new("known").unwrap(), 1).unwrap();
             row.uid = Some(Uid::new("u"));
             row.connected_at = Some(50);

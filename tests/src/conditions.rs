@@ -17,14 +17,15 @@ pub fn now_ms() -> Result<i64> {
 }
 
 impl Lockstep {
-    /// Waits until every watch has been told of as live since that time, by a session of now.
+    /// Waits until every watch of these clusters has been told of as live since that time, by a session of now.
     ///
     /// # Errors
     /// When that does not come to be.
-    pub async fn resumed(&self, after_ms: i64) -> Result<()> {
-        eventually(PATIENCE, "every watch is live again", async || {
-            let clusters = self.json(&["clusters"]).await?;
-            for cluster in clusters["items"].as_array().context("a list of clusters")? {
+    pub async fn resumed(&self, clusters: &[&str], after_ms: i64) -> Result<()> {
+        eventually(PATIENCE, &format!("every watch of {clusters:?} is live again"), async || {
+            for name in clusters {
+                let list = self.json(&["clusters", name]).await?;
+                let cluster = &list["items"][0];
                 ensure!(cluster["connected"] == true, "{cluster}");
                 let watches = cluster["watches"].as_array().context("a list of watches")?;
                 let told = |watch: &Value| watch["updatedAtMs"].as_i64().is_some_and(|at| at >= after_ms);

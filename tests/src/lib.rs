@@ -14,4 +14,5 @@ pub mod load;
 pub mod lockstep;
 pub mod proxy;
 pub mod requests;
+pub mod scene;
 pub mod testbed;

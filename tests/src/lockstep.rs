@@ -154,6 +154,11 @@ impl Lockstep {
         filter.clone_into(&mut self.log_filter);
     }
 
+    /// A variable of the environment from the next start on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// What the agents accept from the next start on; as in `lockstep up --accept`.
     pub fn accept(&mut self, kinds: &[&str]) {
         self.accept = kinds.iter().map(|kind| (*kind).to_owned()).collect();

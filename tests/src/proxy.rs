@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use futures::future::BoxFuture;
@@ -27,6 +27,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::cluster::Cluster;
+use crate::harness::{PATIENCE, eventually};
 
 type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 type Upstream = dyn Fn(Request<Full<Bytes>>) -> BoxFuture<'static, Result<Response<Incoming>>> + Send + Sync;
@@ -145,6 +146,18 @@ impl Rule {
     #[must_use]
     pub fn hits(&self) -> u64 {
         self.hits.load(Ordering::Relaxed)
+    }
+
+    /// Waits until it has met so many.
+    ///
+    /// # Errors
+    /// When that does not come to be.
+    pub async fn met(&self, requests: u64) -> Result<()> {
+        eventually(PATIENCE, &format!("the fault has met {requests} requests"), async || {
+            ensure!(self.hits() >= requests, "{} so far", self.hits());
+            Ok(())
+        })
+        .await
     }
 
     /// Ends it.

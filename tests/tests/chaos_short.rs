@@ -2,25 +2,22 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lockstep_tests::chaos::{Options, PATIENCE, run};
-
-/// Its half minute has kills, freezes, cuts, a compaction and both forms of a restore.
-const SEED: u64 = 3;
-const LENGTH: Duration = Duration::from_secs(30);
+use lockstep_tests::chaos::{Options, PATIENCE, SHORT_LENGTH, SHORT_SEED, run};
 
 /// Breaks control planes, so it starts its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_a_minute_of_chaos_ends_without_a_difference() -> Result<()> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../chaos");
     let options = Options {
-        seed: SEED,
-        length: LENGTH,
+        seed: SHORT_SEED,
+        length: SHORT_LENGTH,
         directory: target,
         patience: PATIENCE,
+        only: vec![],
         skip: vec![],
+        keep: false,
         verbose: false,
     };
     let report = run(&options).await?;

@@ -1,7 +1,7 @@
 //! One target does not answer for a while, under load: the other gets every change meanwhile, and the frozen one the net
 //! effect afterwards. Times are printed, not judged; `a_minute` judges them, and runs on demand:
 //! `cargo nextest run -p lockstep-tests --run-ignored only -E 'binary(e2e_frozen)'` within `testbed run`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -175,7 +175,7 @@ async fn freezes(bed: &Testbed, frost: Frost, calm: Duration, frozen: Duration) 
         Frost::Process => BTreeMap::new(),
     };
     let kubeconfig = identity.kubeconfig(bed, &proxies).await?;
-    let hub = Lockstep::hub_as(&kubeconfig, &policy(&fleet.namespace), &[("RUST_LOG", "info")]).await?;
+    let hub = Lockstep::hub_as(&kubeconfig, &policy(&fleet.namespace), &[]).await?;
     let address = format!("http://{}", hub.address("agents")?);
     let mut agents = Vec::new();
     for cluster in ["cluster-a", "cluster-b", "cluster-c"] {

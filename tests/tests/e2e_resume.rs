@@ -2,7 +2,7 @@
 //!
 //! `ten_thousand` is the size that the project promises; it takes minutes in a debug build, so it runs on demand:
 //! `cargo nextest run -p lockstep-tests --run-ignored only -E 'binary(e2e_resume)'` within `testbed run --audit`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use lockstep_tests::identity::Identity;
 use lockstep_tests::load::{Maps, names};
 use lockstep_tests::lockstep::{Fleet, Lockstep};
 use lockstep_tests::requests::AuditEvent;
-use lockstep_tests::testbed::Testbed;
+use lockstep_tests::testbed::{CLUSTERS, Testbed};
 
 /// For ten thousand objects at two targets, with three API servers and a debug build on two cores.
 const LONG: Duration = Duration::from_secs(600);
@@ -112,7 +112,7 @@ async fn resumes(objects: usize) -> Result<()> {
         }
         let (began, after) = (Instant::now(), now_ms()?);
         lockstep.start().await?;
-        lockstep.resumed(after).await?;
+        lockstep.resumed(&CLUSTERS, after).await?;
         lockstep.all_in_step("resumes", objects, LONG).await?;
         println!(
             "restarted, in step after {:.1?}, {} KiB",
@@ -132,7 +132,7 @@ async fn resumes(objects: usize) -> Result<()> {
     maps.create(&["new".to_owned()], "1").await?;
     let after = now_ms()?;
     lockstep.start().await?;
-    lockstep.resumed(after).await?;
+    lockstep.resumed(&CLUSTERS, after).await?;
     fleet.everywhere("v1", "ConfigMap", "m-00000", |m| m["data"]["k"] == "2").await?;
     fleet.everywhere("v1", "ConfigMap", "new", |_| true).await?;
     fleet.nowhere("v1", "ConfigMap", "m-00001").await?;

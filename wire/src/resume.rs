@@ -12,9 +12,7 @@ pub fn chunks<I>(head: Resume, entries: I) -> impl Iterator<Item = HubMessage> +
 where
     I: IntoIterator<Item = IndexEntry>,
 {
-    chunked(entries, move |entries, last| {
-        hub_message::Body::Resume(Resume { entries, last, ..head.clone() })
-    })
+    chunked(entries, move |entries, last| hub_message::Body::Resume(Resume { entries, last, ..head.clone() }))
 }
 
 /// The messages that tell an agent what the hub holds of one namespace of a watch, as [`chunks`].

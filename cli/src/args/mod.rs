@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-pub use run::{AgentArgs, ContextArgs, HubArgs, ListenArgs, UpArgs};
+pub use run::{AgentArgs, ContextArgs, HubArgs, HubCommand, ListenArgs, UpArgs};
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 failed, 2 usage, 3 differences or findings.

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
+
+use super::OutputArgs;
 
 /// Which contexts of which kubeconfig.
 #[derive(Clone, Debug, Default, Args)]
@@ -74,6 +76,41 @@ pub struct HubArgs {
     /// Write the addresses there as JSON, once the hub answers
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
+    /// Work on the hub's data instead of running it.
+    #[command(subcommand)]
+    pub command: Option<HubCommand>,
+}
+
+/// Below `lockstep hub`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum HubCommand {
+    /// Copy the hub's data, also while it runs (exit code 3 when archived tombstones are missing)
+    Backup {
+        /// Configuration file of the hub: where its data are [default: --data-dir]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Directory to make
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        /// Format.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Put a backup into a data directory that no hub runs on
+    Restore {
+        /// Configuration file of the hub: where its data are [default: --data-dir]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// The backup
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        /// Keep a state store that is there aside, and restore all the same
+        #[arg(long)]
+        force: bool,
+        /// Format.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
 }
 
 /// `lockstep agent`.

@@ -18,6 +18,9 @@ fn lines_that_must_parse() {
         "lockstep up --kubeconfig k --contexts a,b=arn:aws:eks:x/y --policies p --data-dir d --listen-api 127.0.0.1:0",
         "lockstep up --kubeconfig k --policies p --lease-namespace lockstep-system",
         "lockstep hub --config hub.yaml --log-format json -vv",
+        "lockstep hub backup --data-dir d --to b -o json",
+        "lockstep hub --config hub.yaml backup --to b",
+        "lockstep hub restore --config hub.yaml --from b --force",
         "lockstep agent --config agent.yaml",
         "lockstep token create cluster-a -o json",
         "lockstep status",
@@ -52,6 +55,8 @@ fn lines_that_must_not_parse() {
     for line in [
         "lockstep",
         "lockstep up --kubeconfig k",
+        "lockstep hub backup",
+        "lockstep hub restore --force",
         "lockstep pause",
         "lockstep pause p --all",
         "lockstep get",

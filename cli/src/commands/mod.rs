@@ -5,6 +5,7 @@ pub(crate) mod clusters;
 pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod get;
+pub(crate) mod hub;
 pub(crate) mod object;
 pub(crate) mod policy;
 pub(crate) mod status;

@@ -73,6 +73,9 @@ pub(crate) fn table(report: &PolicyReport, wide: bool, now: i64) -> Table {
         headings.push("SOURCE");
     }
     let mut table = Table::new(&headings, "no policies: put a ClusterSyncPolicy into the policies directory");
+    for problem in &report.problems {
+        table.above(problem.to_string(), Some(if problem.stops_work { Paint::Bad } else { Paint::Warn }));
+    }
     if report.paused {
         table.above("everything is paused: `lockstep resume --all` goes on", Some(Paint::Warn));
     }
@@ -251,6 +254,7 @@ mod tests {
             }],
             paused: false,
             findings: vec![],
+            problems: vec![],
         }
     }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use lockstep_hub::HubConfig;
-use lockstep_hub::http::types::{ClusterStatus, HubFacts};
+use lockstep_hub::http::types::{ClusterStatus, HubFacts, Problem};
 
 use super::Check;
 use crate::client::Client;
@@ -38,6 +38,14 @@ pub(super) async fn check(client: &Client, config: Option<&HubConfig>, checks: &
     checks.push(skew("hub clock", facts.clock_ms - middle));
     if facts.paused {
         checks.push(Check::warning("hub", "everything is paused", "`lockstep resume --all` goes on"));
+    }
+    for Problem { code, message, remedy, since_ms: _, stops_work } in &facts.problems {
+        let message = format!("{code}: {message}");
+        checks.push(if *stops_work {
+            Check::failure("hub", message, remedy)
+        } else {
+            Check::warning("hub", message, remedy)
+        });
     }
     for finding in &facts.findings {
         checks.push(Check::failure(

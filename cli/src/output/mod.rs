@@ -129,6 +129,14 @@ pub fn note(text: &str) {
     eprintln!("{}", plain(text));
 }
 
+/// How far something has come, on stderr where that is a terminal: one line, overwritten. An empty
+/// text takes it away.
+pub fn progress(text: &str) {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r\x1b[K{}", plain(text));
+    }
+}
+
 /// Prints an error, once.
 pub fn error(error: &CliError) {
     let palette = Palette::for_terminal(std::io::stderr().is_terminal());

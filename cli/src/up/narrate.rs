@@ -103,6 +103,7 @@ mod tests {
             outbox: 0,
             policies,
             findings: vec![],
+            problems: vec![],
             clusters: vec![ClusterStatus {
                 name: "a".to_owned(),
                 uid: None,
@@ -119,7 +120,7 @@ mod tests {
                 rewound: None,
                 problem: None,
                 watches: vec![],
-            }],
+        }],
         }
     }
 

@@ -35,8 +35,7 @@ impl<S: Store> Core<S> {
             if !watched.is_live() || cluster.echoes.keys().any(writing) || cluster.busy.keys().any(writing) {
                 continue;
             }
-            let (name, kind, held, there) =
-                (&cluster.row.name, &watched.row.gk, ours.count(), theirs.count);
+            let (name, kind, held, there) = (&cluster.row.name, &watched.row.gk, ours.count(), theirs.count);
             tracing::warn!(
                 cluster = %name, %kind, namespace = theirs.namespace, held, there,
                 "the store and the agent differ; what differs is read again"
@@ -50,11 +49,7 @@ impl<S: Store> Core<S> {
     }
 }
 
-fn census_of<R: Reader + ?Sized>(
-    reader: &mut R,
-    watch: u32,
-    namespace: &str,
-) -> Result<Census, StoreError> {
+fn census_of<R: Reader + ?Sized>(reader: &mut R, watch: u32, namespace: &str) -> Result<Census, StoreError> {
     let mut census = Census::default();
     each(reader, watch, namespace, |row| census.add(&member(&row)))?;
     Ok(census)

@@ -123,9 +123,10 @@ impl<S: Store> Core<S> {
         let digest = self.desired_digest(claim, rendered);
         // Recognised by its marks, without a record of the fields: the marks say that what was applied
         // last is this very body.
-        let same_body = row.record.as_ref().is_some_and(|record| {
-            !create && record.field_set.is_empty() && record.rendered == digest
-        });
+        let same_body = row
+            .record
+            .as_ref()
+            .is_some_and(|record| !create && record.field_set.is_empty() && record.rendered == digest);
         let action = Action::Apply(v1::Apply {
             same_body,
             body,

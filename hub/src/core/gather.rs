@@ -90,7 +90,9 @@ impl<S: Store> Core<S> {
                 .map_or(NoClaim::Absent, |(r, m)| NoClaim::Unknown(r, m))));
         };
         if object.unseen.is_some() {
-            return Ok(Err(self.absence(source, key).map_or(NoClaim::Unseen, |(r, m)| NoClaim::Unknown(r, m))));
+            return Ok(Err(self
+                .absence(source, key)
+                .map_or(NoClaim::Unseen, |(r, m)| NoClaim::Unknown(r, m))));
         }
         let Some(body) = object.body.clone() else {
             return Ok(Err(match self.absence(source, key) {

@@ -211,7 +211,8 @@ impl<S: Store> Core<S> {
                 self.hold(&mut row, "SourceRewound", message, now)?;
             } else if self.containers_unknown(&row) {
                 // Asked again when that is told.
-                let message = "the source object was deleted; whether what contained it went too is not known yet";
+                let message =
+                    "the source object was deleted; whether what contained it went too is not known yet";
                 row.status = Status::new(State::Pending, "ContainerUnknown", message);
                 self.store.put_placement(&row)?;
             } else if let Some(why) = self.container_gone(&row)? {

@@ -21,12 +21,7 @@ const SLICE: usize = 256;
 impl<S: Store> Core<S> {
     /// Takes the counter of an agent's Lease. It is raised in the Lease before it is told, so only a
     /// rewind makes it lower than what was told.
-    pub(super) fn lease_told(
-        &mut self,
-        id: ClusterId,
-        counter: u64,
-        now: Millis,
-    ) -> Result<(), StoreError> {
+    pub(super) fn lease_told(&mut self, id: ClusterId, counter: u64, now: Millis) -> Result<(), StoreError> {
         let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
         let known = cluster.row.lease_counter;
         if counter == UNREADABLE || counter == known {
@@ -151,7 +146,6 @@ impl<S: Store> Core<S> {
             && record.uid.as_ref().is_some_and(|known| known.as_str() != uid)
         {
             record.uid = None;
-            record.owned = None;
             self.store.put_placement(&placed)?;
         }
         Ok(())
@@ -194,7 +188,11 @@ impl<S: Store> Core<S> {
             )));
         }
         let objects = self.store.unseen_count(id)?;
-        tracing::warn!(cluster = name, objects, "the rewind was accepted: what the cluster lost counts as deleted");
+        tracing::warn!(
+            cluster = name,
+            objects,
+            "the rewind was accepted: what the cluster lost counts as deleted"
+        );
         self.scans.push_back(Scan::AcceptRewind { cluster: id });
         Ok(Ok(AcceptedRewind { cluster: name.to_owned(), objects }))
     }

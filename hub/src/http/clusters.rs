@@ -105,7 +105,8 @@ fn aside(reader: &mut dyn Reader, api: &Api) -> Result<Vec<Problem>, StoreError>
         Problem {
             code: WAS_REBUILT.code.to_owned(),
             message: format!("a state store that was found damaged is kept as {file}{taken}"),
-            remedy: "check the disk; remove the file, with its -wal and -shm, when nobody needs it".to_owned(),
+            remedy: "check the disk; remove the file, with its -wal and -shm, when nobody needs it"
+                .to_owned(),
             since_ms: told.map_or(0, |told| told.at),
             stops_work: false,
         }
@@ -132,11 +133,9 @@ fn statuses(
         let waiting = waiting.map(|counts| counts.count).sum();
         let rewound = match &row.rewound {
             None => None,
-            Some(Rewound { at, how }) => Some(RewoundStatus {
-                at_ms: *at,
-                how: how.clone(),
-                missing: reader.unseen_count(row.id)?,
-            }),
+            Some(Rewound { at, how }) => {
+                Some(RewoundStatus { at_ms: *at, how: how.clone(), missing: reader.unseen_count(row.id)? })
+            }
         };
         let objects = reader.object_count(row.id)?;
         items.push(ClusterStatus { waiting, rewound, ..status(row, watches, objects, sessions, open) });

@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 use super::error::ApiError;
 use super::params::{Params, Raw, all_clusters, body, find_cluster};
 use super::types::{
-    AcceptRewindRequest, AcceptedRewind, ApproveRequest, Approved, Comparison, Done, Explanation, List, ObjectRef, PauseRequest, PauseScope,
-    TokenAnswer, TokenRequest,
+    AcceptRewindRequest, AcceptedRewind, ApproveRequest, Approved, Comparison, Done, Explanation, List,
+    ObjectRef, PauseRequest, PauseScope, TokenAnswer, TokenRequest,
 };
 use super::{Api, kinds};
 use crate::core::command::{Command, Reply};

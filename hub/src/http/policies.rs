@@ -87,8 +87,9 @@ pub(super) fn facts(api: &Api, reader: &mut dyn Reader) -> Result<Arc<Vec<Policy
 fn report(api: &Api, reader: &mut dyn Reader, only: Option<&str>) -> Result<PolicyReport, ApiError> {
     let clusters = all_clusters(reader)?;
     let loaded = facts(api, reader)?;
-    let mut gather =
-        || -> Result<_, StoreError> { Ok((reader.policies()?, reader.summary(only)?, reader.watches(None)?, paused(reader)?)) };
+    let mut gather = || -> Result<_, StoreError> {
+        Ok((reader.policies()?, reader.summary(only)?, reader.watches(None)?, paused(reader)?))
+    };
     let (rows, summary, watches, all_paused) = gather().map_err(|error| ApiError::store(&error))?;
     let mut names: BTreeSet<&str> = loaded.iter().map(|facts| facts.name.as_str()).collect();
     names.extend(rows.iter().map(|row| row.name.as_str()));
@@ -112,7 +113,13 @@ fn report(api: &Api, reader: &mut dyn Reader, only: Option<&str>) -> Result<Poli
             policy(name, facts, row, &counted, &seen, all_paused)
         })
         .collect();
-    Ok(PolicyReport { kind: "PolicyList".to_owned(), items, paused: all_paused, findings: api.findings(), problems: api.0.problems.all() })
+    Ok(PolicyReport {
+        kind: "PolicyList".to_owned(),
+        items,
+        paused: all_paused,
+        findings: api.findings(),
+        problems: api.0.problems.all(),
+    })
 }
 
 /// What is known of clusters and their watches, to tell what is not.

@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 pub use lockstep_policies::Finding;
 
 pub use super::answer_types::*;
-pub use crate::problem::Problem;
 pub use crate::core::command::{
-    AcceptedRewind, Approved, CommandError, Comparison, Explanation, ObjectRef, PauseScope, PolicySays, Sighting, TargetSays,
+    AcceptedRewind, Approved, CommandError, Comparison, Explanation, ObjectRef, PauseScope, PolicySays,
+    Sighting, TargetSays,
 };
+pub use crate::problem::Problem;
 
 /// A list: `{kind, items: [...]}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -26,9 +26,15 @@ struct Cli {
     /// Within so many seconds after the last fault everything must be in step
     #[arg(long, default_value_t = PATIENCE.as_secs())]
     patience: u64,
+    /// Only faults whose name contains this, as in "kill"
+    #[arg(long)]
+    only: Vec<String>,
     /// Leave out faults whose name contains this, as in "restore" or "delete definition (cluster-c)"
     #[arg(long)]
     skip: Vec<String>,
+    /// Keep logs and data also of a run that was passed
+    #[arg(long)]
+    keep: bool,
     /// Where a directory for the seed is made
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -47,7 +53,7 @@ async fn main() -> ExitCode {
 }
 
 async fn chaos(cli: Cli) -> Result<bool> {
-    let Cli { minutes, seconds, seed, patience, skip, dir } = cli;
+    let Cli { minutes, seconds, seed, patience, only, skip, keep, dir } = cli;
     let fresh = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis() % 1_000_000_000;
     let options = Options {
         seed: seed.unwrap_or(u64::try_from(fresh)?),
@@ -57,7 +63,9 @@ async fn chaos(cli: Cli) -> Result<bool> {
             None => target()?.join("chaos"),
         },
         patience: Duration::from_secs(patience),
+        only,
         skip,
+        keep,
         verbose: true,
     };
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);

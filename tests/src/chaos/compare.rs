@@ -158,8 +158,10 @@ fn store(live: &Live, stored: &Stored, found: &mut Vec<String>) {
                 continue;
             };
             let metadata = &object["metadata"];
-            let same =
-                item["uid"] == metadata["uid"] && item["resourceVersion"] == metadata["resourceVersion"];
+            // Of a key that no policy means only its life is followed, not its versions.
+            let followed = item["bodyHeld"] == true || item["managed"] == true;
+            let same = item["uid"] == metadata["uid"]
+                && (!followed || item["resourceVersion"] == metadata["resourceVersion"]);
             if !same {
                 let (uid, version) = (&metadata["uid"], &metadata["resourceVersion"]);
                 found.push(format!(
@@ -239,7 +241,8 @@ fn essence(object: &Value) -> Value {
         .collect();
     essence["metadata"] = json!({ "labels": labels });
     if let Some(fields) = essence.as_object_mut() {
-        fields.remove("status");
+        // The items of a list have no kind.
+        ["apiVersion", "kind", "status"].into_iter().for_each(|field| drop(fields.remove(field)));
     }
     essence
 }

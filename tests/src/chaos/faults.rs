@@ -80,10 +80,11 @@ pub(super) enum Fault {
     Compact(usize, bool),
     Save(usize),
     Restore(usize, RestoreForm),
-    /// The CustomResourceDefinition of a cluster is deleted, with all objects of the kind.
-    Definition(usize),
-    /// A namespace of the first cluster is deleted, with all that is in it.
-    Namespace,
+    /// The CustomResourceDefinition of a cluster is deleted, with all objects of the kind, and made again; with
+    /// `true` its agent is away meanwhile and sees only the outcome.
+    Definition(usize, bool),
+    /// The same for a namespace of the first cluster.
+    Namespace(bool),
     Rights(usize, Right),
     Policy(Edit),
     /// The hub is killed and its data directory removed.
@@ -120,8 +121,8 @@ impl Fault {
             Self::Kill(Part::Server(c, _)) | Self::Freeze(Part::Server(c, _)) => Victim::Plane(c),
             Self::Compact(c, _) | Self::Save(c) | Self::Restore(c, _) => Victim::Plane(c),
             Self::Trouble(wire, _) => Victim::Wire(wire),
-            Self::Definition(c) => Victim::Definition(c),
-            Self::Namespace => Victim::Namespace,
+            Self::Definition(c, _) => Victim::Definition(c),
+            Self::Namespace(_) => Victim::Namespace,
             Self::Rights(c, _) => Victim::Rights(c),
             Self::Policy(_) => Victim::Policies,
         }
@@ -149,8 +150,10 @@ impl Fault {
             Self::Save(_) => "save etcd",
             Self::Restore(_, RestoreForm::Plain) => "restore etcd, plain",
             Self::Restore(_, RestoreForm::Bumped) => "restore etcd, bumped",
-            Self::Definition(_) => "delete definition",
-            Self::Namespace => "delete namespace",
+            Self::Definition(_, false) => "delete definition",
+            Self::Definition(_, true) => "delete definition unseen",
+            Self::Namespace(false) => "delete namespace",
+            Self::Namespace(true) => "delete namespace unseen",
             Self::Rights(_, Right::ReadConfigMaps) => "withdraw right to read",
             Self::Rights(_, Right::WriteConfigMaps) => "withdraw right to write",
             Self::Policy(Edit::Broken) => "break policy",
@@ -169,8 +172,8 @@ impl Fault {
             },
             Self::Trouble(Wire::Hub(c) | Wire::Api(c), _) => Some(c),
             Self::Compact(c, _) | Self::Save(c) | Self::Restore(c, _) => Some(c),
-            Self::Definition(c) | Self::Rights(c, _) => Some(c),
-            Self::Namespace => Some(0),
+            Self::Definition(c, _) | Self::Rights(c, _) => Some(c),
+            Self::Namespace(_) => Some(0),
             Self::Policy(_) | Self::HubData => None,
         }
     }
@@ -224,8 +227,8 @@ enum Draw {
     Trouble(fn(usize) -> Wire, Trouble),
     Compact(bool),
     Restore(RestoreForm),
-    Definition,
-    Namespace,
+    Definition(bool),
+    Namespace(bool),
     Rights(Right),
     Policy(Edit),
     HubData,
@@ -241,8 +244,10 @@ fn full_bag(dice: &mut Dice) -> Vec<Draw> {
         Draw::Compact(true),
         Draw::Restore(RestoreForm::Plain),
         Draw::Restore(RestoreForm::Bumped),
-        Draw::Definition,
-        Draw::Namespace,
+        Draw::Definition(false),
+        Draw::Definition(true),
+        Draw::Namespace(false),
+        Draw::Namespace(true),
         Draw::Rights(Right::ReadConfigMaps),
         Draw::Rights(Right::WriteConfigMaps),
         Draw::Policy(Edit::Broken),
@@ -272,8 +277,8 @@ impl Draw {
             Self::Trouble(wire, trouble) => Fault::Trouble(wire(cluster), trouble),
             Self::Compact(kill) => Fault::Compact(cluster, kill),
             Self::Restore(form) => Fault::Restore(cluster, form),
-            Self::Definition => Fault::Definition(cluster),
-            Self::Namespace => Fault::Namespace,
+            Self::Definition(unseen) => Fault::Definition(cluster, unseen),
+            Self::Namespace(unseen) => Fault::Namespace(unseen),
             Self::Rights(right) => Fault::Rights(cluster, right),
             Self::Policy(edit) => Fault::Policy(edit),
             Self::HubData => Fault::HubData,
@@ -312,7 +317,7 @@ impl Plan {
             Fault::Trouble(_, Trouble::BlackHole) => (3, 20),
             Fault::Trouble(_, Trouble::Slow) => (5, 20),
             Fault::Compact(..) | Fault::Save(_) | Fault::HubData => (0, 3),
-            Fault::Restore(..) | Fault::Definition(_) | Fault::Namespace => (3, 10),
+            Fault::Restore(..) | Fault::Definition(..) | Fault::Namespace(_) => (3, 10),
             Fault::Rights(..) | Fault::Policy(_) => (3, 15),
         };
         (Duration::from_secs(least), Duration::from_secs(most))
@@ -339,6 +344,7 @@ impl Plan {
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::super::{SHORT_LENGTH, SHORT_SEED};
     use super::*;
 
     #[test]
@@ -363,6 +369,30 @@ mod tests {
                     assert!(apart, "seed {seed}: {event:?} and {later:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_short_run_has_the_faults_that_matter_most() {
+        let events = schedule(SHORT_SEED, SHORT_LENGTH);
+        let names: BTreeSet<_> = events.iter().map(|event| event.fault.name()).collect();
+        for name in [
+            "kill hub",
+            "kill agent",
+            "kill API server",
+            "kill etcd",
+            "freeze agent",
+            "freeze API server",
+            "cut agent-API server",
+            "black hole agent-hub",
+            "compact etcd, kill API server",
+            "restore etcd, plain",
+            "restore etcd, bumped",
+            "remove data of hub",
+            "delete namespace",
+            "withdraw right to read",
+        ] {
+            assert!(names.contains(name), "choose another seed: {name} is not in {names:?}");
         }
     }
 

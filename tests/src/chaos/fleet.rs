@@ -23,6 +23,9 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 /// The same for a request to the hub's API.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A queue that a few large objects fill, in bytes.
+const SMALL_QUEUE: u32 = 100_000;
+
 /// Everything of a run. Its processes end when it is dropped.
 pub(super) struct Fleet {
     // Before the test bed: agents end before their clusters.
@@ -121,7 +124,7 @@ impl Fleet {
         let through = format!("https://{}", to_api.address());
         let path = self.dir.join(format!("kubeconfig-{name}"));
         std::fs::write(&path, kubeconfig.replace(cluster.control_plane().server(), &through))?;
-        let config = json!({
+        let mut config = json!({
             "cluster": name,
             "hub": format!("http://{}", to_hub.address()),
             "token_file": self.token_file(name),
@@ -129,6 +132,15 @@ impl Fleet {
             // The definition's return shall be noticed within a short run.
             "discovery_interval_s": 5,
         });
+        // Each has something that the others lack: one writes to disk what does not fit, one stops reading, one compares.
+        match self.agents.len() {
+            0 => {
+                config["queue_bytes"] = SMALL_QUEUE.into();
+                config["spill_dir"] = json!(self.dir.join(format!("spill-{name}")));
+            }
+            1 => config["queue_bytes"] = SMALL_QUEUE.into(),
+            _ => config["census_interval_s"] = 10.into(),
+        }
         Ok(std::fs::write(self.dir.join(format!("agent-{name}.yaml")), config.to_string())?)
     }
 

@@ -31,6 +31,7 @@ pub(super) async fn past(
     history: &History,
     entries: &[Entry],
     known: &KnownObjects,
+    decided_ms: u64,
 ) -> Result<Past> {
     let live = Live::read(fleet).await?;
     let hub = fleet.hub_client()?;
@@ -39,7 +40,7 @@ pub(super) async fn past(
     tombstones(&hub, &live, history, &removals, known, entries, &mut past).await?;
     for policy in &POLICIES {
         for target in policy.targets {
-            deletes(&hub, &live, &removals, policy, *target, &mut past).await?;
+            deletes(&hub, &live, &removals, policy, *target, decided_ms, &mut past).await?;
         }
     }
     sources(&live, history, entries, &mut past);
@@ -79,15 +80,17 @@ impl<'a> Removals<'a> {
         self.unselected.contains(uid) || self.entries.iter().any(may_have_been)
     }
 
+    /// Did the writer delete or unselect just this object, or may it have?
+    fn one_by_one(&self, policy: &Policy, uid: &str, namespace: &str, name: &str) -> bool {
+        self.by_uid.contains(uid) || self.unselected(policy, uid, namespace, name)
+    }
+
     /// Has it been absent from its source's policy, ever?
     fn removed(&self, policy: &Policy, uid: &str, namespace: &str, name: &str) -> bool {
         let with_namespace = self.history.namespace_deleted && namespace == DOOMED;
         let with_definition =
             policy.kind == Kind::Widget && self.history.definitions.contains(&policy.source);
-        self.by_uid.contains(uid)
-            || with_namespace
-            || with_definition
-            || self.unselected(policy, uid, namespace, name)
+        with_namespace || with_definition || self.one_by_one(policy, uid, namespace, name)
     }
 }
 
@@ -139,13 +142,15 @@ async fn tombstones(
     Ok(())
 }
 
-/// Whatever lockstep deleted at a target had lost its source, or been unselected, at some time.
+/// Whatever lockstep deleted at a target had lost its source, or been unselected, at some time. What went for another
+/// reason than a delete of its own (with its namespace or definition, or in a rewind) was held until somebody decided.
 async fn deletes(
     hub: &HubClient,
     live: &Live,
     removals: &Removals<'_>,
     policy: &Policy,
     target: usize,
+    decided_ms: u64,
     past: &mut Past,
 ) -> Result<()> {
     for Slot { kind, namespace, name, .. } in policy.slots() {
@@ -162,12 +167,17 @@ async fn deletes(
                 past.differences.push(format!("tombstone {id} is of a copy without marks: {item}"));
                 continue;
             }
-            let lives = live.has_uid(policy.source, kind, uid);
-            if lives && !removals.removed(policy, uid, namespace, &name) {
+            let what = format!("{} {namespace}/{name} at {}", kind.name(), CLUSTERS[target]);
+            let removed = removals.removed(policy, uid, namespace, &name);
+            if live.has_uid(policy.source, kind, uid) && !removed {
                 past.differences.push(format!(
-                    "lockstep deleted {} {namespace}/{name} at {} although its source {uid} was there all the time; tombstone {id}",
-                    kind.name(),
-                    CLUSTERS[target]
+                    "lockstep deleted {what} although its source {uid} was there all the time; tombstone {id}"
+                ));
+            }
+            let decided = item["deletedAtMs"].as_u64().context("a time")? >= decided_ms;
+            if !decided && !removals.one_by_one(policy, uid, namespace, &name) {
+                past.differences.push(format!(
+                    "lockstep deleted {what}, whose source {uid} nobody deleted by itself, before anybody approved; tombstone {id}"
                 ));
             }
         }

@@ -209,8 +209,10 @@ impl Injector {
                 Ok(())
             }
             Fault::Restore(cluster, form) => self.restore(cluster, form).await,
-            Fault::Definition(cluster) => self.definition(cluster, lasts).await,
-            Fault::Namespace => self.namespace(lasts).await,
+            Fault::Definition(cluster, false) => self.definition(cluster, lasts).await,
+            Fault::Definition(cluster, true) => self.unseen(cluster, self.definition(cluster, lasts)).await,
+            Fault::Namespace(false) => self.namespace(lasts).await,
+            Fault::Namespace(true) => self.unseen(0, self.namespace(lasts)).await,
             Fault::Rights(cluster, right) => self.rights(cluster, right, lasts).await,
             Fault::Policy(edit) => self.policy(edit, lasts).await,
             Fault::HubData => {
@@ -273,6 +275,17 @@ impl Injector {
         // Also when it did not come up in time: the data may be the old ones.
         let restored_ms = self.journal.now_ms();
         self.lock(&self.history).rewinds.push(Rewind { cluster, restored_ms });
+        outcome
+    }
+
+    /// Something that happens while the agent of a cluster is away.
+    async fn unseen(&self, cluster: usize, what: impl Future<Output = Result<()>>) -> Result<()> {
+        let victim = self.victim(Victim::Agent(cluster));
+        let _alone = victim.lock().await;
+        let agent = self.process(Part::Agent(cluster))?;
+        agent.kill()?;
+        let outcome = what.await;
+        agent.start()?;
         outcome
     }
 

@@ -37,6 +37,10 @@ use writer::Writers;
 
 pub use report::Report;
 
+/// The run that is part of `make test`: its half minute has nearly every kind of fault.
+pub const SHORT_SEED: u64 = 479;
+/// How long that hurts.
+pub const SHORT_LENGTH: Duration = Duration::from_secs(30);
 /// What a person waits for, at the most. An attempt that failed may be tried again only after a minute or more.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 /// The first copies must be there before anything is hurt: otherwise there is nothing to lose.
@@ -53,8 +57,12 @@ pub struct Options {
     pub directory: PathBuf,
     /// Within this time after the last fault everything must be in step.
     pub patience: Duration,
+    /// Only faults whose name contains one of these; all, if there are none.
+    pub only: Vec<String>,
     /// Leave out faults whose name contains one of these.
     pub skip: Vec<String>,
+    /// Keep logs and data also of a run that was passed.
+    pub keep: bool,
     /// Tell on standard error what happens.
     pub verbose: bool,
 }
@@ -82,7 +90,11 @@ pub async fn run(options: &Options) -> Result<Report> {
 
     let mut events = faults::schedule(options.seed, options.length);
     // Out of the whole schedule, so that the others stay where they are.
-    events.retain(|event| !options.skip.iter().any(|skip| event.fault.to_string().contains(skip)));
+    events.retain(|event| {
+        let name = event.fault.to_string();
+        let named = |names: &[String]| names.iter().any(|part| name.contains(part));
+        (options.only.is_empty() || named(&options.only)) && !named(&options.skip)
+    });
     let started = began.elapsed().as_secs_f32();
     let length = options.length.as_secs_f32();
     tell(&format!("{started:.0} s: in step; {} faults within {length:.0} s", events.len()));
@@ -97,11 +109,11 @@ pub async fn run(options: &Options) -> Result<Report> {
     tell(&format!("{:.0} s: comparing with the journal", began.elapsed().as_secs_f32()));
     let known = watcher.known();
     drop(watcher);
-    let past = history::past(&fleet, &history, &journal.entries(), &known).await;
+    let past = history::past(&fleet, &history, &journal.entries(), &known, settled.decided_ms).await;
     let report = Report::of(options, &dir, began.elapsed(), &fleet, &journal, history, settled, past)?;
     // Processes end here, before their files go.
     drop((injector, fleet));
-    report.keep_or_remove(&dir)?;
+    report.write(&dir, options.keep)?;
     Ok(report)
 }
 

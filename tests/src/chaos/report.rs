@@ -1,6 +1,6 @@
 //! What a run did and found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub struct Report {
     /// What is wrong. Empty: the run was passed.
     pub differences: Vec<String>,
     directory: String,
-    skipped: Vec<String>,
+    filters: Vec<String>,
 }
 
 impl Report {
@@ -66,7 +66,8 @@ impl Report {
             Past::default()
         });
         differences.extend(past.differences);
-        differences.extend(panics(fleet)?);
+        // A process that panicked is a failure, even if all is well in the end.
+        differences.extend(logged(fleet, "panicked at")?);
         let mut faults = BTreeMap::new();
         let mut faults_failed = vec![];
         for done in &history.done {
@@ -82,10 +83,17 @@ impl Report {
             }] += 1;
         }
         let mut settled = settled;
-        let (lists, writes) = requests(fleet).unwrap_or_else(|error| {
+        let Requests { lists, writes, others } = requests(fleet).unwrap_or_else(|error| {
             settled.remarks.push(format!("requests could not be counted: {error:#}"));
-            (0, 0)
+            Requests::default()
         });
+        differences.extend(
+            others
+                .iter()
+                .map(|shape| format!("a request that tests/allowed-requests.txt does not name: {shape}")),
+        );
+        // Healed, and yet nothing that should ever be found.
+        settled.remarks.extend(logged(fleet, "what differs is read again")?);
         settled.remarks.extend(fleet.processes().flat_map(super::process::Process::surprises));
         Ok(Self {
             seed: options.seed,
@@ -102,7 +110,12 @@ impl Report {
             sources_compared: past.sources_compared,
             differences,
             directory: directory.display().to_string(),
-            skipped: options.skip.clone(),
+            filters: options
+                .only
+                .iter()
+                .map(|only| format!("--only '{only}'"))
+                .chain(options.skip.iter().map(|skip| format!("--skip '{skip}'")))
+                .collect(),
         })
     }
 
@@ -113,8 +126,8 @@ impl Report {
     }
 
     /// Writes itself down; of a run that was passed, only that and what was done stays.
-    pub(super) fn keep_or_remove(&self, directory: &Path) -> Result<()> {
-        if self.passed() {
+    pub(super) fn write(&self, directory: &Path, keep: bool) -> Result<()> {
+        if self.passed() && !keep {
             for entry in std::fs::read_dir(directory)? {
                 let path = entry?.path();
                 if path.is_dir() {
@@ -129,39 +142,53 @@ impl Report {
     }
 }
 
-/// A process that panicked is a failure, even if all is well in the end.
-fn panics(fleet: &Fleet) -> Result<Vec<String>> {
+/// Lines of the logs that say this.
+fn logged(fleet: &Fleet, phrase: &str) -> Result<Vec<String>> {
     let mut found = vec![];
     for process in fleet.processes() {
         let log =
             std::fs::read(&process.log).with_context(|| format!("reading {}", process.log.display()))?;
         let log = String::from_utf8_lossy(&log);
-        let lines = log.lines().filter(|line| line.contains("panicked at"));
-        found.extend(lines.map(|line| format!("{} panicked: {line}", process.name)));
+        let lines = log.lines().filter(|line| line.contains(phrase));
+        found.extend(lines.map(|line| format!("{}: {line}", process.name)));
     }
     Ok(found)
 }
 
-/// Full lists and writes, from the API servers' audit logs.
-fn requests(fleet: &Fleet) -> Result<(u64, u64)> {
-    let (mut lists, mut writes) = (0, 0);
+/// What lockstep asked the API servers for.
+#[derive(Default)]
+struct Requests {
+    /// Full lists, page by page.
+    lists: u64,
+    writes: u64,
+    /// Shapes that older or newer servers may not know: `make test` compares them too.
+    others: BTreeSet<String>,
+}
+
+/// From the API servers' audit logs.
+fn requests(fleet: &Fleet) -> Result<Requests> {
+    let allowed =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("allowed-requests.txt"))?;
+    let allowed: BTreeSet<&str> = allowed.lines().map(str::trim).collect();
+    let mut requests = Requests::default();
     for cluster in fleet.bed.clusters() {
         for event in cluster.audit_events()? {
             if !event.user_agent.starts_with("lockstep/") {
                 continue;
             }
+            let uri = &event.request_uri;
             match event.verb.as_str() {
-                "list"
-                    if !event.request_uri.contains("limit=1&") && !event.request_uri.ends_with("limit=1") =>
-                {
-                    lists += 1;
-                }
-                "patch" | "create" | "delete" | "update" => writes += 1,
+                "list" if !uri.contains("limit=1&") && !uri.ends_with("limit=1") => requests.lists += 1,
+                "patch" | "create" | "delete" | "update" => requests.writes += 1,
                 _ => {}
+            }
+            let shape = event.shape();
+            if !allowed.contains(shape.as_str()) {
+                requests.others.insert(shape);
             }
         }
     }
-    Ok((lists, writes))
+    Ok(requests)
 }
 
 impl fmt::Display for Report {
@@ -177,10 +204,10 @@ impl fmt::Display for Report {
             "operations: {acknowledged} acknowledged, {refused} refused, {unknown} without an answer"
         )?;
         writeln!(f, "lockstep: {} requests for lists, {} writes", self.lists, self.writes)?;
-        let Settled { seconds, approvals, rewinds_accepted, remarks, differences: _ } = settled;
+        let Settled { seconds, approvals, rewinds_accepted, conflicts_resolved, remarks, .. } = settled;
         writeln!(
             f,
-            "in step {seconds:.0} s after the last fault; {approvals} deletes approved, {rewinds_accepted} rewinds accepted"
+            "in step {seconds:.0} s after the last fault; {approvals} deletes approved, {rewinds_accepted} rewinds accepted, {conflicts_resolved} conflicts resolved"
         )?;
         writeln!(
             f,
@@ -202,7 +229,7 @@ impl fmt::Display for Report {
         } else {
             writeln!(f, "logs, journal and report: {}", self.directory)?;
             write!(f, "the same faults again: target/debug/chaos --seed {seed} --seconds {length_seconds}")?;
-            self.skipped.iter().try_for_each(|skip| write!(f, " --skip '{skip}'"))
+            self.filters.iter().try_for_each(|filter| write!(f, " {filter}"))
         }
     }
 }

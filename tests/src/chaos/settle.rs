@@ -1,6 +1,6 @@
 //! After the chaos: everything is healed, decisions that are a person's are made, and lockstep comes in step.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::Serialize;
@@ -9,7 +9,9 @@ use serde_json::Value;
 use super::compare;
 use super::fleet::Fleet;
 use super::inject::History;
-use super::objects::{Bystander, CLASH, CLASH_TARGET, DEFINITION, POLICIES, create_namespace, namespaces_of};
+use super::objects::{
+    Bystander, CLASH, CLASH_TARGET, DEFINITION, Kind, POLICIES, create_namespace, namespaces_of,
+};
 use super::process::Process;
 use crate::cluster::Cluster;
 use crate::testbed::{CLUSTERS, Component, Signal};
@@ -30,8 +32,12 @@ const HEAL_TRIES: u32 = 3;
 #[serde(rename_all = "camelCase")]
 pub(super) struct Settled {
     pub(super) seconds: f32,
+    /// When the first decision of a person was asked for, in milliseconds since the epoch.
+    pub(super) decided_ms: u64,
     pub(super) approvals: u64,
     pub(super) rewinds_accepted: u64,
+    /// Copies that were deleted because others had taken over fields that lockstep no longer knew to be its own.
+    pub(super) conflicts_resolved: u64,
     /// Remarks that are no failure.
     pub(super) remarks: Vec<String>,
     /// What still differs.
@@ -83,14 +89,16 @@ pub(super) async fn settle(
     patience: Duration,
 ) -> Result<Settled> {
     let began = Instant::now();
-    let mut settled = Settled::default();
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    let decided_ms = u64::try_from(since_epoch.as_millis())?;
+    let mut settled = Settled { decided_ms, ..Settled::default() };
     let (mut decided, mut in_step, mut in_step_since) = (None::<Instant>, 0, None::<Instant>);
     loop {
         tokio::time::sleep(LOOK).await;
         fleet.processes().try_for_each(Process::look)?;
         if decided.is_none_or(|at| at.elapsed() >= DECIDE) {
             decided = Some(Instant::now());
-            decide(fleet, &mut settled).await;
+            decide(fleet, history, &mut settled).await;
         }
         let standing = standing(fleet).await;
         in_step = if standing.is_ok() { in_step + 1 } else { 0 };
@@ -122,7 +130,12 @@ pub(super) async fn settle(
 }
 
 /// What a person would do now. The hub may be busy: whatever fails is tried again.
-async fn decide(fleet: &Fleet, settled: &mut Settled) {
+async fn decide(fleet: &Fleet, history: &History, settled: &mut Settled) {
+    if history.forgotten.iter().any(|forgotten| forgotten.policy.is_none())
+        && let Err(error) = resolve_conflicts(fleet, settled).await
+    {
+        remark(settled, format!("conflicts: {error:#}"));
+    }
     if let Err(error) = accept_rewinds(fleet, settled).await {
         remark(settled, format!("accept-rewind: {error:#}"));
     }
@@ -148,6 +161,22 @@ async fn accept_rewinds(fleet: &Fleet, settled: &mut Settled) -> Result<()> {
         // Refused while it is being listed.
         ensure!(printed.code == 0, "{name}: {}", printed.stderr.lines().next().unwrap_or_default());
         settled.rewinds_accepted += 1;
+    }
+    Ok(())
+}
+
+/// With its data the hub has lost which fields were its own. Where somebody changed one while the copy was behind its
+/// source, nobody can know it again, and a person decides.
+async fn resolve_conflicts(fleet: &Fleet, settled: &mut Settled) -> Result<()> {
+    for item in fleet.hub_client()?.items("placements?state=Conflict").await? {
+        let text = |field: &str| item[field].as_str().unwrap_or_default();
+        if text("reason") != "Conflict" || text("name") == CLASH {
+            continue;
+        }
+        let kind = Kind::ALL.into_iter().find(|kind| kind.full_name() == text("kind")).context("a kind")?;
+        let cluster = fleet.bed.cluster(text("target"))?;
+        cluster.delete(kind.api_version(), kind.name(), Some(text("namespace")), text("name")).await?;
+        settled.conflicts_resolved += 1;
     }
     Ok(())
 }

@@ -64,7 +64,14 @@ impl Fleet {
     pub(super) fn new(policies: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let core = open(&dir);
-        let mut fleet = Self { core, agents: BTreeMap::new(), tokens: BTreeMap::new(), leases: BTreeMap::new(), dir, now: 1_000 };
+        let mut fleet = Self {
+            core,
+            agents: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            dir,
+            now: 1_000,
+        };
         for name in ["a", "b", "c"] {
             let (reply, mut answer) = oneshot::channel();
             let cluster = ClusterName::new(name).unwrap();
@@ -322,8 +329,10 @@ impl Fleet {
         let row = self.core.store.object(id, &key(object)).unwrap().unwrap();
         let marks = row.managed.unwrap().marks;
         let metadata = serde_json::json!({ "name": object, "namespace": "shop", "annotations": marks });
-        serde_json::to_vec(&serde_json::json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata }))
-            .unwrap()
+        serde_json::to_vec(
+            &serde_json::json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata }),
+        )
+        .unwrap()
     }
 
     pub(super) fn cluster(&mut self, name: &str) -> crate::store::ClusterRow {

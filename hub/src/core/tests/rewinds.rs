@@ -174,7 +174,8 @@ fn i11_after_the_loss_of_the_disk_copies_are_recognised_and_the_rest_is_held() {
     fleet.lose_disk(&policies);
     // Tokens are known by the hub's key.
     fleet.connect("b");
-    let copies = vec![copy("cm-0", "t0", 50, &bodies[0], [50; 16]), copy("cm-1", "t1", 51, &bodies[1], [51; 16])];
+    let copies =
+        vec![copy("cm-0", "t0", 50, &bodies[0], [50; 16]), copy("cm-1", "t1", 51, &bodies[1], [51; 16])];
     fleet.live("b", copies);
     assert_eq!(fleet.status("b", "cm-1"), "Unknown/NotConnected", "nobody knows yet");
     fleet.connect("a");

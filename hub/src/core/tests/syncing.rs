@@ -338,7 +338,9 @@ fn nothing_is_created_for_a_definition_that_is_being_deleted() {
     fleet.section_of("Widget", "a", vec![widget], None);
     assert!(fleet.steps("b").is_empty());
     let key = lockstep_engine::ObjectKey::new(
-        lockstep_engine::GroupKind::new("example.com", "Widget"), "shop", "w",
+        lockstep_engine::GroupKind::new("example.com", "Widget"),
+        "shop",
+        "w",
     );
     let id = fleet.agents["b"].id;
     let status = fleet.core.store.placement(id, &key).unwrap().unwrap().status;
