@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use lockstep_cluster::{
-    Applied, ApplyPlan, LastApplied, Bytes, ClusterClient, DeletePlan, Deleted, Expect, Foreign, Limits, Outcome,
-    ReleasePlan, Released, Resource, Served, Undo, Writer, from_kubeconfig,
+    Applied, ApplyPlan, Bytes, ClusterClient, DeletePlan, Deleted, Expect, Foreign, LastApplied, Limits,
+    Outcome, ReleasePlan, Released, Resource, Served, Undo, Writer, from_kubeconfig,
 };
 use lockstep_engine::GroupKind;
 use lockstep_engine::outcome::FailureClass;

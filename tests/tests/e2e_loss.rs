@@ -36,7 +36,12 @@ async fn states(fleet: &Fleet<'_>) -> Result<Vec<String>> {
             let name = format!("m{n}");
             let found = target.get("v1", "ConfigMap", Some(&fleet.namespace), &name).await?;
             let metadata = &found["metadata"];
-            states.push(format!("{} {name} {} {}", target.name(), metadata["uid"], metadata["resourceVersion"]));
+            states.push(format!(
+                "{} {name} {} {}",
+                target.name(),
+                metadata["uid"],
+                metadata["resourceVersion"]
+            ));
         }
     }
     Ok(states)

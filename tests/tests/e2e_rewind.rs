@@ -41,9 +41,8 @@ async fn rewound(lockstep: &Lockstep, missing: u64) -> Result<()> {
 /// Waits until the agent's Lease was written after this revision.
 async fn counted_beyond(cluster: &Cluster, revision: i64) -> Result<()> {
     eventually(PATIENCE, "the Lease counts on", async || {
-        let lease = cluster
-            .get("coordination.k8s.io/v1", "Lease", Some("lockstep-system"), "lockstep-agent")
-            .await?;
+        let lease =
+            cluster.get("coordination.k8s.io/v1", "Lease", Some("lockstep-system"), "lockstep-agent").await?;
         let version = lease["metadata"]["resourceVersion"].as_str().context("a resourceVersion")?;
         ensure!(version.parse::<i64>()? > revision, "it is at {version}");
         Ok(())
@@ -88,8 +87,10 @@ async fn rewind(bed: &Testbed, form: RestoreForm, agents_are_away: bool) -> Resu
     if agents_are_away {
         // The server passes the old checkpoints: resourceVersions alone would tell nothing any more.
         for n in 0..200 {
-            source.apply_value(&json!({"apiVersion": "v1", "kind": "ConfigMap",
-                "metadata": {"name": "busy", "namespace": namespace}, "data": {"n": n.to_string()}})).await?;
+            source
+                .apply_value(&json!({"apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": "busy", "namespace": namespace}, "data": {"n": n.to_string()}}))
+                .await?;
         }
         lockstep.start().await?;
     }
@@ -103,7 +104,8 @@ async fn rewind(bed: &Testbed, form: RestoreForm, agents_are_away: bool) -> Resu
     fleet.everywhere("v1", "ConfigMap", "deleted", |_| true).await?;
     fleet.everywhere("v1", "ConfigMap", "lost3", |_| true).await?;
     // The thrown-away state is kept.
-    let kept = lockstep.json(&["tombstones", "list", "configmap", "-n", namespace, "--name", "changed"]).await?;
+    let kept =
+        lockstep.json(&["tombstones", "list", "configmap", "-n", namespace, "--name", "changed"]).await?;
     ensure!(kept["items"][0]["cause"] == "Rewound", "{kept}");
 
     // One comes back by hand; the rest is accepted as lost.
@@ -113,9 +115,14 @@ async fn rewind(bed: &Testbed, form: RestoreForm, agents_are_away: bool) -> Resu
     ensure!(done["objects"] == 9, "{done}");
     fleet.nowhere("v1", "ConfigMap", "lost3").await?;
     fleet.everywhere("v1", "ConfigMap", "lost0", |m| m["data"]["k"] == "2").await?;
-    let kept = lockstep.json(&["tombstones", "list", "configmap", "-n", namespace, "--name", "lost3"]).await?;
-    let causes: Vec<&str> =
-        kept["items"].as_array().context("a list")?.iter().filter_map(|item| item["cause"].as_str()).collect();
+    let kept =
+        lockstep.json(&["tombstones", "list", "configmap", "-n", namespace, "--name", "lost3"]).await?;
+    let causes: Vec<&str> = kept["items"]
+        .as_array()
+        .context("a list")?
+        .iter()
+        .filter_map(|item| item["cause"].as_str())
+        .collect();
     ensure!(causes.contains(&"Inferred") && causes.contains(&"Lockstep"), "{kept}");
     lockstep.text(&["wait", "rewinds", "--timeout", "60s"]).await?;
     let clusters = lockstep.json(&["clusters", "cluster-a"]).await?;
@@ -130,7 +137,11 @@ async fn i3_a_restored_etcd_is_recognised_and_deletes_nothing() -> Result<()> {
     for (form, agents_are_away, what) in [
         (RestoreForm::Bumped, false, "with bumped revisions, while everything runs"),
         (RestoreForm::Plain, false, "plain, while everything runs"),
-        (RestoreForm::Plain, true, "plain, while the agents are away and until the old checkpoints are passed"),
+        (
+            RestoreForm::Plain,
+            true,
+            "plain, while the agents are away and until the old checkpoints are passed",
+        ),
     ] {
         rewind(&bed, form, agents_are_away).await.context(what)?;
     }

@@ -52,7 +52,8 @@ async fn accept_rewind(cluster: String, format: Format, server: &ServerArgs) -> 
 
 /// One line per cluster.
 pub(crate) fn table(list: &List<ClusterStatus>, wide: bool, now: i64) -> Table {
-    let mut headings = vec!["CLUSTER", "STATE", "SINCE", "WATCHES", "CHECKPOINT", "OBJECTS", "WAITING", "KUBERNETES"];
+    let mut headings =
+        vec!["CLUSTER", "STATE", "SINCE", "WATCHES", "CHECKPOINT", "OBJECTS", "WAITING", "KUBERNETES"];
     if wide {
         headings.extend(["AGENT", "CLOCK", "QUEUED", "ACCEPTS", "UID"]);
     }
@@ -68,7 +69,11 @@ pub(crate) fn table(list: &List<ClusterStatus>, wide: bool, now: i64) -> Table {
             Cell::from(format!("{live}/{}", item.watches.len())),
             Cell::from(age(oldest, now)),
             Cell::from(item.objects.to_string()),
-            if item.waiting > 0 { Cell::painted(item.waiting.to_string(), Paint::Warn) } else { Cell::from("0") },
+            if item.waiting > 0 {
+                Cell::painted(item.waiting.to_string(), Paint::Warn)
+            } else {
+                Cell::from("0")
+            },
             Cell::from(&item.server_version),
         ];
         if wide {
@@ -180,7 +185,9 @@ mod tests {
         let list = List::new("ClusterList", vec![item.clone()]);
         let text = table(&list, false, 60_000).render(Palette::None);
         assert!(
-            text.contains("cluster-b   Connected   1m      1/2       5s           12        3         v1.20.2"),
+            text.contains(
+                "cluster-b   Connected   1m      1/2       5s           12        3         v1.20.2"
+            ),
             "{text}"
         );
         assert!(table(&list, true, 60_000).render(Palette::None).contains("-5s"));

@@ -154,10 +154,7 @@ fn the_sample_files_are_valid_and_name_every_setting() {
         ),
         "the sample shows the defaults"
     );
-    assert_eq!(
-        (lease_namespace, census_interval_s),
-        (defaults.lease_namespace, defaults.census_interval_s)
-    );
+    assert_eq!((lease_namespace, census_interval_s), (defaults.lease_namespace, defaults.census_interval_s));
     assert_eq!((tls, spill_dir, spill_bytes), (defaults.tls, defaults.spill_dir, defaults.spill_bytes));
     for key in ["tls", "kubeconfig", "context", "metrics", "token_file", "spill_dir"] {
         assert!(text.contains(&format!("{key}:")), "agent.yaml does not name {key}");

@@ -120,7 +120,7 @@ mod tests {
                 rewound: None,
                 problem: None,
                 watches: vec![],
-        }],
+            }],
         }
     }
 
