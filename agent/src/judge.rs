@@ -27,6 +27,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) api_version: &'a str,
     pub(crate) secret_key: &'a [u8; 32],
     pub(crate) now: Millis,
+    /// Out of a list, or read by itself: then the hub may not know of our own write to it.
+    pub(crate) listed: bool,
 }
 
 /// What an object turned out to be.
@@ -179,10 +181,11 @@ impl Bench<'_> {
         let gk = &self.interest.gk;
         let secret = Sensitivity::of(&gk.group, &gk.kind) == Sensitivity::Secret;
         let owned = owned_digest(bytes, self.api_version, secret.then_some(self.secret_key))?;
-        let managers = match meta.managed_fields {
-            Some(raw) => ManagedFields::parse(raw)?.summaries(),
-            None => Vec::new(),
-        };
+        let entries = meta.managed_fields.map(ManagedFields::parse).transpose()?.unwrap_or_default();
+        let managers = entries.summaries();
+        let ours = entries.ours().filter(|_| self.listed);
+        // JSON values always serialise.
+        let field_set = ours.map(|entry| serde_json::to_vec(&entry.fields_v1).unwrap_or_default());
         let marks = meta.annotations.iter().chain(&meta.labels).filter(|(key, _)| is_mark(key));
         let (owned, owned_digest) = owned_state(&owned);
         Ok(v1::Managed {
@@ -191,6 +194,7 @@ impl Bench<'_> {
             marks: marks.map(|(key, value)| (key.clone(), value.clone())).collect(),
             managers: managers.into_iter().take(MANAGERS_LIMIT).map(manager).collect(),
             created_ms: meta.creation_timestamp.as_deref().and_then(parse_rfc3339).unwrap_or(0),
+            field_set: field_set.unwrap_or_default().into(),
         })
     }
 }

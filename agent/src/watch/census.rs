@@ -321,6 +321,7 @@ impl Watch {
             api_version: &api_version,
             secret_key: context.secret_key,
             now: context.now,
+            listed: true,
         };
         let judged = bench.judge(bytes, &object);
         let version = object.resource_version();

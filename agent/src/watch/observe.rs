@@ -104,6 +104,7 @@ impl Watch {
             api_version: &api_version,
             secret_key: context.secret_key,
             now: context.now,
+            listed,
         };
         let judged = bench.judge(bytes, &object);
         let known = self.index.get(&judged.namespace, &judged.name).cloned();
@@ -165,6 +166,7 @@ impl Watch {
             api_version: &api_version,
             secret_key: context.secret_key,
             now: context.now,
+            listed: false,
         };
         let judged = bench.judge(bytes, &object);
         match self.index.get(&judged.namespace, &judged.name) {

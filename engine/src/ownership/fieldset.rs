@@ -225,6 +225,35 @@ impl FieldSet {
         })
     }
 
+    /// Does the set hold every field of an object that is to be applied? What names the object is
+    /// nobody's field, and items of lists are passed over: only the schema knows their keys.
+    #[must_use]
+    pub fn covers(&self, object: &Value) -> bool {
+        const NAMES: [&str; 2] = ["name", "namespace"];
+        let Value::Object(members) = object else { return false };
+        members.iter().filter(|(name, _)| !matches!(name.as_str(), "apiVersion" | "kind")).all(
+            |(name, value)| match (name.as_str(), value) {
+                ("metadata", Value::Object(metadata)) => {
+                    let node = self.children.get(&PathElement::Field(name.clone()));
+                    let mut own = metadata.iter().filter(|(name, _)| !NAMES.contains(&name.as_str()));
+                    own.all(|(name, value)| node.is_some_and(|node| node.covers_field(name, value)))
+                }
+                _ => self.covers_field(name, value),
+            },
+        )
+    }
+
+    fn covers_field(&self, name: &str, value: &Value) -> bool {
+        let Some(node) = self.children.get(&PathElement::Field(name.to_owned())) else { return false };
+        match value {
+            // Owned as a whole (atomic), or with all that is in it.
+            Value::Object(members) => {
+                node.children.is_empty() || members.iter().all(|(name, value)| node.covers_field(name, value))
+            }
+            _ => true,
+        }
+    }
+
     /// Adds all paths of another set.
     pub fn extend(&mut self, other: &Self) {
         self.member |= other.member;

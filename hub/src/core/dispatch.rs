@@ -121,12 +121,8 @@ impl<S: Store> Core<S> {
             }
         };
         let digest = self.desired_digest(claim, rendered);
-        // Recognised by its marks, without a record of the fields: the marks say that what was applied
-        // last is this very body.
-        let same_body = row
-            .record
-            .as_ref()
-            .is_some_and(|record| !create && record.field_set.is_empty() && record.rendered == digest);
+        // Also where only its marks tell (after a loss): what was applied last is this very body.
+        let same_body = !create && row.record.as_ref().is_some_and(|record| record.rendered == digest);
         let action = Action::Apply(v1::Apply {
             same_body,
             body,

@@ -204,6 +204,7 @@ impl<S: Store> Core<S> {
                 if let Some(before) = before.filter(|row| row.uid.as_str() != uid && row.body.is_some()) {
                     self.entomb_once(before, Cause::Inferred, None, now)?;
                 }
+                let field_set = managed.as_ref().map(|managed| managed.field_set.clone()).unwrap_or_default();
                 let row = ObjectRow {
                     cluster: id,
                     key: key.clone(),
@@ -218,7 +219,7 @@ impl<S: Store> Core<S> {
                 };
                 self.store.put_object(&row)?;
                 if let Some(managed) = &row.managed {
-                    self.recover(id, &key, &row.uid, &row.resource_version, managed, now)?;
+                    self.recover(&row, managed, field_set, now)?;
                 }
             }
             Some(Change::Delete(delete)) => {

@@ -3,24 +3,25 @@
 //! again (I11); what no source accounts for is held, never deleted by itself.
 
 use lockstep_engine::marks;
-use lockstep_engine::{ClusterId, ClusterName, Millis, ObjectKey, ResourceVersion, Uid};
+use lockstep_engine::ownership::FieldSet;
+use lockstep_engine::{ClusterName, Millis, Uid};
+use serde_json::Value;
 
 use super::Core;
 use super::gather::fresh_placement;
-use crate::store::{Ending, ManagedRow, Owned, PlacementRow, Record, SourceRef, Store, StoreError};
+use crate::store::{Ending, ManagedRow, ObjectRow, PlacementRow, Record, SourceRef, Store, StoreError};
 
 impl<S: Store> Core<S> {
     /// A managed object was told of. Where nothing is known of it, and its marks are genuine, it gets
     /// a placement as if it had just been written.
     pub(super) fn recover(
         &mut self,
-        id: ClusterId,
-        key: &ObjectKey,
-        uid: &Uid,
-        version: &ResourceVersion,
+        object: &ObjectRow,
         managed: &ManagedRow,
+        field_set: bytes::Bytes,
         now: Millis,
     ) -> Result<(), StoreError> {
+        let (id, key) = (object.cluster, &object.key);
         let placed = self.store.placement(id, key)?;
         if placed.as_ref().is_some_and(|row| row.record.is_some()) {
             return Ok(());
@@ -34,14 +35,12 @@ impl<S: Store> Core<S> {
         // After a loss the source may not have come yet: the marks are genuine, so it is a member.
         let source = self.registered(&source, now)?;
         let record = Record {
-            uid: Some(uid.clone()),
-            resource_version: version.clone(),
+            uid: Some(object.uid.clone()),
+            resource_version: object.resource_version.clone(),
             rendered: read.rendered,
-            owned: match managed.owned {
-                Owned::Digest(digest) => Some(digest),
-                Owned::NoEntry | Owned::OtherVersion => None,
-            },
-            field_set: bytes::Bytes::new(),
+            // Whether what is there is what was written is seen by the fields that are still ours.
+            owned: None,
+            field_set,
             api_version: String::new(),
             implicit: false,
             created_at: now,
@@ -72,4 +71,13 @@ impl<S: Store> Core<S> {
             row.policy
         ))
     }
+}
+
+/// Nobody remembers what a recovered copy looked like after our last write. But if that wrote the body
+/// that is asked for now, every field of it was ours then: where one is not, somebody took it over.
+pub(super) fn was_taken_over(record: &Record, desired: &[u8; 32], body: &Value) -> bool {
+    if record.owned.is_some() || record.field_set.is_empty() || record.rendered != *desired {
+        return false;
+    }
+    FieldSet::parse(&record.field_set).is_ok_and(|owned| !owned.covers(body))
 }

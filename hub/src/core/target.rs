@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use lockstep_engine::plan::{self, Act, Decision, DeleteProgress, Input, RecordChange, RecordView, Wish};
 use lockstep_engine::status::{State, Status};
-use lockstep_engine::{ClusterId, Millis, ObjectKey, Uid};
+use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
 use lockstep_policies::{CompiledPolicy, Disposition, Rendered};
 
 use super::Core;
 use super::gather::{Claim, NoClaim, fresh_placement, observed, pause};
+use super::recover::was_taken_over;
 use crate::store::{
     DeleteStage, Ending, ObjectRow, Owned, PlacementRow, Record, SourceRef, Store, StoreError,
 };
@@ -49,6 +50,14 @@ impl<S: Store> Core<S> {
         let before = row.clone();
         let mut row = row.take().unwrap_or_else(|| fresh_placement(target, key, now));
         let asked = self.asked(&mut row, claims)?;
+        if let (Asked::Claimed { claim, rendered: Ok(rendered) }, Some(record)) = (&asked, &mut row.record) {
+            let desired = self.desired_digest(claim, rendered);
+            if was_taken_over(record, &desired, &rendered.body) {
+                // No projection has this digest: what is seen is drift.
+                record.owned = Some([0; 16]);
+                record.resource_version = ResourceVersion::default();
+            }
+        }
         // What a rewind of the target took away is not there.
         let object = self.store.object(target, key)?.filter(|object| object.unseen.is_none());
         let absence = self.absence(target, key);

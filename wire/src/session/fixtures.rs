@@ -35,6 +35,7 @@ fn managed() -> Managed {
             truncated: true,
         }],
         created_ms: 1,
+        field_set: Bytes::new(),
     }
 }
 

@@ -262,3 +262,36 @@ fn i5_i11_a_source_that_was_made_again_while_the_data_were_lost_updates_its_copy
         assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
     }
 }
+
+/// Somebody edited a copy while the hub's data were lost: our entry there has lost the field.
+#[test]
+fn i11_drift_of_a_recovered_copy_is_seen_by_the_fields_that_are_no_longer_ours() {
+    let policies = [("p.yaml", POLICY)];
+    for (fields, in_step) in [
+        (r#"{"f:metadata":{"f:labels":{"f:sync":{}}},"f:data":{"f:k":{}}}"#, true),
+        (r#"{"f:metadata":{"f:labels":{"f:sync":{}}},"f:data":{}}"#, true),
+        (r#"{"f:metadata":{"f:labels":{"f:sync":{}}}}"#, false),
+    ] {
+        let mut fleet = Fleet::up(&policies);
+        fleet.in_step(1);
+        let body = fleet.copy_of("b", "cm-0");
+        fleet.lose_disk(&policies);
+        fleet.connect("a");
+        fleet.connect("b");
+        fleet.namespaces("a", vec![namespace("shop", 1, false)]);
+        fleet.live("a", vec![source("cm-0", "s0", 10, "1")]);
+        let mut seen = copy("cm-0", "t0", 50, &body, [50; 16]);
+        if let Some(v1::item::Change::Upsert(v1::Upsert { managed: Some(managed), .. })) = &mut seen.change {
+            managed.field_set = fields.as_bytes().to_vec().into();
+        }
+        fleet.live("b", vec![seen]);
+        let steps = fleet.steps("b");
+        assert_eq!(steps.is_empty(), in_step, "{fields}");
+        if let Some(step) = steps.first() {
+            let Some(Action::Apply(apply)) = &step.action else { panic!("{step:?}") };
+            assert!(apply.same_body, "it may be set back by force");
+            fleet.perform("b", step, "t0", 51, true);
+        }
+        assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
+    }
+}
