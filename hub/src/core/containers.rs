@@ -2,7 +2,7 @@
 //! object looks as if somebody had deleted it. Deletes that follow are held until a person has
 //! looked (I7).
 
-use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey};
+use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion};
 
 use super::Core;
 use crate::store::{
@@ -89,7 +89,7 @@ impl<S: Store> Core<S> {
             // Another one of the name may be there by now: the object went with the one it was in.
             let went = match self.store.container_gone(source.cluster, &key)? {
                 None => false,
-                Some(at) => self.last_seen(row, &source)?.is_none_or(|seen| seen <= at),
+                Some((at, version)) => self.lived_before(row, &source, at, &version)?,
             };
             if went || (known && !there) {
                 return Ok(Some(format!("{what} was deleted in {}", self.cluster_name(source.cluster))));
@@ -98,8 +98,15 @@ impl<S: Store> Core<S> {
         Ok(None)
     }
 
-    /// When a source that was deleted was read last.
-    fn last_seen(&mut self, row: &PlacementRow, source: &SourceRef) -> Result<Option<Millis>, StoreError> {
+    /// Did a source that was deleted live before its container was gone? What was in it was gone first.
+    /// resourceVersions of one API server are in one order, over all kinds; times of reading are not.
+    fn lived_before(
+        &mut self,
+        row: &PlacementRow,
+        source: &SourceRef,
+        at: Millis,
+        version: &ResourceVersion,
+    ) -> Result<bool, StoreError> {
         let filter = TombstoneFilter {
             cluster: Some(source.cluster),
             gk: Some(row.key.gk.clone()),
@@ -108,7 +115,11 @@ impl<S: Store> Core<S> {
             ..TombstoneFilter::default()
         };
         let kept = self.store.tombstones(&filter, RECENT)?;
-        Ok(kept.iter().find(|kept| kept.uid == source.uid).map(|kept| kept.last_seen))
+        let Some(kept) = kept.iter().find(|kept| kept.uid == source.uid) else { return Ok(true) };
+        Ok(match (kept.resource_version.ordinal(), version.ordinal()) {
+            (Some(last), Some(gone)) => last <= gone,
+            _ => kept.last_seen <= at,
+        })
     }
 
     /// A namespace or definition was told of: if it is the end of what `before` knew, that is noted.
@@ -118,6 +129,7 @@ impl<S: Store> Core<S> {
         key: &ObjectKey,
         before: Option<&ObjectRow>,
         now_is: Option<(&str, bool)>,
+        version: &str,
         at: Millis,
     ) -> Result<(), StoreError> {
         if !is_container(&key.gk) {
@@ -128,11 +140,13 @@ impl<S: Store> Core<S> {
                 before.uid.as_str() != uid || (deleting && !before.deleting)
             }
             (Some(_), None) => true,
-            (None, Some((_, deleting))) => deleting,
+            // Another one takes the name: whatever was in the one before was gone by now.
+            (None, Some((_, deleting))) => deleting || self.store.container_gone(id, key)?.is_some(),
             (None, None) => false,
         };
         if ended {
-            self.store.put_container_gone(id, key, at, at.saturating_sub(REMEMBERED_MS))?;
+            let version = ResourceVersion::new(version);
+            self.store.put_container_gone(id, key, at, &version, at.saturating_sub(REMEMBERED_MS))?;
         }
         Ok(())
     }

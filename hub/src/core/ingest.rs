@@ -199,7 +199,8 @@ impl<S: Store> Core<S> {
                     let version = ResourceVersion::new(&resource_version);
                     self.seen_after_rewind(id, before.as_ref(), &key, &uid, &version, now)?;
                 }
-                self.container_told(id, &key, before.as_ref(), Some((&uid, deleting)), observed_at)?;
+                let is = Some((uid.as_str(), deleting));
+                self.container_told(id, &key, before.as_ref(), is, &resource_version, observed_at)?;
                 // A uid that changed under one name is a delete and a create (I5).
                 if let Some(before) = before.filter(|row| row.uid.as_str() != uid && row.body.is_some()) {
                     self.entomb_once(before, Cause::Inferred, None, now)?;
@@ -225,7 +226,7 @@ impl<S: Store> Core<S> {
             Some(Change::Delete(delete)) => {
                 let cause = if delete.inferred { Cause::Inferred } else { Cause::Observed };
                 let row = self.store.object(id, &key)?;
-                self.container_told(id, &key, row.as_ref(), None, observed_at)?;
+                self.container_told(id, &key, row.as_ref(), None, &resource_version, observed_at)?;
                 // A row of another uid is a younger object that our own write told us of: watches
                 // deliver in order, so this is its predecessor, which is kept all the same.
                 let same = row.as_ref().is_some_and(|row| row.uid.as_str() == uid || uid.is_empty());

@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use super::Core;
 use super::gather::fresh_placement;
-use crate::store::{Ending, ManagedRow, ObjectRow, PlacementRow, Record, SourceRef, Store, StoreError};
+use crate::store::{
+    Ending, ManagedRow, ObjectRow, Owned, PlacementRow, Record, SourceRef, Store, StoreError,
+};
 
 impl<S: Store> Core<S> {
     /// A managed object was told of. Where nothing is known of it, and its marks are genuine, it gets
@@ -38,9 +40,12 @@ impl<S: Store> Core<S> {
             uid: Some(object.uid.clone()),
             resource_version: object.resource_version.clone(),
             rendered: read.rendered,
-            // Whether what is there is what was written is seen by the fields that are still ours.
-            owned: None,
+            owned: match managed.owned {
+                Owned::Digest(digest) => Some(digest),
+                Owned::NoEntry | Owned::OtherVersion => None,
+            },
             field_set,
+            // None: not written by what this hub remembers ([`was_taken_over`]).
             api_version: String::new(),
             implicit: false,
             created_at: now,
@@ -76,7 +81,7 @@ impl<S: Store> Core<S> {
 /// Nobody remembers what a recovered copy looked like after our last write. But if that wrote the body
 /// that is asked for now, every field of it was ours then: where one is not, somebody took it over.
 pub(super) fn was_taken_over(record: &Record, desired: &[u8; 32], body: &Value) -> bool {
-    if record.owned.is_some() || record.field_set.is_empty() || record.rendered != *desired {
+    if !record.api_version.is_empty() || record.field_set.is_empty() || record.rendered != *desired {
         return false;
     }
     FieldSet::parse(&record.field_set).is_ok_and(|owned| !owned.covers(body))

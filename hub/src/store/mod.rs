@@ -10,7 +10,7 @@ pub mod rows;
 pub mod sqlite;
 
 use lockstep_engine::status::State;
-use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey};
+use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion};
 
 pub use rows::*;
 
@@ -99,8 +99,13 @@ pub trait Reader: Send {
     fn unseen(&mut self, cluster: ClusterId, limit: usize) -> Result<Vec<ObjectKey>, StoreError>;
     /// How many of them there are.
     fn unseen_count(&mut self, cluster: ClusterId) -> Result<u64, StoreError>;
-    /// When a namespace or definition of this key was last seen to go.
-    fn container_gone(&mut self, cluster: ClusterId, key: &ObjectKey) -> Result<Option<Millis>, StoreError>;
+    /// When a namespace or definition of this key was last seen to go, and the resourceVersion by which
+    /// it was gone.
+    fn container_gone(
+        &mut self,
+        cluster: ClusterId,
+        key: &ObjectKey,
+    ) -> Result<Option<(Millis, ResourceVersion)>, StoreError>;
     /// How many objects are held for a cluster (keys and bodies).
     fn object_count(&mut self, cluster: ClusterId) -> Result<u64, StoreError>;
     /// The key index of a watch in key order after (namespace, name), at most `limit`. Without
@@ -182,8 +187,11 @@ pub trait Store: Reader {
         cluster: ClusterId,
         key: &ObjectKey,
         at: Millis,
+        version: &ResourceVersion,
         before: Millis,
     ) -> Result<(), StoreError>;
+    /// Forgets the ends of a cluster's containers: its resourceVersions begin anew.
+    fn forget_containers_gone(&mut self, cluster: ClusterId) -> Result<(), StoreError>;
     /// Inserts or replaces a placement.
     fn put_placement(&mut self, row: &PlacementRow) -> Result<(), StoreError>;
     /// Removes a placement.

@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey};
+use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
@@ -287,9 +287,13 @@ impl Store for SqliteStore {
         cluster: ClusterId,
         key: &ObjectKey,
         at: Millis,
+        version: &ResourceVersion,
         before: Millis,
     ) -> Result<(), StoreError> {
-        self.inner.put_container_gone(cluster, key, at, before)
+        self.inner.put_container_gone(cluster, key, at, version, before)
+    }
+    fn forget_containers_gone(&mut self, cluster: ClusterId) -> Result<(), StoreError> {
+        self.inner.forget_containers_gone(cluster)
     }
     fn adopt_objects(&mut self, from: u32, to: u32) -> Result<(), StoreError> {
         self.inner.adopt_objects(from, to)
@@ -380,7 +384,11 @@ impl<M: Send> Reader for Sqlite<M> {
         self.read(|inner| inner.objects(cluster, gk, namespace, after, limit))
     }
 
-    fn container_gone(&mut self, cluster: ClusterId, key: &ObjectKey) -> Result<Option<Millis>, StoreError> {
+    fn container_gone(
+        &mut self,
+        cluster: ClusterId,
+        key: &ObjectKey,
+    ) -> Result<Option<(Millis, ResourceVersion)>, StoreError> {
         self.inner.container_gone(cluster, key)
     }
     fn unseen(&mut self, cluster: ClusterId, limit: usize) -> Result<Vec<ObjectKey>, StoreError> {

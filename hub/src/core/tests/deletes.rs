@@ -385,3 +385,35 @@ fn i2_a_key_belongs_to_one_watch_when_scopes_change() {
     assert_eq!(scopes, [""], "the wide one covers the narrow one");
     assert_eq!(fleet.core.store.watches(None).unwrap().iter().filter(|w| w.cluster.0 == 2).count(), 1);
 }
+
+/// After a gap the watches replay, each for itself: the namespace's end and return are read before the
+/// objects' last changes and deletes. resourceVersions tell what came first.
+#[test]
+fn i7_replayed_deletes_of_a_namespace_that_is_back_are_held() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(1);
+    fleet.tick(1_000);
+    let at = |mut item: v1::Item, now: i64| {
+        item.observed_ms = now;
+        item
+    };
+    let now = fleet.now;
+    let gone = v1::Item {
+        change: Some(v1::item::Change::Delete(v1::Delete::default())),
+        ..namespace("shop", 70, true)
+    };
+    let back = v1::Item { uid: "n2".into(), ..namespace("shop", 72, false) };
+    fleet.namespaces("a", vec![at(namespace("shop", 60, true), now), at(gone, now), at(back, now)]);
+    let changed = at(source("cm-0", "s0", 50, "2"), now + 20);
+    fleet.section("a", vec![changed, at(deleted("cm-0", "s0", 65), now + 20)], None);
+    // The change is on its way when the delete comes.
+    let update = fleet.one_step("b");
+    fleet.perform("b", &update, "t0", 89, true);
+    assert_eq!(fleet.status("b", "cm-0"), "Held/ContainerDeleted");
+    // One that was made in the new namespace is deleted like any other.
+    fleet.section("a", vec![at(source("cm-1", "s9", 80, "1"), now + 30)], None);
+    let step = fleet.one_step("b");
+    fleet.perform("b", &step, "t9", 90, true);
+    fleet.section("a", vec![at(deleted("cm-1", "s9", 95), now + 40)], None);
+    assert!(is_read(&fleet.one_step("b")));
+}

@@ -137,15 +137,15 @@ impl Inner {
         &mut self,
         cluster: ClusterId,
         key: &ObjectKey,
-    ) -> Result<Option<Millis>, StoreError> {
+    ) -> Result<Option<(Millis, ResourceVersion)>, StoreError> {
         let Self { db, kinds, .. } = self;
         let Some(kind) = kinds.id(db, &key.gk)? else { return Ok(None) };
         first(
             db,
             "containers_gone",
-            "SELECT gone_at FROM containers_gone WHERE cluster = ?1 AND kind = ?2 AND name = ?3",
+            "SELECT gone_at, version FROM containers_gone WHERE cluster = ?1 AND kind = ?2 AND name = ?3",
             params![cluster.0, kind, key.name],
-            |row| row.int(0),
+            |row| Ok((row.int(0)?, ResourceVersion::new(row.text(1)?))),
         )
     }
 
@@ -154,6 +154,7 @@ impl Inner {
         cluster: ClusterId,
         key: &ObjectKey,
         at: Millis,
+        version: &ResourceVersion,
         before: Millis,
     ) -> Result<(), StoreError> {
         let Self { db, kinds, .. } = self;
@@ -161,10 +162,16 @@ impl Inner {
         execute(db, "DELETE FROM containers_gone WHERE gone_at < ?1", [before])?;
         execute(
             db,
-            "INSERT INTO containers_gone (cluster, kind, name, gone_at) VALUES (?1, ?2, ?3, ?4) \
-             ON CONFLICT (cluster, kind, name) DO UPDATE SET gone_at = max(gone_at, ?4)",
-            params![cluster.0, kind, key.name, at],
+            "INSERT INTO containers_gone (cluster, kind, name, gone_at, version) \
+             VALUES (?1, ?2, ?3, ?4, ?5) \
+             ON CONFLICT (cluster, kind, name) DO UPDATE SET gone_at = max(gone_at, ?4), version = ?5",
+            params![cluster.0, kind, key.name, at, version.as_str()],
         )?;
+        Ok(())
+    }
+
+    pub(super) fn forget_containers_gone(&mut self, cluster: ClusterId) -> Result<(), StoreError> {
+        execute(&self.db, "DELETE FROM containers_gone WHERE cluster = ?1", [cluster.0])?;
         Ok(())
     }
 

@@ -20,6 +20,7 @@ CREATE TABLE containers_gone (
   kind    INTEGER NOT NULL,
   name    TEXT NOT NULL,
   gone_at INTEGER NOT NULL,
+  version TEXT NOT NULL,                    -- resourceVersion by which it was gone
   PRIMARY KEY (cluster, kind, name)
 ) STRICT, WITHOUT ROWID;
 
