@@ -134,7 +134,7 @@ impl Bench<'_> {
             let plain = !judged.flags.managed && !entry.flags().managed;
             // Of a key outside the interest only its life matters, not its versions.
             let unchanged = bare && plain && was_deleting(entry) == judged.deleting;
-            if telling != Telling::Again && (unmoved || unchanged) {
+            if unmoved || (unchanged && telling == Telling::News) {
                 return Ok(None);
             }
         }

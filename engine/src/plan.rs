@@ -269,8 +269,7 @@ fn decide_present(input: &Input<'_>) -> Decision {
     let known = match &input.observed {
         Observed::Unknown { reason, message } => return Decision::rest(State::Unknown, reason, *message),
         Observed::Absent => {
-            let ran =
-                *run_once && input.record.as_ref().is_some_and(|r| r.uid.is_some() && r.rendered == *desired);
+            let ran = *run_once && input.record.as_ref().is_some_and(|r| r.rendered == *desired);
             return if ran {
                 Decision::rest(
                     State::InStep,

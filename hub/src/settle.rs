@@ -100,7 +100,10 @@ fn has_told(cluster: &ClusterRow, watches: &[WatchRow], began: Millis) -> bool {
         && watches.iter().all(|watch| match watch.phase {
             Phase::Live => watch.updated_at >= since,
             // A kind that is not served tells nothing.
-            Phase::Pending | Phase::Failing => watch.updated_at >= since && watch.reason == "NotServed",
+            // Nor does one that may not be read: what depends on it is unknown anyway.
+            Phase::Pending | Phase::Failing => {
+                watch.updated_at >= since && matches!(watch.reason.as_str(), "NotServed" | "Forbidden")
+            }
             Phase::Listing => false,
         })
 }

@@ -28,7 +28,7 @@ impl<S: Store> Core<S> {
                 self.answer(reply, result);
             }
             Command::AcceptRewind { cluster, reply } => {
-                let result = self.accept_rewind(&cluster)?;
+                let result = self.accept_rewind(&cluster, now)?;
                 self.answer(reply, result);
             }
             Command::CreateToken { cluster, reply } => {

@@ -228,7 +228,7 @@ impl<S: Store> Core<S> {
                 watch.wanted = digest;
             }
         }
-        self.drop_unwanted(id, &wanted)?;
+        self.drop_unwanted(id, &wanted, now)?;
         self.tell_interest(id, message, live);
         Ok(())
     }
@@ -293,7 +293,13 @@ impl<S: Store> Core<S> {
         }
     }
 
-    fn drop_unwanted(&mut self, id: ClusterId, wanted: &BTreeSet<u32>) -> Result<(), StoreError> {
+    fn drop_unwanted(
+        &mut self,
+        id: ClusterId,
+        wanted: &BTreeSet<u32>,
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        let mut dropped = Vec::new();
         let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
         // Before the policies are known, nothing is known to be unwanted.
         if !self.policies_known {
@@ -305,11 +311,19 @@ impl<S: Store> Core<S> {
             let Some(old) = cluster.watches.remove(&number) else { continue };
             // A watch that takes its place, and has not listed yet, starts from what it knew: what was
             // deleted meanwhile is then found missing, with its last state.
-            for heir in cluster.watches.values().map(|watch| &watch.row).filter(|row| row.gk == old.row.gk) {
-                if heir.checkpoint.is_empty() && wanted.contains(&heir.id) {
+            for heir in cluster.watches.values_mut().map(|watch| &mut watch.row) {
+                if heir.gk == old.row.gk && heir.checkpoint.is_empty() && wanted.contains(&heir.id) {
                     self.store.adopt_objects(number, heir.id)?;
+                    if old.row.rewound && !heir.rewound {
+                        heir.rewound = true;
+                        self.store.put_watch(heir)?;
+                    }
                 }
             }
+            dropped.push(number);
+        }
+        for number in dropped {
+            self.keep_unseen(id, number, now)?;
             self.store.drop_watch(number)?;
         }
         Ok(())

@@ -6,7 +6,8 @@ use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion};
 
 use super::Core;
 use crate::store::{
-    Ending, ObjectRow, PlacementFilter, PlacementRow, SourceRef, Store, StoreError, TombstoneFilter,
+    Cause, Ending, ObjectRow, PlacementFilter, PlacementRow, SourceRef, Store, StoreError, TombstoneFilter,
+    TombstoneRow,
 };
 
 /// How long the end of a container is remembered: a delete that waits longer for its target is held
@@ -115,7 +116,10 @@ impl<S: Store> Core<S> {
             ..TombstoneFilter::default()
         };
         let kept = self.store.tombstones(&filter, RECENT)?;
-        let Some(kept) = kept.iter().find(|kept| kept.uid == source.uid) else { return Ok(true) };
+        let deleted = |kept: &&TombstoneRow| {
+            kept.uid == source.uid && matches!(kept.cause, Cause::Observed | Cause::Inferred)
+        };
+        let Some(kept) = kept.iter().find(deleted) else { return Ok(true) };
         Ok(match (kept.resource_version.ordinal(), version.ordinal()) {
             (Some(last), Some(gone)) => last <= gone,
             _ => kept.last_seen <= at,

@@ -69,7 +69,8 @@ impl<S: Store> Core<S> {
         if written.is_err() {
             self.store.rollback()?;
         }
-        written
+        written?;
+        if self.stale { self.reload() } else { Ok(()) }
     }
 }
 

@@ -302,9 +302,18 @@ impl<S: Store> Core<S> {
             name: Some(row.key.name.to_string()),
             ..TombstoneFilter::default()
         };
-        // Of one uid there is one deletion; those of lockstep's own deletes are of other clusters.
+        // The same deletion keeps the same state; after a rewind one uid may be deleted twice.
+        let version = match &last {
+            Some((body, version)) if !body.is_empty() => ResourceVersion::new(version),
+            _ => row.resource_version.clone(),
+        };
         let known = self.store.tombstones(&filter, RECENT)?;
-        if known.iter().any(|kept| kept.uid == row.uid && !matches!(kept.cause, Cause::Lockstep { .. })) {
+        let same = |kept: &TombstoneRow| {
+            kept.uid == row.uid
+                && matches!(kept.cause, Cause::Observed | Cause::Inferred)
+                && (kept.resource_version == version || kept.last_seen >= row.observed_at)
+        };
+        if known.iter().any(same) {
             return Ok(());
         }
         self.entomb(row, cause, last, now).map(drop)

@@ -189,6 +189,8 @@ pub struct Core<S> {
     budgets: BTreeMap<(String, ClusterId), Budget>,
     paused: bool,
     scans: VecDeque<Scan>,
+    /// What is in memory is not what the store holds: it is loaded before anything else.
+    stale: bool,
     /// Sessions that ended with the last process, or with a transaction that failed, are still noted as
     /// open in the store.
     ended: bool,
@@ -269,6 +271,7 @@ impl<S: Store> Core<S> {
             paused: false,
             scans: VecDeque::new(),
             ended: false,
+            stale: true,
             kept_watches: false,
             review_interest: false,
             asking: BTreeMap::new(),
@@ -314,7 +317,10 @@ impl<S: Store> Core<S> {
         self.render_cache = gather::RenderCache::default();
         self.next_due = self.store.next_due()?;
         self.archive.notify_one();
-        self.load_last_good()
+        self.resume_acceptances()?;
+        self.load_last_good()?;
+        self.stale = false;
+        Ok(())
     }
 
     /// Takes inputs that came together, and commits once for all of them. Returns whether there is
@@ -324,6 +330,10 @@ impl<S: Store> Core<S> {
     /// When the store refused: nothing was acknowledged, sessions were closed, and the agents send
     /// again what was not acknowledged.
     pub fn handle(&mut self, inputs: Vec<Input>, now: Millis) -> Result<bool, StoreError> {
+        if self.stale {
+            // Half of it was loaded when the store failed once more.
+            self.reload()?;
+        }
         let done =
             self.store.begin().and_then(|()| self.work(inputs, now)).and_then(|()| self.store.commit());
         match done {
@@ -334,6 +344,7 @@ impl<S: Store> Core<S> {
             Err(error) => {
                 self.store.rollback()?;
                 self.close_all("LS0205", "the hub's state store refused a write", "see the hub's log", now);
+                self.stale = true;
                 self.reload()?;
                 Err(error)
             }

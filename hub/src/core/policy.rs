@@ -205,7 +205,11 @@ impl<S: Store> Core<S> {
         let mut others = Vec::with_capacity(keys.len());
         for key in keys.drain(..) {
             let Some(mut row) = self.store.placement(target, &key)? else { continue };
-            if let Some(message) = self.recovered(&row) {
+            if row.delete == Some(DeleteStage::Held) {
+                // It stays so, also where the reason could no longer be seen, until a person has said so
+                // or the source is back.
+                self.hold_on(&mut row, now)?;
+            } else if let Some(message) = self.recovered(&row) {
                 self.hold(&mut row, "Recovered", message, now)?;
             } else if let Some(message) = self.lost_in_rewind(&row)? {
                 self.hold(&mut row, "SourceRewound", message, now)?;
@@ -227,6 +231,26 @@ impl<S: Store> Core<S> {
         }
         *keys = others;
         Ok(())
+    }
+
+    /// A delete that was held asked again: it is said what for, if something else was said meanwhile.
+    fn hold_on(&mut self, row: &mut PlacementRow, now: Millis) -> Result<(), StoreError> {
+        if row.status.state == State::Held {
+            return self.store.put_placement(row);
+        }
+        let (reason, message) = if let Some(message) = self.recovered(row) {
+            ("Recovered", message)
+        } else if let Some(message) = self.lost_in_rewind(row)? {
+            ("SourceRewound", message)
+        } else {
+            let message =
+                format!("the delete was held before; `lockstep approve {}` releases it", row.policy);
+            match self.container_gone(row)? {
+                Some(why) => ("ContainerDeleted", format!("{why}; {message}")),
+                None => ("DeleteBudget", message),
+            }
+        };
+        self.hold(row, reason, message, now)
     }
 
     fn hold(

@@ -4,6 +4,7 @@
 
 use lockstep_engine::marks;
 use lockstep_engine::ownership::FieldSet;
+use lockstep_engine::status::State;
 use lockstep_engine::{ClusterName, Millis, Uid};
 use serde_json::Value;
 
@@ -13,8 +14,11 @@ use crate::store::{
     Ending, ManagedRow, ObjectRow, Owned, PlacementRow, Record, SourceRef, Store, StoreError,
 };
 
+/// How long after a conflict the undoing of our own write may be on its way.
+const UNDONE_MS: i64 = 5_000;
+
 impl<S: Store> Core<S> {
-    /// A managed object was told of. Where nothing is known of it, and its marks are genuine, it gets
+    /// A managed object was told of. True: what it is cannot be said yet. Where nothing is known of it, and its marks are genuine, it gets
     /// a placement as if it had just been written.
     pub(super) fn recover(
         &mut self,
@@ -22,18 +26,31 @@ impl<S: Store> Core<S> {
         managed: &ManagedRow,
         field_set: bytes::Bytes,
         now: Millis,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let (id, key) = (object.cluster, &object.key);
+        // A write of ours that met a foreign object is undone by the agent: until that is seen, the
+        // object carries marks that are genuine and mean nothing (I6).
+        if self.clusters.get(&id).is_some_and(|cluster| cluster.busy.contains_key(key)) {
+            return Ok(false);
+        }
         let placed = self.store.placement(id, key)?;
         if placed.as_ref().is_some_and(|row| row.record.is_some()) {
-            return Ok(());
+            return Ok(false);
+        }
+        if let Some(mut row) = placed.clone().filter(|row| row.status.state == State::Conflict)
+            && now < row.since + UNDONE_MS
+        {
+            row.next_attempt = Some(row.since + UNDONE_MS);
+            self.store.put_placement(&row)?;
+            self.note_due(row.next_attempt);
+            return Ok(true);
         }
         let labels = std::collections::BTreeMap::from([(marks::MANAGED.to_owned(), "true".to_owned())]);
-        let Some(read) = marks::read_marks(&managed.marks, &labels) else { return Ok(()) };
+        let Some(read) = marks::read_marks(&managed.marks, &labels) else { return Ok(false) };
         if !self.is_genuine(id, key, &read) {
-            return Ok(());
+            return Ok(false);
         }
-        let Ok(source) = ClusterName::new(&read.source.cluster) else { return Ok(()) };
+        let Ok(source) = ClusterName::new(&read.source.cluster) else { return Ok(false) };
         // After a loss the source may not have come yet: the marks are genuine, so it is a member.
         let source = self.registered(&source, now)?;
         let record = Record {
@@ -64,7 +81,8 @@ impl<S: Store> Core<S> {
             ..fresh_placement(id, key, now)
         });
         placement.record = Some(record);
-        self.store.put_placement(&placement)
+        self.store.put_placement(&placement)?;
+        Ok(false)
     }
 
     /// Why the delete of a recovered copy is held.

@@ -9,7 +9,7 @@ use super::command::{AcceptedRewind, CommandError};
 use super::scan::Scan;
 use super::state::{SessionCommand, Watch};
 use super::{AfterCommit, Core};
-use crate::store::{Cause, Ending, ObjectRow, Phase, PlacementRow, Rewound, Store, StoreError};
+use crate::store::{Cause, DeleteStage, Ending, ObjectRow, Phase, PlacementRow, Rewound, Store, StoreError};
 
 /// Status reason of a watch that found its server behind, or is being listed because of it.
 pub(super) const REWIND_SUSPECTED: &str = "RewindSuspected";
@@ -171,6 +171,7 @@ impl<S: Store> Core<S> {
     pub(super) fn accept_rewind(
         &mut self,
         name: &str,
+        now: Millis,
     ) -> Result<Result<AcceptedRewind, CommandError>, StoreError> {
         let id = match self.cluster_by_name(name) {
             Ok(id) => id,
@@ -195,15 +196,29 @@ impl<S: Store> Core<S> {
             objects,
             "the rewind was accepted: what the cluster lost counts as deleted"
         );
+        self.store.put_meta(&accepted_key(id), &now.to_string())?;
         self.scans.push_back(Scan::AcceptRewind { cluster: id });
         Ok(Ok(AcceptedRewind { cluster: name.to_owned(), objects }))
     }
 
     pub(super) fn scan_unseen(&mut self, id: ClusterId, now: Millis) -> Result<(), StoreError> {
-        let keys = self.store.unseen(id, SLICE)?;
+        // What a later rewind lost was not accepted with this one.
+        let accepted = self.store.meta(&accepted_key(id))?.and_then(|at| at.parse::<Millis>().ok());
+        let Some(accepted) = accepted else { return Ok(()) };
+        let mut keys = Vec::new();
+        for key in self.store.unseen(id, usize::MAX)? {
+            let row = self.store.object(id, &key)?;
+            if row.is_some_and(|row| row.unseen.is_some_and(|since| since <= accepted)) {
+                keys.push(key);
+            }
+            if keys.len() == SLICE {
+                break;
+            }
+        }
         let full = keys.len() == SLICE;
         for key in keys {
             if let Some(row) = self.store.object(id, &key)? {
+                self.decided(id, &key)?;
                 let known_until = row.observed_at;
                 self.entomb_known(row, Cause::Inferred, Some(known_until), None, now)?;
                 self.store.delete_object(id, &key)?;
@@ -214,7 +229,45 @@ impl<S: Store> Core<S> {
             self.scans.push_front(Scan::AcceptRewind { cluster: id });
             return Ok(());
         }
+        self.store.put_meta(&accepted_key(id), "")?;
         self.settle_rewind(id)
+    }
+
+    /// Acceptances that were under way when the hub stopped, or a transaction failed.
+    pub(super) fn resume_acceptances(&mut self) -> Result<(), StoreError> {
+        for id in self.clusters.keys().copied().collect::<Vec<_>>() {
+            if self.store.meta(&accepted_key(id))?.is_some_and(|at| !at.is_empty()) {
+                self.scans.push_back(Scan::AcceptRewind { cluster: id });
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes that were held for this very source ask anew: it is decided.
+    fn decided(&mut self, id: ClusterId, key: &ObjectKey) -> Result<(), StoreError> {
+        for target in self.clusters.keys().copied().collect::<Vec<_>>() {
+            if let Some(mut row) = self.store.placement(target, key)?
+                && row.delete == Some(DeleteStage::Held)
+                && row.source.as_ref().is_some_and(|source| source.cluster == id)
+            {
+                row.delete = None;
+                self.store.put_placement(&row)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A watch goes, and with it what it told: of what a rewind lost this is the only copy.
+    pub(super) fn keep_unseen(&mut self, id: ClusterId, watch: u32, now: Millis) -> Result<(), StoreError> {
+        if self.clusters.get(&id).is_none_or(|cluster| cluster.row.rewound.is_none()) {
+            return Ok(());
+        }
+        for key in self.store.unseen(id, usize::MAX)? {
+            if let Some(row) = self.store.object(id, &key)?.filter(|row| row.watch == watch) {
+                self.entomb(row, Cause::Rewound, None, now)?;
+            }
+        }
+        Ok(())
     }
 
     /// Was the source lost in a rewind that is not decided? One sentence.
@@ -239,6 +292,11 @@ impl<S: Store> Core<S> {
             )
         }))
     }
+}
+
+/// Name of the setting that keeps an acceptance until it is carried out.
+fn accepted_key(id: ClusterId) -> String {
+    format!("accept-rewind/{}", id.0)
 }
 
 fn source_key(gk: &GroupKind, namespace: &str, name: &str) -> ObjectKey {

@@ -38,6 +38,15 @@ impl<S: Store> Core<S> {
             return Ok(());
         }
         let mut row = self.store.placement(target, key)?;
+        if row.as_ref().is_some_and(|row| row.record.is_none())
+            && let Some(object) = self.store.object(target, key)?
+            && let Some(managed) = &object.managed
+        {
+            if self.recover(&object, managed, bytes::Bytes::new(), now)? {
+                return Ok(());
+            }
+            row = self.store.placement(target, key)?;
+        }
         let claims = self.claims(target, key)?;
         if claims.is_empty() && row.is_none() {
             return Ok(());
@@ -126,6 +135,14 @@ impl<S: Store> Core<S> {
                 delete,
                 format!("the policy no longer names {}", key.gk),
             ));
+        }
+        let covers = |resource: &lockstep_policies::Resource| {
+            resource.condition.covers_namespace(&key.namespace) && resource.condition.covers_name(&key.name)
+        };
+        if !policy.resources_for(&key.gk).any(|(_, resource)| covers(resource)) {
+            let delete = deletion.on_unselect == Disposition::Delete;
+            let why = format!("the policy no longer means {} {}", key.namespace, key.name);
+            return Ok(end(row, Ending::Unselected, delete, why));
         }
         let came_from = row.source.as_ref().map(|source| source.cluster);
         let moved = came_from.is_some() && came_from != self.names.get(&policy.spec.source_cluster).copied();

@@ -417,3 +417,36 @@ fn i7_replayed_deletes_of_a_namespace_that_is_back_are_held() {
     fleet.section("a", vec![at(deleted("cm-1", "s9", 95), now + 40)], None);
     assert!(is_read(&fleet.one_step("b")));
 }
+
+#[test]
+fn i7_a_hold_for_a_container_outlives_the_reason() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(1);
+    fleet.namespaces("a", vec![namespace("shop", 60, true)]);
+    fleet.section("a", vec![deleted("cm-0", "s0", 65)], None);
+    assert_eq!(fleet.status("b", "cm-0"), "Held/ContainerDeleted");
+    let back = v1::Item { uid: "n2".into(), ..namespace("shop", 72, false) };
+    fleet.namespaces("a", vec![back]);
+    // The end of the namespace is forgotten (a rewind, or a month).
+    let id = fleet.agents["a"].id;
+    use crate::store::Store as _;
+    fleet.core.store.forget_containers_gone(id).unwrap();
+    fleet.tick(1_000);
+    fleet.live("a", Vec::new());
+    fleet.live("b", Vec::new());
+    assert!(fleet.steps("b").is_empty());
+    assert_eq!(fleet.status("b", "cm-0"), "Held/ContainerDeleted");
+}
+
+#[test]
+fn what_a_policy_no_longer_means_is_unselected_also_where_nobody_watches_it() {
+    let in_shop = POLICY.replace(
+        "  - kind: ConfigMap\n    matchLabels: { sync: 'yes' }",
+        "  - { kind: ConfigMap, namespaces: [shop] }",
+    );
+    let elsewhere = in_shop.replace("[shop]", "[office]");
+    let mut fleet = Fleet::up(&[("p.yaml", &in_shop)]);
+    fleet.in_step(1);
+    fleet.policies(&[("p.yaml", &elsewhere)]);
+    assert!(is_read(&fleet.one_step("b")), "onUnselect: Delete");
+}

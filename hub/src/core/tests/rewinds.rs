@@ -295,3 +295,60 @@ fn i11_drift_of_a_recovered_copy_is_seen_by_the_fields_that_are_no_longer_ours()
         assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
     }
 }
+
+/// Of one uid there may be two deletions: a restore brings the object back.
+#[test]
+fn nothing_is_lost_when_an_object_that_was_kept_before_is_deleted_again() {
+    let mut fleet = after_a_rewind(POLICY);
+    fleet.steps("b");
+    fleet.live("a", Vec::new());
+    fleet.section("a", vec![source("cm-1", "s1", 20, "edited since")], None);
+    fleet.section("a", vec![deleted("cm-1", "s1", 21)], None);
+    let kept = fleet.tombstones();
+    let causes: Vec<_> =
+        kept.iter().filter(|kept| kept.key.name.as_ref() == "cm-1").map(|kept| &kept.cause).collect();
+    assert_eq!(causes, [&Cause::Observed, &Cause::Rewound]);
+}
+
+#[test]
+fn what_a_rewind_lost_is_kept_when_nobody_watches_any_more() {
+    let mut fleet = after_a_rewind(POLICY);
+    fleet.live("a", Vec::new());
+    fleet.namespaces("a", Vec::new());
+    fleet.policies(&[]);
+    let kept = fleet.tombstones();
+    assert!(kept.iter().any(|kept| kept.key.name.as_ref() == "cm-0"), "{kept:?}");
+}
+
+#[test]
+fn a_rewind_that_was_accepted_is_carried_out_after_a_restart_too() {
+    let mut fleet = after_a_rewind(POLICY);
+    fleet.live("a", Vec::new());
+    fleet.namespaces("a", Vec::new());
+    let (reply, mut answer) = oneshot::channel();
+    let command = Input::Command(Command::AcceptRewind { cluster: "a".into(), reply });
+    // Committed, and killed before the work begins.
+    fleet.core.handle(vec![command], fleet.now).unwrap();
+    assert_eq!(answer.try_recv().unwrap().unwrap().objects, 1);
+    fleet.restart();
+    fleet.policies(&[("p.yaml", POLICY)]);
+    assert!(fleet.cluster("a").rewound.is_none(), "decided");
+}
+
+/// A write of ours that met a foreign object is undone; what the watch says in between is not ours.
+#[test]
+fn i6_marks_on_an_object_whose_apply_is_being_undone_make_no_record() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let create = fleet.one_step("b");
+    let Some(Action::Apply(apply)) = &create.action else { panic!("{create:?}") };
+    let merged = copy("cm-0", "theirs", 40, &apply.body, [4; 16]);
+    fleet.section("b", vec![merged], None);
+    let conflict = v1::Failed { class: "Conflict".into(), ..Default::default() };
+    fleet.outcome("b", create.step, v1::outcome::Result::Failed(conflict));
+    assert!(fleet.placement("b", "cm-0").unwrap().record.is_none());
+    fleet.section("b", vec![foreign("cm-0", "theirs", 41)], None);
+    fleet.tick(60_000);
+    assert!(fleet.placement("b", "cm-0").unwrap().record.is_none());
+    assert!(fleet.status("b", "cm-0").starts_with("Conflict/"));
+}
