@@ -12,6 +12,7 @@ pub mod harness;
 pub mod identity;
 pub mod load;
 pub mod lockstep;
+pub mod model;
 pub mod proxy;
 pub mod requests;
 pub mod scene;

@@ -16,6 +16,10 @@ const GAP_MOST: Duration = Duration::from_secs(4);
 const CALM: Duration = Duration::from_secs(3);
 /// Restoring takes etcd and an API server about this long to come back.
 const RESTORE: Duration = Duration::from_secs(12);
+/// Between a snapshot and its restore. The agents' Leases are written every ten seconds: a restore to less than that ago,
+/// with bumped revisions, cannot be recognised (docs/reliability.md).
+const REWIND_LEAST: Duration = Duration::from_secs(15);
+const REWIND_MOST: Duration = Duration::from_secs(40);
 /// Runs shorter than this have no room for the freeze of a minute.
 const LONG_RUN: Duration = Duration::from_secs(150);
 const LONG_FREEZE: Duration = Duration::from_secs(60);
@@ -300,7 +304,7 @@ impl Plan {
         let Fault::Restore(cluster, _) = fault else {
             return self.take(Event { at, lasts, fault });
         };
-        let restored = at + dice.between(self.length / 12, (self.length / 4).min(Duration::from_secs(40)));
+        let restored = at + dice.between(REWIND_LEAST, (self.length / 4).clamp(REWIND_MOST / 2, REWIND_MOST));
         let save = Event { at, lasts: Duration::from_secs(2), fault: Fault::Save(cluster) };
         let restore = Event { at: restored, lasts: RESTORE, fault };
         if restored >= self.length || !self.is_free(&save) || !self.is_free(&restore) {

@@ -8,9 +8,10 @@ use serde_json::Value;
 use super::compare::{Live, mark_of};
 use super::fleet::{Fleet, HubClient};
 use super::inject::History;
-use super::journal::{Entry, Operation, Outcome};
+use super::journal::{Entry, Journal, Operation, Outcome};
 use super::knowledge::{Known, KnownObjects};
 use super::objects::{DOOMED, Kind, POLICIES, Policy, Slot};
+use super::removals::{Removals, Source};
 use crate::testbed::CLUSTERS;
 
 /// An operation without an answer may be carried out this much later, by a server that was frozen.
@@ -25,164 +26,123 @@ pub(super) struct Past {
     pub(super) sources_compared: u64,
 }
 
-/// Everything about the past.
+/// Everything about the past; `decided_ms`: since when a person has decided what was held.
 pub(super) async fn past(
     fleet: &Fleet,
     history: &History,
-    entries: &[Entry],
+    journal: &Journal,
     known: &KnownObjects,
     decided_ms: u64,
 ) -> Result<Past> {
-    let live = Live::read(fleet).await?;
-    let hub = fleet.hub_client()?;
-    let removals = Removals::of(entries, history);
+    let entries = journal.entries();
+    let look = Look {
+        hub: fleet.hub_client()?,
+        live: Live::read(fleet).await?,
+        removals: Removals { entries: &entries, history },
+        began_ms: journal.began_ms,
+        decided_ms,
+    };
     let mut past = Past::default();
-    tombstones(&hub, &live, history, &removals, known, entries, &mut past).await?;
+    look.tombstones(known, &mut past).await?;
     for policy in &POLICIES {
         for target in policy.targets {
-            deletes(&hub, &live, &removals, policy, *target, decided_ms, &mut past).await?;
+            look.deletes(policy, *target, &mut past).await?;
         }
     }
-    sources(&live, history, entries, &mut past);
+    sources(&look.live, history, &entries, &mut past);
     Ok(past)
 }
 
-/// What the writer and the faults took away, or out of its policy.
-struct Removals<'a> {
-    entries: &'a [Entry],
-    /// By uid: deleted, or unselected.
-    by_uid: BTreeSet<&'a str>,
-    unselected: BTreeSet<&'a str>,
-    history: &'a History,
-}
-
-impl<'a> Removals<'a> {
-    fn of(entries: &'a [Entry], history: &'a History) -> Self {
-        let (mut by_uid, mut unselected) = (BTreeSet::new(), BTreeSet::new());
-        for entry in entries.iter().filter(|entry| entry.outcome != Outcome::Refused) {
-            match entry.operation {
-                Operation::Delete => drop(by_uid.insert(entry.uid.as_str())),
-                Operation::Apply { selected: false, .. } => drop(unselected.insert(entry.uid.as_str())),
-                _ => {}
-            }
-        }
-        Self { entries, by_uid, unselected, history }
-    }
-
-    /// Was it out of its policy for a while, or may it have been?
-    fn unselected(&self, policy: &Policy, uid: &str, namespace: &str, name: &str) -> bool {
-        let may_have_been = |entry: &Entry| {
-            entry.outcome == Outcome::Unknown
-                && matches!(entry.operation, Operation::Apply { selected: false, .. })
-                && (entry.cluster, entry.kind) == (policy.source, policy.kind.name())
-                && (entry.namespace.as_str(), entry.name.as_str()) == (namespace, name)
-        };
-        self.unselected.contains(uid) || self.entries.iter().any(may_have_been)
-    }
-
-    /// Did the writer delete or unselect just this object, or may it have?
-    fn one_by_one(&self, policy: &Policy, uid: &str, namespace: &str, name: &str) -> bool {
-        self.by_uid.contains(uid) || self.unselected(policy, uid, namespace, name)
-    }
-
-    /// Has it been absent from its source's policy, ever?
-    fn removed(&self, policy: &Policy, uid: &str, namespace: &str, name: &str) -> bool {
-        let with_namespace = self.history.namespace_deleted && namespace == DOOMED;
-        let with_definition =
-            policy.kind == Kind::Widget && self.history.definitions.contains(&policy.source);
-        with_namespace || with_definition || self.one_by_one(policy, uid, namespace, name)
-    }
-}
-
-/// Whatever the hub surely knew and is gone has a tombstone with its uid.
-async fn tombstones(
-    hub: &HubClient,
-    live: &Live,
-    history: &History,
-    removals: &Removals<'_>,
-    known: &KnownObjects,
-    entries: &[Entry],
-    past: &mut Past,
-) -> Result<()> {
-    let mut cache = BTreeMap::new();
-    for ((cluster, uid), object) in known {
-        let Known { kind, namespace, name, at_ms } = object;
-        let policy = POLICIES.iter().find(|policy| policy.source == *cluster && policy.kind == *kind);
-        let policy = policy.context("what is known belongs to a policy")?;
-        let forgotten = history.forgotten.iter().any(|forgotten| {
-            forgotten.at_ms >= *at_ms && forgotten.policy.is_none_or(|name| name == policy.name)
-        });
-        // An unselected object is known by its key alone, and leaves no tombstone.
-        if live.has_uid(*cluster, *kind, uid)
-            || forgotten
-            || removals.unselected(policy, uid, namespace, name)
-        {
-            continue;
-        }
-        past.tombstones_required += 1;
-        let place = (*cluster, *kind, namespace.clone(), name.clone());
-        if !cache.contains_key(&place) {
-            let kept = tombstones_of(hub, *cluster, *kind, namespace, name).await?;
-            let uids: BTreeSet<String> =
-                kept.iter().filter_map(|item| item["uid"].as_str().map(str::to_owned)).collect();
-            cache.insert(place.clone(), uids);
-        }
-        if !cache.get(&place).is_some_and(|uids| uids.contains(uid)) {
-            let how = entries.iter().find(|entry| entry.operation == Operation::Delete && entry.uid == *uid);
-            let how = how.map_or("not deleted by the writer itself".to_owned(), |entry| {
-                format!("its delete at {} ms was {:?}", entry.at_ms, entry.outcome)
-            });
-            past.differences.push(format!(
-                "{} {namespace}/{name} ({uid}) of {} was shown by the hub at {at_ms} ms, is gone, and has no tombstone; {how}",
-                kind.name(),
-                CLUSTERS[*cluster]
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Whatever lockstep deleted at a target had lost its source, or been unselected, at some time. What went for another
-/// reason than a delete of its own (with its namespace or definition, or in a rewind) was held until somebody decided.
-async fn deletes(
-    hub: &HubClient,
-    live: &Live,
-    removals: &Removals<'_>,
-    policy: &Policy,
-    target: usize,
+struct Look<'a> {
+    hub: HubClient,
+    live: Live,
+    removals: Removals<'a>,
+    began_ms: u64,
     decided_ms: u64,
-    past: &mut Past,
-) -> Result<()> {
-    for Slot { kind, namespace, name, .. } in policy.slots() {
-        for item in tombstones_of(hub, target, kind, namespace, &name).await? {
-            if item["cause"] != "Lockstep" || item["deleted"] != true {
+}
+
+impl Look<'_> {
+    /// Whatever the hub surely knew and is gone has a tombstone with its uid.
+    async fn tombstones(&self, known: &KnownObjects, past: &mut Past) -> Result<()> {
+        let mut cache = BTreeMap::new();
+        for ((cluster, uid), object) in known {
+            let Known { kind, namespace, name, at_ms } = object;
+            let policy = POLICIES.iter().find(|policy| policy.source == *cluster && policy.kind == *kind);
+            let policy = policy.context("what is known belongs to a policy")?;
+            let forgotten = self.removals.history.forgotten.iter().any(|forgotten| {
+                forgotten.at_ms >= *at_ms && forgotten.policy.is_none_or(|name| name == policy.name)
+            });
+            let source = Source { policy, uid, namespace, name };
+            // An unselected object is known by its key alone, and leaves no tombstone.
+            if self.live.has_uid(*cluster, *kind, uid) || forgotten || self.removals.unselected(&source) {
                 continue;
             }
-            past.deletes_by_lockstep += 1;
-            let id = item["id"].as_i64().context("a tombstone's number")?;
-            let shown = hub.get(&format!("tombstones/{id}")).await?;
-            let mark = mark_of(&shown["body"]);
-            let uid = mark["uid"].as_str().unwrap_or_default();
-            if uid.is_empty() {
-                past.differences.push(format!("tombstone {id} is of a copy without marks: {item}"));
-                continue;
+            past.tombstones_required += 1;
+            let place = (*cluster, *kind, namespace.clone(), name.clone());
+            if !cache.contains_key(&place) {
+                let kept = tombstones_of(&self.hub, *cluster, *kind, namespace, name).await?;
+                let uids = kept.iter().filter_map(|item| item["uid"].as_str().map(str::to_owned));
+                cache.insert(place.clone(), uids.collect::<BTreeSet<String>>());
             }
-            let what = format!("{} {namespace}/{name} at {}", kind.name(), CLUSTERS[target]);
-            let removed = removals.removed(policy, uid, namespace, &name);
-            if live.has_uid(policy.source, kind, uid) && !removed {
-                past.differences.push(format!(
-                    "lockstep deleted {what} although its source {uid} was there all the time; tombstone {id}"
-                ));
-            }
-            let decided = item["deletedAtMs"].as_u64().context("a time")? >= decided_ms;
-            if !decided && !removals.one_by_one(policy, uid, namespace, &name) {
-                past.differences.push(format!(
-                    "lockstep deleted {what}, whose source {uid} nobody deleted by itself, before anybody approved; tombstone {id}"
-                ));
+            if !cache.get(&place).is_some_and(|uids| uids.contains(uid)) {
+                past.differences.push(self.without_tombstone(*cluster, uid, object));
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    fn without_tombstone(&self, cluster: usize, uid: &str, object: &Known) -> String {
+        let Known { kind, namespace, name, at_ms } = object;
+        let mut entries = self.removals.entries.iter();
+        let how = entries.find(|entry| entry.operation == Operation::Delete && entry.uid == uid);
+        let how = how.map_or("not deleted by the writer itself".to_owned(), |entry| {
+            format!("its delete at {} ms was {:?}", entry.at_ms, entry.outcome)
+        });
+        format!(
+            "{} {namespace}/{name} ({uid}) of {} was shown by the hub at {at_ms} ms, is gone, and has no tombstone; {how}",
+            kind.name(),
+            CLUSTERS[cluster]
+        )
+    }
+
+    /// Whatever lockstep deleted at a target had lost its source, or been unselected, at some time. What went for another
+    /// reason than a delete of its own (with its namespace or definition, or in a rewind) was held until somebody decided.
+    async fn deletes(&self, policy: &Policy, target: usize, past: &mut Past) -> Result<()> {
+        for Slot { kind, namespace, name, .. } in policy.slots() {
+            for item in tombstones_of(&self.hub, target, kind, namespace, &name).await? {
+                if item["cause"] != "Lockstep" || item["deleted"] != true {
+                    continue;
+                }
+                past.deletes_by_lockstep += 1;
+                let id = item["id"].as_i64().context("a tombstone's number")?;
+                let shown = self.hub.get(&format!("tombstones/{id}")).await?;
+                let mark = mark_of(&shown["body"]);
+                let Some(uid) = mark["uid"].as_str() else {
+                    past.differences.push(format!("tombstone {id} is of a copy without marks: {item}"));
+                    continue;
+                };
+                let source = Source { policy, uid, namespace, name: &name };
+                let deleted_ms =
+                    item["deletedAtMs"].as_u64().context("a time")?.saturating_sub(self.began_ms);
+                let what = format!(
+                    "lockstep deleted {} {namespace}/{name} at {} at {deleted_ms} ms (tombstone {id})",
+                    kind.name(),
+                    CLUSTERS[target]
+                );
+                if self.live.has_uid(policy.source, kind, uid) && !self.removals.ever(&source) {
+                    past.differences
+                        .push(format!("{what}, although its source {uid} was there all the time"));
+                }
+                let decided = deleted_ms >= self.decided_ms;
+                if !decided && !self.removals.one_by_one(&source, deleted_ms) {
+                    past.differences.push(format!(
+                        "{what} before anybody approved, and nobody had deleted its source {uid} by itself"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 async fn tombstones_of(

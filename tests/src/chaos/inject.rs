@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::faults::{Edit, Event, Fault, Part, Right, Victim, Wire};
 use super::fleet::Fleet;
 use super::journal::Journal;
-use super::objects::{Changes, DEFINITION, DOOMED, POLICIES, create_namespace};
+use super::objects::{Changes, DEFINITION, DEFINITION_NAME, DOOMED, POLICIES, create_namespace};
 use super::process::Process;
 use crate::cluster::Cluster;
 use crate::harness::eventually;
@@ -45,6 +45,7 @@ pub(super) struct Done {
 #[derive(Debug, Clone)]
 pub(super) struct Rewind {
     pub(super) cluster: usize,
+    pub(super) began_ms: u64,
     pub(super) restored_ms: u64,
 }
 
@@ -270,11 +271,12 @@ impl Injector {
 
     async fn restore(&self, cluster: usize, form: RestoreForm) -> Result<()> {
         let saved = self.lock(&self.saved).remove(&cluster);
+        let began_ms = self.journal.now_ms();
         let saved = saved.context("there is no snapshot: it could not be taken")?;
         let outcome = self.fleet.cluster(cluster)?.control_plane().restore(&saved, form).await;
         // Also when it did not come up in time: the data may be the old ones.
         let restored_ms = self.journal.now_ms();
-        self.lock(&self.history).rewinds.push(Rewind { cluster, restored_ms });
+        self.lock(&self.history).rewinds.push(Rewind { cluster, began_ms, restored_ms });
         outcome
     }
 
@@ -291,8 +293,7 @@ impl Injector {
 
     async fn definition(&self, cluster: usize, lasts: Duration) -> Result<()> {
         self.lock(&self.history).definitions.push(cluster);
-        let (version, kind, name) =
-            ("apiextensions.k8s.io/v1", "CustomResourceDefinition", "widgets.chaos.example");
+        let (version, kind, name) = ("apiextensions.k8s.io/v1", "CustomResourceDefinition", DEFINITION_NAME);
         let cluster = self.fleet.cluster(cluster)?;
         self.gone(cluster, version, kind, name).await?;
         self.last(lasts).await;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -72,13 +72,17 @@ impl Entry {
 #[derive(Debug)]
 pub(super) struct Journal {
     began: Instant,
+    /// The same in milliseconds since the epoch.
+    pub(super) began_ms: u64,
     inner: Mutex<(File, Vec<Entry>)>,
 }
 
 impl Journal {
     pub(super) fn create(path: &Path) -> Result<Self> {
         let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
-        Ok(Self { began: Instant::now(), inner: Mutex::new((file, vec![])) })
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+        let began_ms = u64::try_from(since_epoch.as_millis())?;
+        Ok(Self { began: Instant::now(), began_ms, inner: Mutex::new((file, vec![])) })
     }
 
     /// Milliseconds since the start of the run.

@@ -19,6 +19,7 @@ mod knowledge;
 mod link;
 mod objects;
 mod process;
+mod removals;
 mod report;
 mod settle;
 mod writer;
@@ -37,8 +38,9 @@ use writer::Writers;
 
 pub use report::Report;
 
-/// The run that is part of `make test`: its half minute has nearly every kind of fault.
-pub const SHORT_SEED: u64 = 479;
+/// The run that is part of `make test`: its half minute has nearly every kind of fault, and ends without one that takes
+/// long to get over (a right to write that comes back is noticed after up to a minute).
+pub const SHORT_SEED: u64 = 231_285;
 /// How long that hurts.
 pub const SHORT_LENGTH: Duration = Duration::from_secs(30);
 /// What a person waits for, at the most. An attempt that failed may be tried again only after a minute or more.
@@ -105,11 +107,12 @@ pub async fn run(options: &Options) -> Result<Report> {
     writers.stop(&fleet, &journal).await?;
     let history = injector.history();
     tell(&format!("{:.0} s: waiting until all is in step", began.elapsed().as_secs_f32()));
-    let settled = settle::settle(&fleet, &history, &bystanders, options.patience).await?;
+    let decided_ms = journal.now_ms();
+    let settled = settle::settle(&fleet, &history, &bystanders, options.patience, decided_ms).await?;
     tell(&format!("{:.0} s: comparing with the journal", began.elapsed().as_secs_f32()));
     let known = watcher.known();
     drop(watcher);
-    let past = history::past(&fleet, &history, &journal.entries(), &known, settled.decided_ms).await;
+    let past = history::past(&fleet, &history, &journal, &known, decided_ms).await;
     let report = Report::of(options, &dir, began.elapsed(), &fleet, &journal, history, settled, past)?;
     // Processes end here, before their files go.
     drop((injector, fleet));

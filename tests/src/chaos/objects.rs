@@ -21,6 +21,7 @@ const NAMES: usize = 14;
 /// Of a few large bodies.
 const LARGE: usize = 60_000;
 
+pub(super) const DEFINITION_NAME: &str = "widgets.chaos.example";
 pub(super) const DEFINITION: &str = "
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition

@@ -1,6 +1,6 @@
 //! After the chaos: everything is healed, decisions that are a person's are made, and lockstep comes in step.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::Serialize;
@@ -10,10 +10,12 @@ use super::compare;
 use super::fleet::Fleet;
 use super::inject::History;
 use super::objects::{
-    Bystander, CLASH, CLASH_TARGET, DEFINITION, Kind, POLICIES, create_namespace, namespaces_of,
+    Bystander, CLASH, CLASH_TARGET, DEFINITION, DEFINITION_NAME, Kind, POLICIES, create_namespace,
+    namespaces_of,
 };
 use super::process::Process;
 use crate::cluster::Cluster;
+use crate::harness::eventually;
 use crate::testbed::{CLUSTERS, Component, Signal};
 
 /// Between two looks at the status.
@@ -24,6 +26,8 @@ const IN_STEP: u32 = 2;
 const GRACE: Duration = Duration::from_secs(30);
 /// Rewinds and holds are looked for so often.
 const DECIDE: Duration = Duration::from_secs(5);
+/// API servers look at a definition that did not go in time again after a minute.
+const GOING: Duration = Duration::from_secs(120);
 /// A control plane after all that.
 const HEAL_TRIES: u32 = 3;
 
@@ -32,12 +36,14 @@ const HEAL_TRIES: u32 = 3;
 #[serde(rename_all = "camelCase")]
 pub(super) struct Settled {
     pub(super) seconds: f32,
-    /// When the first decision of a person was asked for, in milliseconds since the epoch.
+    /// When the first decision of a person was asked for, since the start of the run.
     pub(super) decided_ms: u64,
     pub(super) approvals: u64,
     pub(super) rewinds_accepted: u64,
     /// Copies that were deleted because others had taken over fields that lockstep no longer knew to be its own.
     pub(super) conflicts_resolved: u64,
+    /// What stood in the way, and from when on.
+    pub(super) waited_for: Vec<String>,
     /// Remarks that are no failure.
     pub(super) remarks: Vec<String>,
     /// What still differs.
@@ -72,12 +78,23 @@ async fn heal_cluster(fleet: &Fleet, index: usize, cluster: &Cluster) -> Result<
             return Err(error);
         }
     }
-    // A snapshot may have brought back a time when these were missing.
-    fleet.install_rights(cluster).await?;
-    cluster.install_crd(DEFINITION).await?;
-    for namespace in namespaces_of(index) {
-        create_namespace(cluster, namespace).await?;
-    }
+    // A snapshot may have brought back a time when these were missing, or being deleted.
+    eventually(GOING, "rights, namespaces and the definition are there", async || {
+        fleet.install_rights(cluster).await?;
+        for namespace in namespaces_of(index) {
+            not_going(cluster, "v1", "Namespace", namespace).await?;
+            create_namespace(cluster, namespace).await?;
+        }
+        not_going(cluster, "apiextensions.k8s.io/v1", "CustomResourceDefinition", DEFINITION_NAME).await?;
+        cluster.install_crd(DEFINITION).await
+    })
+    .await
+}
+
+/// Fails while something is being deleted: an apply would succeed, and it would go all the same.
+async fn not_going(cluster: &Cluster, version: &str, kind: &str, name: &str) -> Result<()> {
+    let found = cluster.find(version, kind, None, name).await?.unwrap_or_default();
+    ensure!(found["metadata"]["deletionTimestamp"].is_null(), "{kind} {name} is still being deleted");
     Ok(())
 }
 
@@ -87,10 +104,9 @@ pub(super) async fn settle(
     history: &History,
     bystanders: &[Bystander],
     patience: Duration,
+    decided_ms: u64,
 ) -> Result<Settled> {
     let began = Instant::now();
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-    let decided_ms = u64::try_from(since_epoch.as_millis())?;
     let mut settled = Settled { decided_ms, ..Settled::default() };
     let (mut decided, mut in_step, mut in_step_since) = (None::<Instant>, 0, None::<Instant>);
     loop {
@@ -101,7 +117,11 @@ pub(super) async fn settle(
             decide(fleet, history, &mut settled).await;
         }
         let standing = standing(fleet).await;
-        in_step = if standing.is_ok() { in_step + 1 } else { 0 };
+        if standing.is_ok() {
+            in_step += 1;
+        } else {
+            (in_step, in_step_since) = (0, None);
+        }
         settled.differences = match standing {
             Err(error) => vec![format!("not in step: {error:#}")],
             Ok(()) if in_step < IN_STEP => vec!["in step for a moment only".to_owned()],
@@ -114,6 +134,12 @@ pub(super) async fn settle(
             }
         };
         settled.seconds = began.elapsed().as_secs_f32();
+        if let Some(first) = settled.differences.first() {
+            let line = first.split(':').take(3).collect::<Vec<_>>().join(":");
+            if !settled.waited_for.last().is_some_and(|last| last.ends_with(&line)) {
+                settled.waited_for.push(format!("{:.0} s: {line}", settled.seconds));
+            }
+        }
         let late = began.elapsed() > patience || in_step_since.is_some_and(|at| at.elapsed() > GRACE);
         if settled.differences.is_empty() {
             return Ok(settled);

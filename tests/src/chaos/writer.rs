@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::dice::Dice;
 use super::fleet::Fleet;
 use super::journal::{Entry, Journal, Operation, Outcome};
-use super::objects::{CLASH, Kind, POLICIES, Policy, Slot};
+use super::objects::{CLASH, DEFINITION_NAME, Kind, POLICIES, Policy, Slot};
 use crate::cluster::{Cluster, FIELD_MANAGER};
 
 /// An operation that takes longer is given up, with an unknown outcome.
@@ -104,6 +104,9 @@ impl Writer {
         let fleet = Arc::clone(&self.fleet);
         let cluster = fleet.cluster(slot.cluster)?;
         let kind = slot.kind;
+        if kind == Kind::Widget && !self.is_defined(cluster).await {
+            return Ok(());
+        }
         let look = cluster.find(kind.api_version(), kind.name(), Some(slot.namespace), &slot.name);
         // Nothing is known, so nothing is done: the API server is away, or the kind is.
         let Ok(Ok(found)) = tokio::time::timeout(OPERATION_TIMEOUT, look).await else { return Ok(()) };
@@ -121,6 +124,13 @@ impl Writer {
                 Ok(())
             }
         }
+    }
+
+    /// Whoever applies objects of a definition that is being deleted keeps it from ever going.
+    async fn is_defined(&self, cluster: &Cluster) -> bool {
+        let look = cluster.find("apiextensions.k8s.io/v1", "CustomResourceDefinition", None, DEFINITION_NAME);
+        let found = tokio::time::timeout(OPERATION_TIMEOUT, look).await;
+        matches!(found, Ok(Ok(Some(found))) if found["metadata"]["deletionTimestamp"].is_null())
     }
 
     async fn apply(&mut self, cluster: &Cluster, slot: &Slot, selected: bool) -> Result<bool> {

@@ -82,10 +82,17 @@ fn value(schema: &Schema, id: TypeId, target: &mut Value) -> Result<(), String> 
     Ok(())
 }
 
-fn structure(schema: &Schema, name: &str, map: &MapType, members: &mut Map<String, Value>) -> Result<(), String> {
+fn structure(
+    schema: &Schema,
+    name: &str,
+    map: &MapType,
+    members: &mut Map<String, Value>,
+) -> Result<(), String> {
     if !map.fields.is_empty() {
         members.retain(|field, value| map.fields.contains_key(field) && !value.is_null());
-        for field in map.fields.keys().filter(|field| !members.contains_key(*field)).cloned().collect::<Vec<_>>() {
+        for field in
+            map.fields.keys().filter(|field| !members.contains_key(*field)).cloned().collect::<Vec<_>>()
+        {
             let zero = BUILTIN.zero_field(name, &field);
             let default = || BUILTIN.defaults.get(name).and_then(|defaults| defaults.get(&field)).cloned();
             // A required text that nobody set is defaulted too.
@@ -121,7 +128,10 @@ fn structure(schema: &Schema, name: &str, map: &MapType, members: &mut Map<Strin
 
 fn is_plain_map(schema: &Schema, id: TypeId) -> bool {
     let found = schema.get(id);
-    found.scalar.is_none() && found.map.as_ref().is_some_and(|map| map.fields.is_empty())
+    // A named type is a struct, also where it has no members.
+    found.name.is_empty()
+        && found.scalar.is_none()
+        && found.map.as_ref().is_some_and(|map| map.fields.is_empty())
 }
 
 /// Defaults that depend on other fields.
@@ -142,10 +152,33 @@ fn special(name: &str, members: &mut Map<String, Value>) {
                 *target = port;
             }
         }
-        "apps.v1.DeploymentStrategy" | "apps.v1.DaemonSetUpdateStrategy" | "apps.v1.StatefulSetUpdateStrategy"
+        "apps.v1.DeploymentStrategy"
+        | "apps.v1.DaemonSetUpdateStrategy"
+        | "apps.v1.StatefulSetUpdateStrategy"
             if rolling =>
         {
             members.entry("rollingUpdate").or_insert_with(|| json!({}));
+        }
+        "core.v1.ServiceSpec" => {
+            if members.get("sessionAffinity").is_some_and(|value| value == "ClientIP") {
+                let config = members.entry("sessionAffinityConfig").or_insert_with(|| json!({}));
+                if config["clientIP"]["timeoutSeconds"].is_null() {
+                    config["clientIP"]["timeoutSeconds"] = 10_800.into();
+                }
+            } else {
+                members.remove("sessionAffinityConfig");
+            }
+        }
+        "core.v1.LimitRangeItem" if members.get("type").is_some_and(|value| value == "Container") => {
+            for (to, from) in [("default", "max"), ("defaultRequest", "default"), ("defaultRequest", "min")] {
+                let given = members.get(from).and_then(Value::as_object).cloned().unwrap_or_default();
+                for (resource, quantity) in given {
+                    let target = members.entry(to).or_insert_with(|| json!({}));
+                    if target[&resource].is_null() {
+                        target[&resource] = quantity;
+                    }
+                }
+            }
         }
         "rbac.v1.Subject" => {
             let group = match members.get("kind").and_then(Value::as_str) {
@@ -174,4 +207,5 @@ fn job(object: &mut Value) {
         spec.insert("completions".to_owned(), 1.into());
     }
     spec.entry("parallelism").or_insert(json!(1));
+    spec.entry("backoffLimit").or_insert(json!(6));
 }

@@ -62,7 +62,8 @@ pub(crate) fn kinds(definition: &Value, server: (u32, u32)) -> Vec<Kind> {
 fn mentions(schema: &Value) -> bool {
     match schema {
         Value::Object(members) => {
-            members.get("x-kubernetes-int-or-string").is_some_and(|v| v == true) || members.values().any(mentions)
+            members.get("x-kubernetes-int-or-string").is_some_and(|v| v == true)
+                || members.values().any(mentions)
         }
         Value::Array(items) => items.iter().any(mentions),
         _ => false,
@@ -160,9 +161,8 @@ fn inner(schema: &Value, value: &mut Value) {
             let known = schema["properties"].as_object();
             let other = schema["additionalProperties"].as_object().is_some()
                 || schema["additionalProperties"] == true;
-            members.retain(|name, _| {
-                preserved || other || known.is_some_and(|known| known.contains_key(name))
-            });
+            members
+                .retain(|name, _| preserved || other || known.is_some_and(|known| known.contains_key(name)));
             for (name, property) in known.into_iter().flatten() {
                 complete_member(property, members, name);
             }
@@ -194,7 +194,8 @@ fn check(schema: &Value, value: &Value, path: &str, wrongs: &mut Vec<Wrong>) {
     };
     let wanted = schema["type"].as_str().unwrap_or_default();
     let fits = wanted.is_empty() || wanted == is || (wanted == "number" && is == "integer");
-    if !fits && !(value.is_null() && schema["nullable"] == true) {
+    let fits = fits || (value.is_null() && schema["nullable"] == true);
+    if !fits {
         let why = format!("{path} in body must be of type {wanted}: {is:?}");
         wrongs.push(Wrong::invalid(path, &json!(is), &why));
         return;
@@ -223,8 +224,9 @@ pub(crate) fn prepare(definition: &mut Value) {
     let spec = &mut definition["spec"];
     let kind = text(&spec["names"]["kind"]);
     if let Some(names) = spec["names"].as_object_mut() {
-        let missing =
-            |names: &Map<String, Value>, name: &str| names.get(name).is_none_or(|value| value == "" || value.is_null());
+        let missing = |names: &Map<String, Value>, name: &str| {
+            names.get(name).is_none_or(|value| value == "" || value.is_null())
+        };
         if missing(names, "singular") {
             names.insert("singular".to_owned(), kind.to_lowercase().into());
         }

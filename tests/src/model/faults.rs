@@ -116,11 +116,9 @@ impl ApiServer {
     /// The fault that acts on a request; it counts as used.
     pub(crate) fn fault(&mut self, now: Millis, verb: &str, user: &str, target: &Target) -> Option<Effect> {
         self.faults.retain(|_, fault| fault.until.is_none_or(|until| now < until) && fault.times != Some(0));
-        let (_, fault) = self
-            .faults
-            .iter_mut()
-            .rev()
-            .find(|(_, fault)| fault.effect != Effect::Silence && fault.matches.matches(verb, user, target))?;
+        let (_, fault) = self.faults.iter_mut().rev().find(|(_, fault)| {
+            fault.effect != Effect::Silence && fault.matches.matches(verb, user, target)
+        })?;
         if let Some(times) = &mut fault.times {
             *times -= 1;
         }

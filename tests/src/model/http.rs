@@ -248,9 +248,10 @@ mod tests {
     #[test]
     fn paths_name_collections_objects_and_subresources() {
         let of = |path: &str| match route(path) {
-            Route::Resource(t) => {
-                [t.group, t.version, t.namespace, t.plural, t.name, t.subresource].join(" ").trim_end().to_owned()
-            }
+            Route::Resource(t) => [t.group, t.version, t.namespace, t.plural, t.name, t.subresource]
+                .join(" ")
+                .trim_end()
+                .to_owned(),
             other => format!("{other:?}"),
         };
         for (path, expected) in [
@@ -259,7 +260,10 @@ mod tests {
             ("/api/v1/namespaces/a/status", " v1  namespaces a status"),
             ("/api/v1/namespaces/a/pods", " v1 a pods"),
             ("/apis/apps/v1/namespaces/a/deployments/b/scale", "apps v1 a deployments b scale"),
-            ("/apis/rbac.authorization.k8s.io/v1/clusterroles/a%3Ab", "rbac.authorization.k8s.io v1  clusterroles a:b"),
+            (
+                "/apis/rbac.authorization.k8s.io/v1/clusterroles/a%3Ab",
+                "rbac.authorization.k8s.io v1  clusterroles a:b",
+            ),
             ("/apis/apps", "Group(\"apps\")"),
             ("/nope", "Other"),
         ] {

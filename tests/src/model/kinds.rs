@@ -33,11 +33,29 @@ const VERSIONED_UPDATES: [&str; 5] = [
     "MutatingWebhookConfiguration",
 ];
 /// Built-in kinds that a PUT may create.
-const CREATED_BY_PUT: [&str; 8] =
-    ["Lease", "Service", "Endpoints", "LimitRange", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
+const CREATED_BY_PUT: [&str; 8] = [
+    "Lease",
+    "Service",
+    "Endpoints",
+    "LimitRange",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "Role",
+    "RoleBinding",
+];
 /// Built-in kinds of which a delete answers the object.
-const DELETE_ANSWERS_OBJECT: [&str; 6] =
-    ["Pod", "PodTemplate", "PersistentVolumeClaim", "PersistentVolume", "ResourceQuota", "ServiceAccount"];
+const DELETE_ANSWERS_OBJECT: [&str; 10] = [
+    "Pod",
+    "PodTemplate",
+    "PersistentVolumeClaim",
+    "PersistentVolume",
+    "ResourceQuota",
+    "ServiceAccount",
+    "StorageClass",
+    "VolumeAttachment",
+    "CSIDriver",
+    "CSINode",
+];
 
 /// One kind in one version.
 #[derive(Debug)]
@@ -102,7 +120,12 @@ impl Kind {
 
     /// Type and schema, for the field managers.
     pub(crate) fn typed<'a>(&'a self, api_version: &'a str) -> super::smd::managed::Typed<'a> {
-        super::smd::managed::Typed { schema: &self.schema, id: self.id, version: api_version, zero: &self.zero }
+        super::smd::managed::Typed {
+            schema: &self.schema,
+            id: self.id,
+            version: api_version,
+            zero: &self.zero,
+        }
     }
 }
 

@@ -39,4 +39,3 @@ pub use faults::{Effect, Fault, FaultId, Matcher};
 pub use http::{Answer, Polled, Reply, Request, Response, WatchId};
 pub use server::{ApiServer, Config, Millis, Restore, Snapshot};
 pub use smd::generate;
-pub use users::path_of;

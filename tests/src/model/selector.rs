@@ -30,7 +30,9 @@ impl Selection {
                 Some((name, value)) => (name, value, false),
                 None => {
                     let (name, value) = term.split_once('=').ok_or_else(|| {
-                        ApiError::bad_request(format!("invalid selector: '{term}'; can't understand '{term}'"))
+                        ApiError::bad_request(format!(
+                            "invalid selector: '{term}'; can't understand '{term}'"
+                        ))
                     })?;
                     (name, value.trim_start_matches('='), true)
                 }
@@ -51,8 +53,12 @@ impl Selection {
         let labels = &object["metadata"]["labels"];
         let label = |name: &str| labels[name].as_str();
         self.labels.iter().all(|requirement| match requirement {
-            Requirement::In(name, values) => label(name).is_some_and(|value| values.iter().any(|v| v == value)),
-            Requirement::NotIn(name, values) => !label(name).is_some_and(|value| values.iter().any(|v| v == value)),
+            Requirement::In(name, values) => {
+                label(name).is_some_and(|value| values.iter().any(|v| v == value))
+            }
+            Requirement::NotIn(name, values) => {
+                !label(name).is_some_and(|value| values.iter().any(|v| v == value))
+            }
             Requirement::Exists(name) => label(name).is_some(),
             Requirement::Absent(name) => label(name).is_none(),
         }) && self.fields.iter().all(|(name, equal, value)| {

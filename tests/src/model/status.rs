@@ -128,7 +128,8 @@ impl ApiError {
     }
 
     pub(crate) fn conflict(about: About<'_>, why: &str) -> Self {
-        let message = format!("Operation cannot be fulfilled on {} {:?}: {why}", about.qualified(), about.name);
+        let message =
+            format!("Operation cannot be fulfilled on {} {:?}: {why}", about.qualified(), about.name);
         Self::new(409, "Conflict", message).about(about)
     }
 
@@ -236,8 +237,9 @@ impl ApiError {
     /// A version from the future, told by the watch cache.
     pub(crate) fn version_too_large(asked: u64, current: u64) -> Self {
         let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
-        let mut error = Self::new(504, "Timeout", message)
-            .with_causes(vec![json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"})]);
+        let mut error = Self::new(504, "Timeout", message).with_causes(vec![
+            json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}),
+        ]);
         error.details.insert("retryAfterSeconds".to_owned(), 1.into());
         error.retry_after_s = Some(1);
         error

@@ -17,12 +17,27 @@ pub(crate) struct Stored {
     pub(crate) revision: u64,
     /// Its JSON, made when it is first needed and shared by all who watch.
     json: OnceLock<Bytes>,
+    /// The same without apiVersion and kind.
+    item: OnceLock<Bytes>,
 }
 
 impl Stored {
     fn new(mut value: Value, revision: u64) -> Arc<Self> {
         value["metadata"]["resourceVersion"] = revision.to_string().into();
-        Arc::new(Self { value, revision, json: OnceLock::new() })
+        Arc::new(Self { value, revision, json: OnceLock::new(), item: OnceLock::new() })
+    }
+
+    /// As an item of a list of a built-in kind: the list says apiVersion and kind.
+    pub(crate) fn item(&self) -> Bytes {
+        let make = || {
+            let mut value = self.value.clone();
+            if let Some(members) = value.as_object_mut() {
+                members.remove("apiVersion");
+                members.remove("kind");
+            }
+            value.to_string().into()
+        };
+        self.item.get_or_init(make).clone()
     }
 
     /// The object as JSON; `api_version` is the version that was asked for.
@@ -52,7 +67,7 @@ pub(crate) struct Event {
     /// After the change; of a delete the state before it, with the revision of the delete.
     pub(crate) object: Arc<Stored>,
     /// Before the change.
-    previous: Option<Arc<Stored>>,
+    pub(crate) previous: Option<Arc<Stored>>,
 }
 
 /// The objects of one resource.
@@ -70,6 +85,10 @@ impl Table {
 
     pub(crate) fn objects(&self) -> impl Iterator<Item = (&Key, &Arc<Stored>)> {
         self.objects.iter()
+    }
+
+    pub(crate) fn all(&self) -> &BTreeMap<Key, Arc<Stored>> {
+        &self.objects
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -152,7 +171,13 @@ impl Store {
         let object = Stored::new(previous.value.clone(), self.revision);
         let key = key.clone();
         let change = Change::Deleted;
-        table.history.push_back(Event { revision: self.revision, change, key, object, previous: Some(previous) });
+        table.history.push_back(Event {
+            revision: self.revision,
+            change,
+            key,
+            object,
+            previous: Some(previous),
+        });
     }
 
     /// A revision in which none of these tables changes: other writes, as any cluster has.

@@ -41,7 +41,8 @@ pub fn discovery_path(group: &str, version: &str) -> String {
 pub fn schema(openapi: &Value, discovery: &[Value]) -> Value {
     let definitions = &openapi["definitions"];
     let mut groups = Vec::new();
-    let mut wanted: BTreeSet<String> = BTreeSet::from(["io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta".into()]);
+    let mut wanted: BTreeSet<String> =
+        BTreeSet::from(["io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta".into()]);
     for ((group, version), listed) in SERVED.iter().zip(discovery) {
         let mut resources = Vec::new();
         for resource in listed["resources"].as_array().into_iter().flatten() {
@@ -160,4 +161,33 @@ fn list(definition: &Value, wanted: &mut BTreeSet<String>) -> Value {
         }
         None => json!({ "list": item }),
     }
+}
+
+/// As text: a line per resource and per type, so that differences can be read.
+#[must_use]
+pub fn render(schema: &Value) -> String {
+    let empty = Vec::new();
+    let groups = schema["groups"].as_array().unwrap_or(&empty).iter().map(|group| {
+        let resources = group["resources"].as_array().unwrap_or(&empty).iter();
+        let resources: Vec<String> = resources.map(|resource| format!("  {}", sorted(resource))).collect();
+        let (name, version) = (&group["group"], &group["version"]);
+        format!(" {{\"group\":{name},\"version\":{version},\"resources\":[\n{}\n ]}}", resources.join(",\n"))
+    });
+    let groups: Vec<String> = groups.collect();
+    let types = schema["types"].as_object().into_iter().flatten();
+    let types: Vec<String> =
+        types.map(|(name, found)| format!(" {}: {}", Value::from(name.as_str()), sorted(found))).collect();
+    format!(
+        "{{\n\"groups\": [\n{}\n],\n\"types\": {{\n{}\n}},\n\"version\": {}\n}}\n",
+        groups.join(",\n"),
+        types.join(",\n"),
+        schema["version"]
+    )
+}
+
+/// With sorted members, however serde_json keeps them.
+fn sorted(value: &Value) -> String {
+    let mut value = value.clone();
+    value.sort_all_objects();
+    value.to_string()
 }

@@ -125,7 +125,8 @@ impl Managed {
     pub(crate) fn encode(&self) -> Option<Value> {
         let mut entries: Vec<_> = self.0.iter().collect();
         entries.sort_by(|(a, x), (b, y)| {
-            let key = |m: &Manager, o: &Owned| (!m.applies, o.time.clone(), m.name.clone(), o.version.clone());
+            let key =
+                |m: &Manager, o: &Owned| (!m.applies, o.time.clone(), m.name.clone(), o.version.clone());
             key(a, x).cmp(&key(b, y))
         });
         let entries = entries.into_iter().map(|(manager, owned)| {
@@ -225,7 +226,8 @@ fn strip(managed: &mut Managed, manager: &Manager) {
 pub(crate) fn updated(of: Typed<'_>, live: Option<&Value>, new: &mut Value, manager: &str, now: &str) {
     let sent = take(new);
     let reset = is_reset(sent.as_ref());
-    let mut managed = if reset { Managed::default() } else { Managed::decode(sent.as_ref()).unwrap_or_default() };
+    let mut managed =
+        if reset { Managed::default() } else { Managed::decode(sent.as_ref()).unwrap_or_default() };
     if managed.0.is_empty() && !reset {
         let entries = live.and_then(|live| live["metadata"].get("managedFields"));
         managed = Managed::decode(entries).unwrap_or_default();
@@ -319,7 +321,9 @@ pub(crate) fn applied(
     let mut live = live.unwrap_or(of.zero).clone();
     let entries = take(&mut live);
     let mut managed = Managed::decode(entries.as_ref()).ok_or_else(|| {
-        Refused::Failed("failed to decode managed fields: failed to convert managed fields from API".to_owned())
+        Refused::Failed(
+            "failed to decode managed fields: failed to convert managed fields from API".to_owned(),
+        )
     })?;
     if managed.0.is_empty() {
         let first = Manager::updater(BEFORE_FIRST_APPLY, of.version);
@@ -329,7 +333,10 @@ pub(crate) fn applied(
     for (value, what) in [(config, "patch"), (&live, "live")] {
         let errors = validate(of.schema, of.id, value);
         if !errors.is_empty() {
-            return Err(Refused::Failed(format!("failed to create typed {what} object: {}", joined(&errors))));
+            return Err(Refused::Failed(format!(
+                "failed to create typed {what} object: {}",
+                joined(&errors)
+            )));
         }
     }
     let former = managed.clone();
