@@ -219,6 +219,7 @@ impl<S: Store> Core<S> {
                 self.store.put_policy(row)?;
             }
         }
+        self.update_policies()?;
         Ok(id)
     }
 

@@ -95,7 +95,7 @@ impl<S: Store> Core<S> {
     }
 
     /// Gives generations to what changed, and plans whatever was not planned with its generation.
-    fn update_policies(&mut self) -> Result<(), StoreError> {
+    pub(super) fn update_policies(&mut self) -> Result<(), StoreError> {
         let set = self.set.clone();
         for policy in set.policies() {
             let name = policy.name.as_str();

@@ -196,7 +196,7 @@ impl fmt::Display for Fault {
 pub(super) fn schedule(seed: u64, length: Duration) -> Vec<Event> {
     let mut dice = Dice::new(seed, "faults");
     let gap = (length / FAULTS).clamp(GAP_LEAST, GAP_MOST);
-    let mut plan = Plan { length, busy: BTreeMap::new(), events: vec![] };
+    let mut plan = Plan { length, busy: BTreeMap::new(), pending: BTreeMap::new(), events: vec![] };
     if length >= LONG_RUN {
         let latest = length - LONG_FREEZE - CALM;
         let victim = Part::Server(1 + dice.below(2), Component::ApiServer);
@@ -293,6 +293,8 @@ impl Draw {
 struct Plan {
     length: Duration,
     busy: BTreeMap<Victim, Vec<(Duration, Duration)>>,
+    /// Until when a cluster has a snapshot that is yet to be restored.
+    pending: BTreeMap<usize, Duration>,
     events: Vec<Event>,
 }
 
@@ -307,9 +309,12 @@ impl Plan {
         let restored = at + dice.between(REWIND_LEAST, (self.length / 4).clamp(REWIND_MOST / 2, REWIND_MOST));
         let save = Event { at, lasts: Duration::from_secs(2), fault: Fault::Save(cluster) };
         let restore = Event { at: restored, lasts: RESTORE, fault };
-        if restored >= self.length || !self.is_free(&save) || !self.is_free(&restore) {
+        // One snapshot of a cluster at a time: a second restore would take up a history that the first has ended.
+        let pending = self.pending.get(&cluster).is_some_and(|until| *until > at);
+        if restored >= self.length || pending || !self.is_free(&save) || !self.is_free(&restore) {
             return false;
         }
+        self.pending.insert(cluster, restored + RESTORE);
         self.take(save) && self.take(restore)
     }
 

@@ -28,6 +28,7 @@ mod server;
 mod smd;
 mod status;
 mod store;
+mod strategy;
 mod time;
 mod users;
 mod validate;

@@ -18,7 +18,7 @@
 //! namespace where they do not say. `$ns` is the namespace of the case, `$x` what `-> x=metadata.uid` kept of an
 //! earlier answer. A step that begins with `until` is repeated until its expectation holds. What follows `=>` is the
 //! status, a reason, and checks `path=json` or `path!` (not there). `kind w = GROUP/VERSION KIND PLURAL (ns|cluster)`
-//! names a custom kind; `since 1.34` skips older servers; `own` marks what only the model can be asked.
+//! names a custom kind; `since 1.34` skips older servers.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;

@@ -352,3 +352,28 @@ fn i6_marks_on_an_object_whose_apply_is_being_undone_make_no_record() {
     assert!(fleet.placement("b", "cm-0").unwrap().record.is_none());
     assert!(fleet.status("b", "cm-0").starts_with("Conflict/"));
 }
+
+/// After a loss a cluster may be known from marks before its agent comes: as a target it is planned
+/// all the same.
+#[test]
+fn i11_a_cluster_that_marks_name_before_it_comes_is_a_target_too() {
+    let back = POLICY.replace("name: maps", "name: back").replace("sourceCluster: a", "sourceCluster: b");
+    let back = back.replace("[b]", "[c]");
+    let policies = [("p.yaml", POLICY), ("q.yaml", back.as_str())];
+    let mut fleet = Fleet::up(&policies);
+    fleet.connect("c");
+    fleet.live("c", Vec::new());
+    fleet.section("b", vec![source("from-b", "sb", 10, "1")], None);
+    let step = fleet.one_step("c");
+    fleet.perform("c", &step, "tc", 50, true);
+    let body = fleet.copy_of("c", "from-b");
+    fleet.lose_disk(&policies);
+    fleet.connect("a");
+    fleet.namespaces("a", vec![namespace("shop", 1, false)]);
+    fleet.live("a", vec![source("cm-0", "s0", 10, "1")]);
+    fleet.connect("c");
+    fleet.live("c", vec![copy("from-b", "tc", 50, &body, [50; 16])]);
+    fleet.connect("b");
+    fleet.live("b", Vec::new());
+    assert_eq!(fleet.one_step("b").name, "cm-0");
+}
