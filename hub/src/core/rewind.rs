@@ -92,7 +92,7 @@ impl<S: Store> Core<S> {
         let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
         // What was written to the lost history has no echo.
         cluster.echoes.clear();
-        self.store.forget_containers_gone(id)?;
+        self.store.void_container_versions(id)?;
         let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
         if cluster.row.rewound.is_some() {
             return Ok(());

@@ -190,8 +190,8 @@ pub trait Store: Reader {
         version: &ResourceVersion,
         before: Millis,
     ) -> Result<(), StoreError>;
-    /// Forgets the ends of a cluster's containers: its resourceVersions begin anew.
-    fn forget_containers_gone(&mut self, cluster: ClusterId) -> Result<(), StoreError>;
+    /// The resourceVersions of a cluster begin anew: of the ends of its containers only the times count.
+    fn void_container_versions(&mut self, cluster: ClusterId) -> Result<(), StoreError>;
     /// Inserts or replaces a placement.
     fn put_placement(&mut self, row: &PlacementRow) -> Result<(), StoreError>;
     /// Removes a placement.

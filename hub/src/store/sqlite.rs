@@ -292,8 +292,8 @@ impl Store for SqliteStore {
     ) -> Result<(), StoreError> {
         self.inner.put_container_gone(cluster, key, at, version, before)
     }
-    fn forget_containers_gone(&mut self, cluster: ClusterId) -> Result<(), StoreError> {
-        self.inner.forget_containers_gone(cluster)
+    fn void_container_versions(&mut self, cluster: ClusterId) -> Result<(), StoreError> {
+        self.inner.void_container_versions(cluster)
     }
     fn adopt_objects(&mut self, from: u32, to: u32) -> Result<(), StoreError> {
         self.inner.adopt_objects(from, to)

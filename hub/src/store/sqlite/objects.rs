@@ -170,8 +170,8 @@ impl Inner {
         Ok(())
     }
 
-    pub(super) fn forget_containers_gone(&mut self, cluster: ClusterId) -> Result<(), StoreError> {
-        execute(&self.db, "DELETE FROM containers_gone WHERE cluster = ?1", [cluster.0])?;
+    pub(super) fn void_container_versions(&mut self, cluster: ClusterId) -> Result<(), StoreError> {
+        execute(&self.db, "UPDATE containers_gone SET version = '' WHERE cluster = ?1", [cluster.0])?;
         Ok(())
     }
 
