@@ -10,8 +10,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::ambient::Ambient;
 use crate::error::CLUSTER_UNREACHABLE;
-use crate::retry::Retry;
 
 /// Between two looks at discovery, however many things call for one.
 const SPACING: Duration = Duration::from_millis(500);
@@ -57,10 +57,11 @@ pub(crate) async fn run(
     served: mpsc::Sender<Discovered>,
     calls: Arc<Calls>,
     interval: Duration,
+    ambient: Ambient,
     cancelled: CancellationToken,
 ) {
     let mut discovery = Discovery::new(client.clone());
-    let mut retry = Retry::new();
+    let mut retry = ambient.retry();
     let work = async {
         loop {
             let look = calls.look.load(Ordering::Acquire);

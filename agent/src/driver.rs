@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lockstep_cluster::{ClusterClient, WatchOptions, Writer, run_watch};
-use lockstep_engine::ObjectKey;
 use lockstep_engine::listwatch::Observation;
 use lockstep_engine::outcome::FailureClass;
+use lockstep_engine::{Millis, ObjectKey};
 use lockstep_wire::v1::{self, AgentMessage, HubMessage, agent_message::Body, outcome::Result as Done};
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::accept::AcceptList;
+use crate::ambient::Ambient;
 use crate::discovery::{Calls, Discovered};
 use crate::lease::Keeper;
 use crate::metrics::ClusterMetrics;
@@ -27,7 +28,6 @@ use crate::perform::{Tools, class, perform};
 use crate::reread::Rereader;
 use crate::steps::StepQueue;
 use crate::stream::StreamEvent;
-use crate::time::{now, steady};
 use crate::watch::StartWatch;
 
 /// Observations between watches and owner. Short: what waits belongs into the coalescing queues,
@@ -81,6 +81,9 @@ pub(crate) struct Driver {
     pub(crate) client: ClusterClient,
     pub(crate) accept: Arc<AcceptList>,
     pub(crate) metrics: ClusterMetrics,
+    pub(crate) ambient: Ambient,
+    /// For pauses, which must not last hours because somebody set the clock.
+    pub(crate) begun: Instant,
     pub(crate) observations: mpsc::Sender<Observed>,
     pub(crate) discovery: Arc<Calls>,
     pub(crate) lease: Keeper,
@@ -154,8 +157,11 @@ impl Driver {
         let out = hub.as_ref().map(|hub| &hub.out).filter(|_| !pending.is_empty());
         let reads_watches = !self.owner.is_full();
         let reads_hub = self.steps.waiting() < STEPS_WAITING;
+        // In this order: what is rare and what makes room before what may flood.
         tokio::select! {
+            biased;
             () = cancelled.cancelled() => Woken::Stop,
+            _ = ticks.tick() => Woken::Tick,
             permit = reserve(out), if out.is_some() => {
                 // A transport that is gone says so with its own event.
                 if let (Some(permit), Some(message)) = (permit, pending.pop_front()) {
@@ -166,13 +172,12 @@ impl Driver {
                 }
                 Woken::Sent
             }
+            Some(done) = running.join_next_with_id() => Woken::Stepped(done),
             event = inputs.stream.recv(), if reads_hub => event.map_or(Woken::Stop, Woken::Stream),
-            observed = inputs.observations.recv(), if reads_watches => observed.map_or(Woken::Stop, Woken::Observed),
             served = inputs.discovered.recv() => served.map_or(Woken::Stop, Woken::Discovered),
             lease = inputs.leases.recv() => lease.map_or(Woken::Stop, Woken::Answered),
             reread = inputs.rereads.recv(), if reads_watches => reread.map_or(Woken::Stop, Woken::Answered),
-            Some(done) = running.join_next_with_id() => Woken::Stepped(done),
-            _ = ticks.tick() => Woken::Tick,
+            observed = inputs.observations.recv(), if reads_watches => observed.map_or(Woken::Stop, Woken::Observed),
         }
     }
 
@@ -222,7 +227,7 @@ impl Driver {
     }
 
     fn act(&mut self, action: Action) {
-        let effects = self.owner.apply(action, now());
+        let effects = self.owner.apply(action, self.ambient.clock.now());
         self.carry_out(effects);
     }
 
@@ -256,7 +261,7 @@ impl Driver {
                 Effect::Broken(error) => {
                     tracing::warn!(%error, "agent and hub disagree about the past; starting anew");
                     self.disconnected();
-                    let effects = self.owner.renew(crate::instance());
+                    let effects = self.owner.renew(self.ambient.instance());
                     self.carry_out(effects);
                 }
             }
@@ -277,7 +282,7 @@ impl Driver {
         }
         let span =
             tracing::debug_span!("watch", kind = %resource.kind, version = %resource.api_version(), ?scope);
-        let seed = u64::from(watch) ^ u64::try_from(now()).unwrap_or_default().rotate_left(32);
+        let seed = u64::from(watch) ^ self.ambient.seed();
         let options = WatchOptions::new(resource, scope, start, epoch, seed);
         let (client, observations) = (self.client.clone(), self.observations.clone());
         let wrap = move |observation| Observed { watch, run, observation };
@@ -287,7 +292,7 @@ impl Driver {
 
     fn begin_steps(&mut self) {
         let (Some(writer), Some(served)) = (&self.state.writer, self.owner.served()) else { return };
-        while let Some(job) = self.steps.next(steady()) {
+        while let Some(job) = self.steps.next(self.steady()) {
             let tools = Tools {
                 writer: writer.clone(),
                 served: Arc::clone(&served),
@@ -306,12 +311,17 @@ impl Driver {
         let id = result.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         let Some(Running { key, step, connection }) = self.state.jobs.remove(&id) else { return };
         let outcome = result.map_or_else(|error| panicked(step, &error), |(_, outcome)| outcome);
-        self.steps.done(&key, &outcome, steady());
+        self.steps.done(&key, &outcome, self.steady());
         tracing::debug!(step, %key, outcome = class(&outcome), took_us = outcome.took_us, "step ended");
         self.metrics.step(class(&outcome), outcome.took_us);
         if connection == self.state.connection {
             self.send(AgentMessage { body: Some(Body::Outcome(outcome)) });
         }
+    }
+
+    /// Milliseconds on a clock that nobody sets.
+    fn steady(&self) -> Millis {
+        Millis::try_from(self.begun.elapsed().as_millis()).unwrap_or(Millis::MAX)
     }
 
     fn tick(&mut self) {
@@ -321,14 +331,14 @@ impl Driver {
         self.metrics.queued(items, bytes);
         let (items, bytes) = self.owner.spilled();
         self.metrics.spilled(items, bytes);
-        self.metrics.limit(self.steps.limit(steady()), self.steps.decreases());
+        self.metrics.limit(self.steps.limit(self.steady()), self.steps.decreases());
         self.act(Action::Tick);
         self.state.ticks += 1;
         if self.state.ticks < TICKS_PER_HEARTBEAT {
             return;
         }
         self.state.ticks = 0;
-        let now = now();
+        let now = self.ambient.clock.now();
         let ages: BTreeMap<(String, String), i64> = self
             .owner
             .ages()

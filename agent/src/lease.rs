@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockstep_cluster::{ClusterClient, LeaseState, LeaseWrite};
+use lockstep_engine::clock::Clock;
 use lockstep_engine::outcome::{Failure, FailureClass};
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
 use crate::owner::{Action, LeaseRead, LeaseWritten};
-use crate::time::{now, rfc3339};
+use crate::time::rfc3339;
 
 /// Name of the Lease.
 const NAME: &str = "lockstep-agent";
@@ -35,12 +36,18 @@ pub(crate) const ANSWERS: usize = 1;
 pub(crate) struct Keeper {
     client: ClusterClient,
     namespace: Arc<str>,
+    clock: Clock,
     answers: mpsc::Sender<Action>,
 }
 
 impl Keeper {
-    pub(crate) fn new(client: ClusterClient, namespace: &str, answers: mpsc::Sender<Action>) -> Self {
-        Self { client, namespace: namespace.into(), answers }
+    pub(crate) fn new(
+        client: ClusterClient,
+        namespace: &str,
+        clock: Clock,
+        answers: mpsc::Sender<Action>,
+    ) -> Self {
+        Self { client, namespace: namespace.into(), clock, answers }
     }
 
     /// Reads it; answers with [`Action::LeaseRead`].
@@ -66,6 +73,7 @@ impl Keeper {
 
     /// Writes it; answers with [`Action::LeaseWritten`].
     pub(crate) fn raise(&self, raise: Raise) {
+        let now = self.clock.now();
         let (client, namespace) = (self.client.clone(), Arc::clone(&self.namespace));
         self.answer(async move {
             let write = LeaseWrite {
@@ -74,7 +82,7 @@ impl Keeper {
                 counter: raise.counter,
                 holder: &raise.holder,
                 duration_s: DURATION_S,
-                renew_time: &rfc3339(now()),
+                renew_time: &rfc3339(now),
                 over: raise.over.as_ref(),
             };
             let written = match tokio::time::timeout(TIMEOUT, client.write_lease(&write)).await {

@@ -9,6 +9,7 @@
 //! only. And nothing the agent does is a decision of policy.
 
 mod accept;
+mod ambient;
 mod config;
 mod discovery;
 mod driver;
@@ -26,7 +27,6 @@ mod stream;
 mod time;
 mod watch;
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,13 +35,16 @@ use lockstep_engine::Millis;
 use lockstep_engine::coalesce::Limits;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 pub use accept::{AcceptEntry, AcceptError, AcceptList, Subject, Verb};
+pub use ambient::Ambient;
 pub use config::{AgentConfig, TlsConfig, Token, WatchConfig};
 pub use error::{AgentError, CODES};
 pub use metrics::AgentMetrics;
+pub use stream::{Dial, Line};
 
 use discovery::Calls;
 use driver::{Driver, Inputs, OBSERVATIONS, STREAM_EVENTS, State};
@@ -49,10 +52,9 @@ use error::{CANNOT_SPILL, CLUSTER_UNREACHABLE};
 use lease::Keeper;
 use owner::{Bounds, Facts, Owner};
 use reread::Rereader;
-use retry::Retry;
 use spill::Spill;
 use steps::StepQueue;
-use stream::Connector;
+use stream::{Connector, Grpc};
 
 /// Runs an agent until it is cancelled. An API server or a hub that is away is waited for.
 ///
@@ -66,25 +68,45 @@ pub async fn run(
     cancelled: CancellationToken,
     metrics: AgentMetrics,
 ) -> Result<(), AgentError> {
+    let dial = Grpc::new(&config)?;
+    run_over(dial, Ambient::system(), config, client, cancelled, metrics).await
+}
+
+/// The same, over the caller's way to the hub and in the caller's surroundings.
+///
+/// # Errors
+/// When the configuration cannot be used. Nothing was sent then.
+pub async fn run_over<D: Dial>(
+    dial: D,
+    ambient: Ambient,
+    config: AgentConfig,
+    client: ClusterClient,
+    cancelled: CancellationToken,
+    metrics: AgentMetrics,
+) -> Result<(), AgentError> {
     let accept = config.validate()?;
     let (events, stream) = mpsc::channel(STREAM_EVENTS);
-    let connector = Connector::new(&config, events)?;
+    let connector = Connector::new(&config.hub, dial, ambient.clone(), events);
     let span = tracing::info_span!("agent", cluster = %config.cluster);
-    let agent = Box::pin(serve(config, client, accept, connector, stream, cancelled, metrics));
-    agent.instrument(span).await;
+    let parts = Parts { config, client, accept, connector, stream, ambient, metrics };
+    Box::pin(serve(parts, cancelled)).instrument(span).await;
     Ok(())
 }
 
-async fn serve(
+/// What an agent is made of.
+struct Parts<D> {
     config: AgentConfig,
     client: ClusterClient,
     accept: AcceptList,
-    connector: Connector,
+    connector: Connector<D>,
     stream: mpsc::Receiver<stream::StreamEvent>,
-    cancelled: CancellationToken,
+    ambient: Ambient,
     metrics: AgentMetrics,
-) {
-    let Some(identity) = cancelled.run_until_cancelled(identity(&client)).await else { return };
+}
+
+async fn serve<D: Dial>(parts: Parts<D>, cancelled: CancellationToken) {
+    let Parts { config, client, accept, connector, stream, ambient, metrics } = parts;
+    let Some(identity) = cancelled.run_until_cancelled(identity(&client, &ambient)).await else { return };
     tracing::info!(uid = %identity.uid, version = %identity.version, server = client.server(), "the cluster is there");
     let facts = Facts {
         cluster_name: config.cluster.to_string(),
@@ -100,16 +122,18 @@ async fn serve(
     let (answers, leases) = mpsc::channel(lease::ANSWERS);
     let (reread, rereads) = mpsc::channel(reread::ANSWERS);
     let calls = Arc::new(Calls::default());
-    let instance = instance();
+    let instance = ambient.instance();
     let spill = spill(&config, &instance);
     let driver = Driver {
         owner: Owner::new(facts, bounds, instance).spilling_to(spill),
         client: client.clone(),
         accept: Arc::new(accept),
         metrics: metrics.of(config.cluster.as_str()),
+        ambient: ambient.clone(),
+        begun: Instant::now(),
         observations,
         discovery: Arc::clone(&calls),
-        lease: Keeper::new(client.clone(), &config.lease_namespace, answers),
+        lease: Keeper::new(client.clone(), &config.lease_namespace, ambient.clock.clone(), answers),
         rereader: Rereader::new(client.clone(), reread),
         steps: StepQueue::new(config.steps_at_once),
         state: State::default(),
@@ -120,7 +144,8 @@ async fn serve(
     let here = tracing::Span::current();
     tasks.spawn(connector.run(background.clone()).instrument(here.clone()));
     let interval = Duration::from_secs(config.discovery_interval_s);
-    tasks.spawn(discovery::run(client, served, calls, interval, background.clone()).instrument(here));
+    tasks
+        .spawn(discovery::run(client, served, calls, interval, ambient, background.clone()).instrument(here));
     let inputs = Inputs { stream, observations: observed, discovered, leases, rereads };
     Box::pin(driver.run(inputs, cancelled)).await;
     background.cancel();
@@ -143,8 +168,8 @@ fn spill(config: &AgentConfig, instance: &str) -> Option<Spill> {
 }
 
 /// Who the cluster is; asked until it answers.
-async fn identity(client: &ClusterClient) -> ClusterIdentity {
-    let mut retry = Retry::new();
+async fn identity(client: &ClusterClient, ambient: &Ambient) -> ClusterIdentity {
+    let mut retry = ambient.retry();
     loop {
         match client.identity().await {
             Ok(identity) => return identity,
@@ -158,10 +183,4 @@ async fn identity(client: &ClusterClient) -> ClusterIdentity {
             }
         }
     }
-}
-
-/// A name for this process's session, from the randomness that seeds the standard library's maps.
-fn instance() -> String {
-    let random = || RandomState::new().build_hasher().finish();
-    format!("{:016x}{:016x}", random(), random())
 }

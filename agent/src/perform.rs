@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use lockstep_cluster::{
@@ -18,6 +17,7 @@ use lockstep_engine::{GroupKind, ResourceVersion, Uid};
 use lockstep_wire::v1::{self, apply::Expect as Wanted, outcome::Result as Done, step::Action};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use crate::accept::{AcceptList, Subject, Verb};
 use crate::judge::{manager, owned_state};

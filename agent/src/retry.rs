@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
+use lockstep_engine::backoff::Random;
 
 /// Ceiling of the first wait: a hub takes up a thousand agents in about this time.
 const FIRST: Duration = Duration::from_secs(1);
@@ -18,36 +19,41 @@ const LONGEST: Duration = Duration::from_secs(30);
 const GOOD: Duration = LONGEST;
 
 /// Growing, jittered waits without an end.
-pub(crate) struct Retry(ExponentialBackoff);
+pub(crate) struct Retry {
+    /// Ceilings; the crate's own jitter cannot be seeded.
+    ceilings: ExponentialBackoff,
+    random: Random,
+}
 
 impl Retry {
-    pub(crate) fn new() -> Self {
-        Self::between(FIRST, LONGEST)
-    }
-
-    /// Waits below ceilings from the first to the longest.
-    fn between(first: Duration, longest: Duration) -> Self {
-        // The crate draws from around the interval: by as much as the interval itself, that is from
-        // nothing to twice of it.
-        Self(ExponentialBackoff {
-            current_interval: first / 2,
-            initial_interval: first / 2,
-            randomization_factor: 1.0,
+    /// Waits of their own for each seed.
+    pub(crate) fn new(seed: u64) -> Self {
+        let ceilings = ExponentialBackoff {
+            current_interval: FIRST,
+            initial_interval: FIRST,
+            randomization_factor: 0.0,
             multiplier: 2.0,
-            max_interval: longest / 2,
+            max_interval: LONGEST,
             max_elapsed_time: None,
             ..ExponentialBackoff::default()
-        })
+        };
+        Self { ceilings, random: Random::new(seed) }
     }
 
     /// How long to wait now.
     pub(crate) fn next(&mut self) -> Duration {
-        self.0.next_backoff().unwrap_or(LONGEST)
+        let ceiling = self.ceilings.next_backoff().unwrap_or(LONGEST);
+        self.below(ceiling)
+    }
+
+    fn below(&mut self, ceiling: Duration) -> Duration {
+        let ceiling = u32::try_from(ceiling.as_millis()).unwrap_or(u32::MAX);
+        Duration::from_millis(u64::from(self.random.between(0, ceiling)))
     }
 
     /// It worked: the next failure starts from the shortest waits.
     pub(crate) fn reset(&mut self) {
-        self.0.reset();
+        self.ceilings.reset();
     }
 
     /// How long to wait after a connection that lived so long (not at all: zero); `named` is what the
@@ -58,7 +64,7 @@ impl Retry {
         }
         let wait = self.next();
         match named {
-            Some(named) => named + wait + Self::between(named / 2, named / 2).next(),
+            Some(named) => named + wait + self.below(named / 2),
             None => wait,
         }
     }
@@ -87,7 +93,7 @@ mod tests {
 
     #[test]
     fn waits_grow_to_a_limit_and_start_anew() {
-        let mut retries: Vec<Retry> = (0..FLEET).map(|_| Retry::new()).collect();
+        let mut retries: Vec<Retry> = (0..FLEET as u64).map(Retry::new).collect();
         let mut means = Vec::new();
         for _ in 0..12 {
             let waits: Vec<Duration> = retries.iter_mut().map(Retry::next).collect();
@@ -103,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_fleet_that_loses_its_hub_does_not_come_back_at_once() {
-        let mut fleet: Vec<Retry> = (0..FLEET).map(|_| Retry::new()).collect();
+        let mut fleet: Vec<Retry> = (0..FLEET as u64).map(Retry::new).collect();
         let mut ended = |lived| fleet.iter_mut().map(|retry| retry.after(lived, None)).collect::<Vec<_>>();
         let waits = ended(GOOD);
         assert!(crowd(&waits) < 2 * FLEET / 10, "{} in 100 ms", crowd(&waits));
@@ -116,7 +122,7 @@ mod tests {
     fn what_the_hub_asks_for_is_kept_to_and_jittered() {
         for named in [Duration::from_secs(1), Duration::from_secs(300)] {
             let waits: Vec<Duration> =
-                (0..FLEET).map(|_| Retry::new().after(Duration::ZERO, Some(named))).collect();
+                (0..FLEET as u64).map(|seed| Retry::new(seed).after(Duration::ZERO, Some(named))).collect();
             assert!(waits.iter().all(|wait| *wait >= named && *wait <= named * 3 / 2 + FIRST));
             assert!(crowd(&waits) < 2 * FLEET / 10, "{} in 100 ms after {named:?}", crowd(&waits));
         }
@@ -124,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_hub_that_accepts_and_drops_is_asked_less_and_less() {
-        let mut retry = Retry::new();
+        let mut retry = Retry::new(7);
         let short = GOOD - Duration::from_millis(1);
         let waits: Vec<Duration> = (0..200).map(|_| retry.after(short, None)).collect();
         let late = waits[6..].iter().sum::<Duration>() / 194;

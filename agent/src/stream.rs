@@ -9,15 +9,17 @@ use lockstep_wire::{MAX_MESSAGE_BYTES, v1};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, Streaming};
 
+use crate::ambient::Ambient;
 use crate::config::{AgentConfig, TlsConfig};
 use crate::error::{AgentError, HUB_UNREACHABLE, TOKEN_REFUSED};
-use crate::retry::{Retry, lived_well};
+use crate::retry::lived_well;
 
 /// Messages on their way into the transport. The session's window bounds the bytes; this only
 /// keeps the transport busy while the owner works.
@@ -46,22 +48,37 @@ pub(crate) enum StreamEvent {
 /// The owner is gone.
 struct NobodyListens;
 
-/// Keeps a stream to the hub open until cancelled.
-pub(crate) struct Connector {
-    endpoint: Endpoint,
-    authorization: MetadataValue<Ascii>,
-    hub: String,
-    events: mpsc::Sender<StreamEvent>,
-    /// What was logged last: the same trouble is told once, not every few seconds.
-    told: String,
-    /// When the hub welcomed us on the stream that is open.
-    welcomed: Option<Instant>,
+/// Reaches the hub.
+pub trait Dial: Send + 'static {
+    /// A way to the hub that is open.
+    type Line: Line;
+
+    /// Opens one. The error says why not.
+    fn connect(&mut self) -> impl Future<Output = Result<Self::Line, String>> + Send;
 }
 
-impl Connector {
+/// A way to the hub, for one session.
+pub trait Line: Send {
+    /// What the hub says.
+    type Incoming: Stream<Item = Result<HubMessage, Status>> + Send + Unpin;
+
+    /// Begins the session: `outgoing` is what the agent says.
+    fn session(
+        self,
+        outgoing: ReceiverStream<AgentMessage>,
+    ) -> impl Future<Output = Result<Self::Incoming, Status>> + Send;
+}
+
+/// gRPC over HTTP/2, with TLS where the address says so.
+pub(crate) struct Grpc {
+    endpoint: Endpoint,
+    authorization: MetadataValue<Ascii>,
+}
+
+impl Grpc {
     /// # Errors
     /// When hub address or certificates cannot be used.
-    pub(crate) fn new(config: &AgentConfig, events: mpsc::Sender<StreamEvent>) -> Result<Self, AgentError> {
+    pub(crate) fn new(config: &AgentConfig) -> Result<Self, AgentError> {
         let bad = |field, why| AgentError::Config { field, why };
         let mut endpoint = Endpoint::from_shared(config.hub.clone())
             .map_err(|_| bad("hub", "it is no URL"))?
@@ -79,8 +96,55 @@ impl Connector {
             .parse()
             .map_err(|_| bad("token", "it contains characters that no token has"))?;
         authorization.set_sensitive(true);
-        let (hub, told) = (config.hub.clone(), String::new());
-        Ok(Self { endpoint, authorization, hub, events, told, welcomed: None })
+        Ok(Self { endpoint, authorization })
+    }
+}
+
+/// A connection of [`Grpc`].
+pub(crate) struct Connection {
+    channel: Channel,
+    authorization: MetadataValue<Ascii>,
+}
+
+impl Dial for Grpc {
+    type Line = Connection;
+
+    async fn connect(&mut self) -> Result<Connection, String> {
+        let channel = self.endpoint.connect().await.map_err(|error| root_cause(&error))?;
+        Ok(Connection { channel, authorization: self.authorization.clone() })
+    }
+}
+
+impl Line for Connection {
+    type Incoming = Streaming<HubMessage>;
+
+    async fn session(self, outgoing: ReceiverStream<AgentMessage>) -> Result<Self::Incoming, Status> {
+        let mut request = Request::new(outgoing);
+        request.metadata_mut().insert("authorization", self.authorization);
+        let mut client = HubClient::new(self.channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+            .accept_compressed(CompressionEncoding::Zstd)
+            .send_compressed(CompressionEncoding::Zstd);
+        Ok(client.session(request).await?.into_inner())
+    }
+}
+
+/// Keeps a stream to the hub open until cancelled.
+pub(crate) struct Connector<D> {
+    dial: D,
+    ambient: Ambient,
+    hub: String,
+    events: mpsc::Sender<StreamEvent>,
+    /// What was logged last: the same trouble is told once, not every few seconds.
+    told: String,
+    /// When the hub welcomed us on the stream that is open.
+    welcomed: Option<Instant>,
+}
+
+impl<D: Dial> Connector<D> {
+    pub(crate) fn new(hub: &str, dial: D, ambient: Ambient, events: mpsc::Sender<StreamEvent>) -> Self {
+        Self { dial, ambient, hub: hub.to_owned(), events, told: String::new(), welcomed: None }
     }
 
     pub(crate) async fn run(mut self, cancelled: CancellationToken) {
@@ -89,7 +153,7 @@ impl Connector {
     }
 
     async fn connect_for_ever(&mut self) -> NobodyListens {
-        let mut retry = Retry::new();
+        let mut retry = self.ambient.retry();
         loop {
             let pause = match self.once().await {
                 Ok(pause) => pause,
@@ -108,10 +172,10 @@ impl Connector {
 
     /// One stream from opening to end; how long to wait after it, where the hub said so.
     async fn once(&mut self) -> Result<Option<Duration>, NobodyListens> {
-        let channel = match self.endpoint.connect().await {
-            Ok(channel) => channel,
-            Err(error) => {
-                self.trouble(HUB_UNREACHABLE, "the hub cannot be reached", &root_cause(&error));
+        let line = match self.dial.connect().await {
+            Ok(line) => line,
+            Err(why) => {
+                self.trouble(HUB_UNREACHABLE, "the hub cannot be reached", &why);
                 return Ok(None);
             }
         };
@@ -119,9 +183,7 @@ impl Connector {
         let close = CancellationToken::new();
         let opening = StreamEvent::Opening { out, close: close.clone() };
         self.events.send(opening).await.map_err(|_| NobodyListens)?;
-        let mut request = Request::new(ReceiverStream::new(outgoing));
-        request.metadata_mut().insert("authorization", self.authorization.clone());
-        match close.run_until_cancelled(self.converse(channel, request)).await {
+        match close.run_until_cancelled(self.converse(line, ReceiverStream::new(outgoing))).await {
             Some(done) => done,
             None => Ok(None),
         }
@@ -129,16 +191,11 @@ impl Connector {
 
     async fn converse(
         &mut self,
-        channel: Channel,
-        request: Request<ReceiverStream<AgentMessage>>,
+        line: D::Line,
+        outgoing: ReceiverStream<AgentMessage>,
     ) -> Result<Option<Duration>, NobodyListens> {
-        let mut client = HubClient::new(channel)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES)
-            .accept_compressed(CompressionEncoding::Zstd)
-            .send_compressed(CompressionEncoding::Zstd);
-        let mut incoming = match client.session(request).await {
-            Ok(response) => response.into_inner(),
+        let mut incoming = match line.session(outgoing).await {
+            Ok(incoming) => incoming,
             Err(status) => {
                 self.status(&status);
                 return Ok(None);
@@ -146,10 +203,10 @@ impl Connector {
         };
         let mut pause = None;
         loop {
-            let message = match incoming.message().await {
-                Ok(Some(message)) => message,
-                Ok(None) => return Ok(pause),
-                Err(status) => {
+            let message = match incoming.next().await {
+                Some(Ok(message)) => message,
+                None => return Ok(pause),
+                Some(Err(status)) => {
                     if pause.is_none() {
                         self.status(&status);
                     }

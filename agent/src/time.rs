@@ -1,23 +1,10 @@
-//! Time: the one place that reads the clock, and RFC 3339 as API servers write it.
+//! RFC 3339 as API servers write it.
 
-use std::sync::LazyLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use lockstep_engine::Millis;
 
 const MS_PER_DAY: i64 = 24 * 60 * 60 * 1_000;
-
-/// Milliseconds since the Unix epoch.
-pub(crate) fn now() -> Millis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
-}
-
-/// Milliseconds on a clock that nobody sets: for pauses, which must not last hours because somebody did.
-pub(crate) fn steady() -> Millis {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    Millis::try_from(START.elapsed().as_millis()).unwrap_or(Millis::MAX)
-}
 
 /// Microseconds, as far as the wire carries them (71 minutes).
 pub(crate) fn micros(duration: Duration) -> u32 {

@@ -1,7 +1,7 @@
 //! One cluster's API server: connections, limits, single requests.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
@@ -9,8 +9,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::Config;
 use kube::client::{Body, ConfigExt as _};
-use lockstep_engine::Uid;
+use lockstep_engine::clock::Clock;
 use lockstep_engine::outcome::{Failure, Operation, Sensitivity, classify};
+use lockstep_engine::{Millis, Uid};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tower::{BoxError, ServiceBuilder};
@@ -103,6 +104,7 @@ pub struct ClusterClient {
     watches: Arc<Semaphore>,
     /// `gitVersion`, once it was asked for.
     version: Arc<OnceLock<String>>,
+    clock: Clock,
 }
 
 impl std::fmt::Debug for ClusterClient {
@@ -156,15 +158,27 @@ impl ClusterClient {
         refuse_proxy(&config)?;
         let inner = build(config, &limits)
             .map_err(|source| ConnectError::Client { server: server.clone(), source: Box::new(source) })?;
-        Ok(Self {
-            inner,
+        Ok(Self::over(inner, &server, limits, Clock::new(system_now)))
+    }
+
+    /// A client over a transport of the caller's own, which knows where the server is and who asks,
+    /// and over the caller's clock.
+    #[must_use]
+    pub fn over(transport: kube::Client, server: &str, limits: Limits, clock: Clock) -> Self {
+        Self {
+            inner: transport,
             server: server.into(),
             requests: Arc::new(Semaphore::new(limits.requests)),
             lists: Arc::new(Semaphore::new(limits.lists)),
             watches: Arc::new(Semaphore::new(limits.watches)),
             limits: Arc::new(limits),
             version: Arc::default(),
-        })
+            clock,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Millis {
+        self.clock.now()
     }
 
     /// What the server called its version when [`Self::identity`] was first asked; it decides whether
@@ -308,6 +322,11 @@ fn refuse_proxy(config: &Config) -> Result<(), ConnectError> {
         }
         _ => Ok(()),
     }
+}
+
+fn system_now() -> Millis {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
 }
 
 fn unreachable(error: kube::Error) -> RequestError {

@@ -1,11 +1,10 @@
 //! The list-watch driver: carries out what [`lockstep_engine::listwatch::Machine`] decides.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use kube::client::Body;
-use lockstep_engine::Millis;
 use lockstep_engine::listwatch::{
     Command, Event, Input, Machine, Observation, Output, RequestFailure, Settings, Start, WATCH_IDLE_MS,
     streams_lists,
@@ -125,7 +124,7 @@ impl<M: Send, W: Fn(Observation<Bytes>) -> M + Send + Sync> Driver<'_, M, W> {
     }
 
     async fn feed(&mut self, input: Input<Bytes>) -> Result<Option<Command>, Closed> {
-        self.machine.step(input, now(), &mut self.out);
+        self.machine.step(input, self.client.now(), &mut self.out);
         self.flush().await
     }
 
@@ -265,9 +264,4 @@ fn request_failure(error: &RequestError) -> RequestFailure {
         RequestError::Build(_) => RequestFailure::Rejected,
         RequestError::Unreachable(_) | RequestError::Refused { .. } => RequestFailure::Unreachable,
     }
-}
-
-fn now() -> Millis {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
 }

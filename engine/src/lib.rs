@@ -10,6 +10,7 @@ pub mod breaker;
 pub mod budget;
 pub mod catalogue;
 pub mod census;
+pub mod clock;
 pub mod coalesce;
 pub mod concurrency;
 pub mod identity;

@@ -6,6 +6,7 @@
 
 pub mod archive;
 pub mod backup;
+pub mod blocking;
 pub mod codes;
 pub mod config;
 pub mod core;

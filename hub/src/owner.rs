@@ -7,11 +7,13 @@
 #[cfg(test)]
 mod tests;
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lockstep_engine::Millis;
+use lockstep_engine::clock::Clock;
 use lockstep_wire::v1;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::core::{Core, Counts, Input, PolicyFiles};
 use crate::metrics::Metrics;
@@ -55,6 +57,8 @@ pub struct Care {
     pub damage: Damage,
     /// Figures.
     pub metrics: Metrics,
+    /// The time.
+    pub clock: Clock,
 }
 
 /// Why the owner stops for a moment, or for good.
@@ -65,17 +69,15 @@ enum Stop {
 
 /// Runs the core until every sender of inputs is gone, or the store is found damaged. Starts no
 /// runtime of its own: it is called on a thread made for it.
-///
-/// # Errors
-/// None: a store that refuses is tried again until the hub is stopped.
 pub fn run<S: Store>(core: Core<S>, inputs: mpsc::Receiver<Input>, observe: Observer, care: Care) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!("the core cannot run: {error}");
-            return;
-        }
-    };
+    match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+        Ok(runtime) => runtime.block_on(serve(core, inputs, observe, care)),
+        Err(error) => tracing::error!("the core cannot run: {error}"),
+    }
+}
+
+/// The same, in a runtime of the caller's, which it blocks while it works.
+pub async fn serve<S: Store>(core: Core<S>, inputs: mpsc::Receiver<Input>, observe: Observer, care: Care) {
     let gauge = Gauge::new(care.space.min_free);
     let begun = Instant::now();
     let mut owner = Owner {
@@ -91,11 +93,8 @@ pub fn run<S: Store>(core: Core<S>, inputs: mpsc::Receiver<Input>, observe: Obse
         turned_away: 0,
     };
     let mut more = true;
-    loop {
-        match owner.turn(more, &runtime) {
-            Ok(again) => more = again,
-            Err(Stop::Over | Stop::Damaged) => return,
-        }
+    while let Ok(again) = owner.turn(more).await {
+        more = again;
     }
 }
 
@@ -115,10 +114,10 @@ struct Owner<S> {
 
 impl<S: Store> Owner<S> {
     /// One batch; is there more to do at once?
-    fn turn(&mut self, more: bool, runtime: &tokio::runtime::Runtime) -> Result<bool, Stop> {
+    async fn turn(&mut self, more: bool) -> Result<bool, Stop> {
         let mut batch = Vec::new();
         if !more {
-            self.wait(&mut batch, runtime)?;
+            self.wait(&mut batch).await?;
         }
         while batch.len() < BATCH {
             match self.inputs.try_recv() {
@@ -137,22 +136,22 @@ impl<S: Store> Owner<S> {
         if batch.is_empty() && !more {
             return Ok(false);
         }
-        self.work(batch)
+        self.work(batch).await
     }
 
     /// Until something comes, or is due.
-    fn wait(&mut self, batch: &mut Vec<Input>, runtime: &tokio::runtime::Runtime) -> Result<(), Stop> {
+    async fn wait(&mut self, batch: &mut Vec<Input>) -> Result<(), Stop> {
         let begun = Instant::now();
         let due = match self.core.wake_at() {
             _ if self.gauge.short().is_some() => self.next_look,
-            Some(at) => begun + Duration::from_millis(u64::try_from(at - now()).unwrap_or(0)).min(IDLE),
+            Some(at) => {
+                begun
+                    + Duration::from_millis(u64::try_from(at - self.care.clock.now()).unwrap_or(0)).min(IDLE)
+            }
             None => self.idle_until.max(begun),
         };
         let until = due.min(self.next_look.max(begun));
-        let received = runtime.block_on(async {
-            tokio::time::timeout(until.saturating_duration_since(begun), self.inputs.recv()).await
-        });
-        match received {
+        match tokio::time::timeout_at(until, self.inputs.recv()).await {
             Ok(Some(input)) => batch.push(input),
             Ok(None) => return Err(Stop::Over),
             Err(_) if Instant::now() >= due => batch.push(Input::Tick),
@@ -161,7 +160,7 @@ impl<S: Store> Owner<S> {
         Ok(())
     }
 
-    fn work(&mut self, batch: Vec<Input>) -> Result<bool, Stop> {
+    async fn work(&mut self, batch: Vec<Input>) -> Result<bool, Stop> {
         // What a transaction that fails does not take is lost with it; of all of it only this is not
         // told again.
         let policies = batch.iter().rev().find_map(|input| match input {
@@ -170,26 +169,29 @@ impl<S: Store> Owner<S> {
         });
         let started = Instant::now();
         self.idle_until = started + IDLE;
-        match self.core.handle(batch, now()) {
+        match self.core.handle(batch, self.care.clock.now()) {
             Ok(again) => {
                 (self.observe)(&self.core.counts(), self.core.connected(), started.elapsed());
                 Ok(again)
             }
             Err(error) => {
                 self.policies = policies;
-                self.refused(&error)?;
+                if self.refused(&error)? {
+                    tokio::time::sleep(REFUSED_PAUSE).await;
+                }
                 Ok(false)
             }
         }
     }
 
-    fn refused(&mut self, error: &StoreError) -> Result<(), Stop> {
+    /// Is a pause called for?
+    fn refused(&mut self, error: &StoreError) -> Result<bool, Stop> {
         match error {
             StoreError::Full | StoreError::Disk(_) => {
                 self.next_try = Instant::now() + TRY;
-                let news = self.gauge.refused(&error.to_string(), now());
+                let news = self.gauge.refused(&error.to_string(), self.care.clock.now());
                 self.tell(news);
-                Ok(())
+                Ok(false)
             }
             // A row that cannot be read is met again and again: a file that says it is sound is then
             // looked at whole, and not believed for ever.
@@ -199,8 +201,7 @@ impl<S: Store> Owner<S> {
             }
             StoreError::Database(_) => {
                 tracing::error!("{error}; nothing was acknowledged, trying again");
-                std::thread::sleep(REFUSED_PAUSE);
-                Ok(())
+                Ok(true)
             }
         }
     }
@@ -220,19 +221,19 @@ impl<S: Store> Owner<S> {
             }
         };
         self.care.metrics.free(free);
-        let news = self.gauge.looked(free, now());
+        let news = self.gauge.looked(free, self.care.clock.now());
         self.tell(news);
         if self.gauge.short().is_none() || !self.gauge.may_try(free) || at < self.next_try {
             return Ok(());
         }
         self.next_try = at + TRY;
-        match self.core.probe(now()) {
+        match self.core.probe(self.care.clock.now()) {
             Ok(()) => {
-                let news = self.gauge.recovered(now());
+                let news = self.gauge.recovered(self.care.clock.now());
                 self.tell(news);
                 Ok(())
             }
-            Err(error) => self.refused(&error),
+            Err(error) => self.refused(&error).map(drop),
         }
     }
 
@@ -245,7 +246,8 @@ impl<S: Store> Owner<S> {
                     "{code}: {why}: nothing new is taken, nothing is lost, and agents wait; {REMEDY}"
                 );
                 let refused = self.refusal();
-                self.core.turn_away(&refused, now());
+                let at = self.care.clock.now();
+                self.core.turn_away(&refused, at);
             }
             News::Still(why) => tracing::error!("{code}: {why}: still nothing new is taken; {REMEDY}"),
             News::Ended(after) => {
@@ -256,7 +258,7 @@ impl<S: Store> Owner<S> {
         self.care.metrics.out_of_space(self.gauge.short().is_some());
         if let Some(why) = self.gauge.short() {
             let message = format!("the hub takes nothing new: {why}");
-            self.care.problems.set(FULL, message, REMEDY, true, now());
+            self.care.problems.set(FULL, message, REMEDY, true, self.care.clock.now());
         }
     }
 
@@ -275,13 +277,13 @@ impl<S: Store> Owner<S> {
 
     fn decline(&mut self, input: Input) -> Result<(), Stop> {
         let refused = self.refusal();
-        match self.core.decline(input, &refused, now()) {
+        match self.core.decline(input, &refused, self.care.clock.now()) {
             Ok(None) => Ok(()),
             Ok(Some(files)) => {
                 self.policies = Some(files);
                 Ok(())
             }
-            Err(error) => self.refused(&error),
+            Err(error) => self.refused(&error).map(drop),
         }
     }
 }

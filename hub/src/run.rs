@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lockstep_engine::ClusterName;
+use lockstep_engine::clock::Clock;
 use lockstep_wire::MAX_MESSAGE_BYTES;
 use lockstep_wire::v1::hub_server::HubServer;
 use prometheus_client::registry::Registry;
@@ -20,6 +21,7 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 
 use crate::archive::{ArchiveError, Archiver, ArchiverParts, LocalArchive, Tombstones};
+use crate::blocking::Blocking;
 use crate::config::{BadConfig, HubConfig, STATE_FILE};
 use crate::core::command::Command;
 use crate::core::{Core, Counts, Findings, Input, Keys, Parts, SharedSessions};
@@ -260,7 +262,13 @@ impl Running {
         let (inputs, received) = mpsc::channel(owner::INPUTS);
         let space = Space { dir: config.data_dir.clone(), min_free: config.min_free_bytes };
         let (noted, figures) = (damage.clone(), metrics.clone());
-        let care = owner::Care { space, problems: problems.clone(), damage: noted, metrics: figures };
+        let care = owner::Care {
+            space,
+            problems: problems.clone(),
+            damage: noted,
+            metrics: figures,
+            clock: Clock::new(owner::now),
+        };
         let owned = spawn_core(core, received, care)?;
         let mut tokens = BTreeMap::new();
         for member in members {
@@ -276,6 +284,7 @@ impl Running {
                 wake: outbox,
                 done: inputs.clone(),
                 metrics: Arc::new(metrics.clone()),
+                blocking: Blocking::Threads,
             });
             let stop = stop.clone();
             async move {
@@ -294,7 +303,7 @@ impl Running {
         tasks.spawn(part("the state store", watch_damage(damage.clone(), stop.clone())));
         let settling = settle::run(readers.clone(), inputs.clone(), problems.clone(), stop.clone());
         tokio::spawn(settling);
-        let service = SessionService::new(inputs, readers.clone(), stop.clone());
+        let service = SessionService::new(inputs, readers.clone(), Blocking::Threads, stop.clone());
         tasks.spawn(part("the port for agents", serve_agents(agents, service, &config, stop.clone())?));
         let served = Api::new(ApiParts {
             readers: readers.clone(),

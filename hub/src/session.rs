@@ -1,9 +1,7 @@
 //! The gRPC side of a session: moves messages between an agent's stream and the core. It holds no
 //! state that matters; when it dies the agent comes again.
 
-use std::cell::Cell;
-use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::Stream;
@@ -16,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::blocking::Blocking;
 use crate::core::census::each;
 use crate::core::state::SessionCommand;
 use crate::core::{Connect, Input};
@@ -36,24 +35,45 @@ const INDEX_PAGE: usize = 1000;
 pub type Readers = Arc<dyn Fn() -> Result<Box<dyn Reader>, StoreError> + Send + Sync>;
 
 /// Serves agents.
+#[derive(Clone)]
 pub struct SessionService {
     inputs: mpsc::Sender<Input>,
     readers: Readers,
+    blocking: Blocking,
     stop: CancellationToken,
 }
 
 impl SessionService {
     /// A service that feeds the core.
-    pub fn new(inputs: mpsc::Sender<Input>, readers: Readers, stop: CancellationToken) -> Self {
-        Self { inputs, readers, stop }
+    pub fn new(
+        inputs: mpsc::Sender<Input>,
+        readers: Readers,
+        blocking: Blocking,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { inputs, readers, blocking, stop }
+    }
+
+    /// Serves one agent, whose words come as `stream`; the answers.
+    pub fn serve<St>(&self, token: BearerToken, stream: St) -> Answers
+    where
+        St: Stream<Item = Result<v1::AgentMessage, Status>> + Send + Unpin + 'static,
+    {
+        let (out, receiver) = mpsc::channel(OUTGOING);
+        let Self { inputs, readers, blocking, stop } = self.clone();
+        tokio::spawn(Task { inputs, readers, blocking, out, stop }.run(token, stream));
+        ReceiverStream::new(receiver)
     }
 }
+
+/// What the hub says in one session.
+pub type Answers = ReceiverStream<Result<v1::HubMessage, Status>>;
 
 type Outgoing = mpsc::Sender<Result<v1::HubMessage, Status>>;
 
 #[tonic::async_trait]
 impl v1::hub_server::Hub for SessionService {
-    type SessionStream = Pin<Box<dyn Stream<Item = Result<v1::HubMessage, Status>> + Send>>;
+    type SessionStream = Answers;
 
     async fn session(
         &self,
@@ -66,23 +86,23 @@ impl v1::hub_server::Hub for SessionService {
             .and_then(|value| value.strip_prefix("Bearer "))
             .ok_or_else(|| Status::unauthenticated("LS0201: no bearer token; give the agent its token"))?;
         let token = BearerToken::new(token);
-        let (out, receiver) = mpsc::channel(OUTGOING);
-        let task =
-            Task { inputs: self.inputs.clone(), readers: self.readers.clone(), out, stop: self.stop.clone() };
-        tokio::spawn(task.run(token, request.into_inner()));
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        Ok(Response::new(self.serve(token, request.into_inner())))
     }
 }
 
 struct Task {
     inputs: mpsc::Sender<Input>,
     readers: Readers,
+    blocking: Blocking,
     out: Outgoing,
     stop: CancellationToken,
 }
 
 impl Task {
-    async fn run(self, token: BearerToken, mut stream: Streaming<v1::AgentMessage>) {
+    async fn run<St>(self, token: BearerToken, mut stream: St)
+    where
+        St: Stream<Item = Result<v1::AgentMessage, Status>> + Send + Unpin,
+    {
         let hello = match tokio::time::timeout(HELLO_TIMEOUT, stream.next()).await {
             Ok(Some(Ok(v1::AgentMessage { body: Some(agent_message::Body::Hello(hello)) }))) => hello,
             _ => {
@@ -108,15 +128,19 @@ impl Task {
         }
     }
 
-    async fn serve(
+    async fn serve<St>(
         &self,
         cluster: ClusterId,
         session: u64,
-        mut stream: Streaming<v1::AgentMessage>,
+        mut stream: St,
         mut commands: mpsc::Receiver<SessionCommand>,
-    ) {
+    ) where
+        St: Stream<Item = Result<v1::AgentMessage, Status>> + Send + Unpin,
+    {
         loop {
+            // Commands first: acks among them make room for what the agent says.
             tokio::select! {
+                biased;
                 () = self.stop.cancelled() => return,
                 command = commands.recv() => {
                     let Some(command) = command else { return };
@@ -147,16 +171,12 @@ impl Task {
             SessionCommand::Message(message) => self.out.send(Ok(*message)).await.map_err(drop),
             SessionCommand::Resume(watches) => {
                 for watch in watches {
-                    let id = watch.id;
-                    self.stream(id, |readers, messages| stream_index(readers, watch, messages)).await?;
+                    self.stream(watch.id, |reader| index_messages(reader, watch)).await?;
                 }
                 Ok(())
             }
             SessionCommand::Compare { watch, namespace } => {
-                self.stream(watch, move |readers, messages| {
-                    stream_namespace(readers, watch, namespace, messages)
-                })
-                .await
+                self.stream(watch, move |reader| namespace_messages(reader, watch, namespace)).await
             }
             SessionCommand::Close(refused) => {
                 self.send(hub_message::Body::Refused(refused)).await?;
@@ -169,51 +189,36 @@ impl Task {
         self.out.send(Ok(v1::HubMessage { body: Some(body) })).await.map_err(drop)
     }
 
-    /// Streams keys of a watch, page by page, with the back-pressure of the stream.
-    async fn stream<F>(&self, watch: u32, read: F) -> Result<(), ()>
+    /// Streams what is read of a watch, message by message, with the back-pressure of the stream. After
+    /// a read that failed nothing more is sent: an agent must not take part of an index for the whole (I3).
+    async fn stream<I>(
+        &self,
+        watch: u32,
+        begin: impl FnOnce(Box<dyn Reader>) -> I + Send + 'static,
+    ) -> Result<(), ()>
     where
-        F: FnOnce(&Readers, &mpsc::Sender<v1::HubMessage>) -> Result<(), StoreError> + Send + 'static,
+        I: Iterator<Item = Result<v1::HubMessage, StoreError>> + Send + 'static,
     {
-        let (messages, mut receiver) = mpsc::channel(2);
+        let unreadable = |error| tracing::error!(watch, "the key index cannot be read: {error}");
         let readers = self.readers.clone();
-        let reading = tokio::task::spawn_blocking(move || read(&readers, &messages));
-        while let Some(message) = receiver.recv().await {
-            self.out.send(Ok(message)).await.map_err(drop)?;
-        }
-        match reading.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                tracing::error!(watch, "the key index cannot be read: {error}");
-                Err(())
+        let begun = self.blocking.run(move || readers().map(begin)).await.ok_or(())?;
+        let mut messages = begun.map_err(unreadable)?;
+        loop {
+            let (rest, message) = self.blocking.next(messages).await.ok_or(())?;
+            messages = rest;
+            match message {
+                Some(message) => self.out.send(Ok(message.map_err(unreadable)?)).await.map_err(drop)?,
+                None => return Ok(()),
             }
-            Err(_) => Err(()),
         }
     }
 }
 
-/// Reads the index of a watch and hands it on in chunks. After a read that failed nothing more is
-/// sent: an agent must not take part of an index for the whole (I3).
-fn stream_index(
-    readers: &Readers,
+/// The index of a watch.
+fn index_messages(
+    mut reader: Box<dyn Reader>,
     watch: WatchRow,
-    messages: &mpsc::Sender<v1::HubMessage>,
-) -> Result<(), StoreError> {
-    let mut reader = readers()?;
-    let failed: Cell<Option<StoreError>> = Cell::new(None);
-    let mut after: Option<(String, String)> = None;
-    let pages = std::iter::from_fn(|| {
-        let from = after.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
-        match reader.index(watch.id, from, INDEX_PAGE) {
-            Ok(page) => {
-                after = page.last().map(|row| (row.namespace.clone(), row.name.clone()));
-                (!page.is_empty()).then_some(page)
-            }
-            Err(error) => {
-                failed.set(Some(error));
-                None
-            }
-        }
-    });
+) -> impl Iterator<Item = Result<v1::HubMessage, StoreError>> + Send {
     let head = v1::Resume {
         watch: watch.id,
         epoch: watch.epoch,
@@ -223,35 +228,44 @@ fn stream_index(
         rewound: watch.rewound,
         ..v1::Resume::default()
     };
-    for message in chunks(head, pages.flatten().map(entry)) {
-        if let Some(error) = failed.take() {
-            return Err(error);
+    let failed = Arc::new(Mutex::new(None));
+    let failure = Arc::clone(&failed);
+    let mut after: Option<(String, String)> = None;
+    let pages = std::iter::from_fn(move || {
+        let from = after.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
+        match reader.index(watch.id, from, INDEX_PAGE) {
+            Ok(page) => {
+                after = page.last().map(|row| (row.namespace.clone(), row.name.clone()));
+                (!page.is_empty()).then_some(page)
+            }
+            Err(error) => {
+                *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                None
+            }
         }
-        // Nobody listens any more: the session ended.
-        if messages.blocking_send(message).is_err() {
-            return Ok(());
-        }
-    }
-    Ok(())
+    });
+    chunks(head, pages.flatten().map(entry)).map(move |message| {
+        // What a failed read cut short looks like the end.
+        failed.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(message), Err)
+    })
 }
 
-/// What is held of one namespace of a watch. After a read that failed nothing more is sent.
-fn stream_namespace(
-    readers: &Readers,
+/// What is held of one namespace of a watch.
+fn namespace_messages(
+    mut reader: Box<dyn Reader>,
     watch: u32,
     namespace: String,
-    messages: &mpsc::Sender<v1::HubMessage>,
-) -> Result<(), StoreError> {
-    let mut reader = readers()?;
+) -> impl Iterator<Item = Result<v1::HubMessage, StoreError>> + Send {
     let mut entries = Vec::new();
-    each(&mut *reader, watch, &namespace, |row| entries.push(entry(row)))?;
+    let read = each(&mut *reader, watch, &namespace, |row| entries.push(entry(row)));
     let head = v1::Compare { watch, namespace, ..v1::Compare::default() };
-    for message in compare_chunks(head, entries) {
-        if messages.blocking_send(message).is_err() {
-            return Ok(());
-        }
-    }
-    Ok(())
+    let (failed, entries) = match read {
+        Ok(()) => (None, Some(entries)),
+        Err(error) => (Some(Err(error)), None),
+    };
+    failed
+        .into_iter()
+        .chain(entries.into_iter().flat_map(move |entries| compare_chunks(head.clone(), entries).map(Ok)))
 }
 
 fn entry(row: IndexRow) -> v1::IndexEntry {

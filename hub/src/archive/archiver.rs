@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{ArchiveError, ClusterRef, Tombstones};
+use crate::blocking::Blocking;
 use crate::core::Input;
 use crate::metrics::Metrics;
 use crate::retry::Retry;
@@ -47,6 +48,8 @@ pub struct ArchiverParts<R> {
     pub done: mpsc::Sender<Input>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Where the outbox is read.
+    pub blocking: Blocking,
 }
 
 /// Empties the outbox into the archive.
@@ -56,6 +59,7 @@ pub struct Archiver<R> {
     wake: Arc<Notify>,
     done: mpsc::Sender<Input>,
     metrics: Arc<Metrics>,
+    blocking: Blocking,
     clusters: BTreeMap<ClusterId, ClusterRef>,
     told: BTreeMap<i64, Told>,
     failing: BTreeMap<i64, Failing>,
@@ -85,13 +89,14 @@ impl<R: Reader + 'static> Archiver<R> {
     /// An archiver that has done nothing yet.
     #[must_use]
     pub fn new(parts: ArchiverParts<R>) -> Self {
-        let ArchiverParts { reader, tombstones, wake, done, metrics } = parts;
+        let ArchiverParts { reader, tombstones, wake, done, metrics, blocking } = parts;
         Self {
             reader: Some(reader),
             tombstones,
             wake,
             done,
             metrics,
+            blocking,
             clusters: BTreeMap::new(),
             told: BTreeMap::new(),
             failing: BTreeMap::new(),
@@ -100,12 +105,9 @@ impl<R: Reader + 'static> Archiver<R> {
 
     /// Runs until the hub stops or the core is gone.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut unreadable = Retry::new(RETRY_FIRST, RETRY_LONGEST);
+        let mut unreadable = Retry::new(RETRY_FIRST, RETRY_LONGEST, 0);
         loop {
-            let passed = tokio::select! {
-                passed = self.pass() => passed,
-                () = stop.cancelled() => return,
-            };
+            let Some(passed) = stop.run_until_cancelled(self.pass()).await else { return };
             let wait = match passed {
                 Ok(()) => {
                     unreadable.reset();
@@ -117,10 +119,10 @@ impl<R: Reader + 'static> Archiver<R> {
                     Instant::now() + unreadable.next_wait()
                 }
             };
-            tokio::select! {
-                () = self.wake.notified() => {}
-                () = tokio::time::sleep_until(wait) => {}
-                () = stop.cancelled() => return,
+            // Woken or not, there is something to do.
+            let idle = tokio::time::timeout_at(wait, self.wake.notified());
+            if stop.run_until_cancelled(idle).await.is_none() {
+                return;
             }
         }
     }
@@ -192,7 +194,7 @@ impl<R: Reader + 'static> Archiver<R> {
 
     fn failed(&mut self, id: i64, error: &ArchiveError) {
         let failing = self.failing.entry(id).or_insert_with(|| Failing {
-            retry: Retry::new(RETRY_FIRST, RETRY_LONGEST),
+            retry: Retry::new(RETRY_FIRST, RETRY_LONGEST, id.unsigned_abs()),
             due: Instant::now(),
         });
         let wait = failing.retry.next_wait();
@@ -227,22 +229,18 @@ impl<R: Reader + 'static> Archiver<R> {
         Ok(ClusterRef { name, uid: None })
     }
 
-    /// Reads the store on a thread where that may block.
+    /// Reads the store.
     async fn read<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut R) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Stop> {
         let Some(mut reader) = self.reader.take() else { return Err(Stop::Over) };
-        let task = tokio::task::spawn_blocking(move || {
+        let work = move || {
             let result = work(&mut reader);
             (reader, result)
-        });
-        match task.await {
-            Ok((reader, result)) => {
-                self.reader = Some(reader);
-                result.map_err(Stop::Store)
-            }
-            Err(_) => Err(Stop::Over),
-        }
+        };
+        let (reader, result) = self.blocking.run(work).await.ok_or(Stop::Over)?;
+        self.reader = Some(reader);
+        result.map_err(Stop::Store)
     }
 }

@@ -136,6 +136,7 @@ fn bed(down: usize, names: &[&str]) -> Bed {
         wake: wake.clone(),
         done,
         metrics: Arc::new(Metrics::register(&mut prometheus_client::registry::Registry::default())),
+        blocking: crate::blocking::Blocking::Threads,
     });
     tokio::spawn(archiver.run(stop.clone()));
     Bed { _dir: dir, store, flaky, wake, inputs, stop }

@@ -45,6 +45,7 @@ impl Bed {
             problems: problems.clone(),
             damage: damage.clone(),
             metrics: Metrics::default(),
+            clock: Clock::new(now),
         };
         let thread = std::thread::spawn(move || run(core, received, Box::new(|_, _, _| {}), care));
         Self { dir, inputs, thread, reader, pages, problems, damage }
@@ -176,6 +177,7 @@ fn a_bound_on_free_space_holds_before_the_disk_is_full() {
         problems: bed.problems.clone(),
         damage: store.damage(),
         metrics: Metrics::default(),
+        clock: Clock::new(now),
     };
     let core = Core::load(Parts {
         store,
