@@ -4,7 +4,7 @@ CARGO ?= cargo
 TESTBED = target/debug/testbed
 
 .DEFAULT_GOAL := help
-.PHONY: help build lint test demo chaos clusters clusters-down clusters-status prerequisites
+.PHONY: help build lint test demo chaos fleet fuzz clusters clusters-down clusters-status prerequisites
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,20 @@ SEED ?=
 chaos: build ## kill, freeze, cut off and restore everything for MINUTES (3), then compare; SEED repeats a run
 	@$(TESTBED) binaries >/dev/null
 	@target/debug/chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+# Without TARGET it tells which there are.
+TARGET ?=
+SECONDS ?= 60
+fuzz: prerequisites ## feed TARGET inputs that break its laws, for SECONDS (60); needs cargo-fuzz
+	@tests/fuzz/fuzz.sh $(SECONDS) $(TARGET)
+
+# FAULTS is a list as in "429,500,api-cut", all, or none; SEED repeats the faults of an earlier run.
+CLUSTERS ?= 100
+OBJECTS ?= 1000
+FAULTS ?= all
+fleet: prerequisites ## sync CLUSTERS (100) simulated clusters of OBJECTS (1000) each with hub and agents, under faults; then compare
+	@$(CARGO) build --release --package lockstep-fleet --bin fleet
+	@target/release/fleet --clusters $(CLUSTERS) --objects $(OBJECTS) --faults $(FAULTS) $(if $(SEED),--seed $(SEED))
 
 clusters: prerequisites ## start cluster-a, cluster-b and cluster-c, and leave them running
 	@$(CARGO) build --quiet --package lockstep-tests --bin testbed

@@ -249,7 +249,7 @@ impl Driver {
                         self.rereader.begin(reread, task.clone());
                     }
                 }
-                Effect::Execute { step, present } => self.steps.push(step, present),
+                Effect::Execute { step } => self.steps.push(step),
                 Effect::Cancel { step } => self.steps.cancel(step),
                 Effect::Welcomed { secret_key, hub_version, resumed, skew_ms } => {
                     tracing::info!(%hub_version, resumed, skew_ms, "the hub serves this agent");
@@ -292,7 +292,7 @@ impl Driver {
 
     fn begin_steps(&mut self) {
         let (Some(writer), Some(served)) = (&self.state.writer, self.owner.served()) else { return };
-        while let Some(job) = self.steps.next(self.steady()) {
+        while let Some(job) = self.steps.next(self.steady(), |step| self.owner.presence(step)) {
             let tools = Tools {
                 writer: writer.clone(),
                 served: Arc::clone(&served),

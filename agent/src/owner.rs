@@ -75,8 +75,8 @@ pub(crate) enum Effect {
     RaiseLease(Raise),
     /// Read objects again, one by one.
     Reread(Reread),
-    /// Carry out a step; `present` is what the index says of its object, if it can tell.
-    Execute { step: v1::Step, present: Option<bool> },
+    /// Carry out a step.
+    Execute { step: v1::Step },
     /// Drop a step that was not begun.
     Cancel { step: u64 },
     /// The hub welcomed us: its key for digests of Secrets.
@@ -299,10 +299,7 @@ impl Owner {
             AgentEffect::Resume(resumed) => self.resumed(resumed, now, effects),
             AgentEffect::Compare(compared) => self.compare(compared, effects),
             AgentEffect::Acked { sequence } => self.guard.acked(sequence),
-            AgentEffect::Step(step) => {
-                let present = self.presence(&step);
-                effects.push(Effect::Execute { step, present });
-            }
+            AgentEffect::Step(step) => effects.push(Effect::Execute { step }),
             AgentEffect::Cancel { step } => effects.push(Effect::Cancel { step }),
             AgentEffect::Refused(refused) => effects.push(Effect::Refused(refused)),
         }
@@ -435,8 +432,8 @@ impl Owner {
         }
     }
 
-    /// What the watches know of a step's object.
-    fn presence(&self, step: &v1::Step) -> Option<bool> {
+    /// What the watches know of a step's object now.
+    pub(crate) fn presence(&self, step: &v1::Step) -> Option<bool> {
         let gk = GroupKind::new(&step.group, &step.kind);
         let covers = |watch: &&Watch| watch.interest.gk == gk && watch.covers(&step.namespace);
         self.watches.values().filter(covers).find_map(|watch| watch.presence(&step.namespace, &step.name))

@@ -20,9 +20,18 @@ const SPARE_KINDS: usize = 4;
 pub(crate) struct Job {
     pub(crate) key: ObjectKey,
     pub(crate) step: Step,
-    /// What the index said of the object when the step came; nothing where it could not tell, or
-    /// where another step of the object was before this one.
+    /// What the index says of the object when the step begins; nothing where it cannot tell, or where
+    /// another step of the object was before this one.
     pub(crate) present: Option<bool>,
+}
+
+/// A step that waits.
+#[derive(Debug)]
+struct Waiting {
+    key: ObjectKey,
+    step: Step,
+    /// Was no other step of the object before it?
+    first: bool,
 }
 
 /// Counts since the start.
@@ -73,7 +82,7 @@ impl Lane {
 #[derive(Debug)]
 pub(crate) struct StepQueue {
     limit: Limit<Lane>,
-    waiting: VecDeque<Job>,
+    waiting: VecDeque<Waiting>,
     busy: BTreeMap<ObjectKey, Option<Lane>>,
     counters: StepCounters,
 }
@@ -89,15 +98,16 @@ impl StepQueue {
         }
     }
 
-    pub(crate) fn push(&mut self, step: Step, present: Option<bool>) {
+    pub(crate) fn push(&mut self, step: Step) {
         let key = ObjectKey::new(GroupKind::new(&step.group, &step.kind), &step.namespace, &step.name);
         let first = !self.busy.contains_key(&key) && self.waiting.iter().all(|job| job.key != key);
         self.counters.enqueued += 1;
-        self.waiting.push_back(Job { key, step, present: present.filter(|_| first) });
+        self.waiting.push_back(Waiting { key, step, first });
     }
 
-    /// The next step that may begin. Call [`Self::done`] with its key when it has ended.
-    pub(crate) fn next(&mut self, now: Millis) -> Option<Job> {
+    /// The next step that may begin; the index is asked now: while the step waited, its object may have
+    /// come, or the cluster may have been rewound. Call [`Self::done`] with its key when it has ended.
+    pub(crate) fn next(&mut self, now: Millis, index: impl FnOnce(&Step) -> Option<bool>) -> Option<Job> {
         let limit = self.limit.limit(now);
         if limit == 0 {
             return None;
@@ -105,9 +115,11 @@ impl StepQueue {
         let (busy, kinds) = (self.busy.len(), self.kinds_busy());
         // A kind whose steps hang takes every place, and the limit down with it; others get through.
         let has_place = |gk: &GroupKind| busy < limit || (busy < limit + SPARE_KINDS && !kinds.contains(gk));
-        let may = |job: &Job| !self.busy.contains_key(&job.key) && has_place(&job.key.gk);
+        let may = |job: &Waiting| !self.busy.contains_key(&job.key) && has_place(&job.key.gk);
         let at = self.waiting.iter().position(may)?;
-        let job = self.waiting.remove(at)?;
+        let Waiting { key, step, first } = self.waiting.remove(at)?;
+        let present = if first { index(&step) } else { None };
+        let job = Job { key, step, present };
         self.busy.insert(job.key.clone(), Lane::of(&job));
         self.counters.dequeued += 1;
         Some(job)
@@ -178,6 +190,12 @@ mod tests {
         Step { step: number, kind: "ConfigMap".into(), name: name.into(), ..Step::default() }
     }
 
+    /// An index that is sure that nothing is there.
+    #[allow(clippy::unnecessary_wraps)] // as the queue wants it
+    fn absent(_: &Step) -> Option<bool> {
+        Some(false)
+    }
+
     fn failed(class: FailureClass, retry_after_ms: u64) -> v1::Outcome {
         let failed = v1::Failed { class: class.code().into(), retry_after_ms, ..v1::Failed::default() };
         v1::Outcome { result: Some(Done::Failed(failed)), took_us: 1_000, ..v1::Outcome::default() }
@@ -195,9 +213,9 @@ mod tests {
             let apply =
                 v1::Apply { expect: Some(Expect::Absent(v1::Absent::default())), ..Default::default() };
             let action = Some(Action::Apply(apply));
-            queue.push(Step { action, ..step(number, &format!("o{number}")) }, Some(false));
+            queue.push(Step { action, ..step(number, &format!("o{number}")) });
         }
-        let jobs = std::iter::from_fn(|| queue.next(0)).collect();
+        let jobs = std::iter::from_fn(|| queue.next(0, absent)).collect();
         (queue, jobs)
     }
 
@@ -205,17 +223,28 @@ mod tests {
     fn one_step_per_object_in_order_and_a_bound_on_all() {
         let mut queue = StepQueue::new(2);
         for (number, name) in [(1, "a"), (2, "a"), (3, "b"), (4, "c")] {
-            queue.push(step(number, name), Some(false));
+            queue.push(step(number, name));
         }
-        let (a, b) = (queue.next(0).unwrap(), queue.next(0).unwrap());
+        let (a, b) = (queue.next(0, absent).unwrap(), queue.next(0, absent).unwrap());
         assert_eq!((a.step.step, a.present), (1, Some(false)));
         assert_eq!(b.step.step, 3);
-        assert_eq!(queue.next(0), None, "two at a time");
+        assert_eq!(queue.next(0, absent), None, "two at a time");
         queue.done(&a.key, &applied(3_000), 3);
-        let again = queue.next(3).unwrap();
+        let again = queue.next(3, absent).unwrap();
         assert_eq!((again.step.step, again.present), (2, None), "the first step may have changed it");
         queue.done(&b.key, &applied(3_000), 3);
-        assert_eq!(queue.next(3).unwrap().step.step, 4);
+        assert_eq!(queue.next(3, absent).unwrap().step.step, 4);
+    }
+
+    #[test]
+    fn i6_a_step_goes_by_what_the_index_says_when_it_begins() {
+        let mut queue = StepQueue::new(1);
+        queue.push(step(1, "a"));
+        queue.push(step(2, "b"));
+        let first = queue.next(0, absent).unwrap();
+        // Meanwhile the cluster is rewound: the index is sure of nothing any more.
+        queue.done(&first.key, &applied(3_000), 3);
+        assert_eq!(queue.next(3, |_| None).unwrap().present, None);
     }
 
     #[test]
@@ -223,11 +252,11 @@ mod tests {
         let (mut queue, hanging) = busy(8);
         assert_eq!(hanging.len(), 8);
         for (number, kind) in [(900, "Secret"), (901, "Secret"), (902, "Service")] {
-            queue.push(Step { kind: kind.into(), ..step(number, &format!("x{number}")) }, None);
+            queue.push(Step { kind: kind.into(), ..step(number, &format!("x{number}")) });
         }
-        assert_eq!(queue.next(0).unwrap().step.step, 900);
-        assert_eq!(queue.next(0).unwrap().step.step, 902, "one of each kind");
-        assert_eq!(queue.next(0), None);
+        assert_eq!(queue.next(0, absent).unwrap().step.step, 900);
+        assert_eq!(queue.next(0, absent).unwrap().step.step, 902, "one of each kind");
+        assert_eq!(queue.next(0, absent), None);
     }
 
     #[test]
@@ -237,7 +266,7 @@ mod tests {
         for now in 0..400 {
             let job = jobs.pop_front().unwrap();
             queue.done(&job.key, &applied(3_000), now);
-            jobs.extend(std::iter::from_fn(|| queue.next(now)));
+            jobs.extend(std::iter::from_fn(|| queue.next(now, absent)));
         }
         assert!(jobs.len() > 25 && jobs.len() <= 32, "{}", jobs.len());
     }
@@ -247,8 +276,8 @@ mod tests {
         let (mut queue, mut jobs) = busy(32);
         let throttled = FailureClass::Throttled { retry_after_ms: 0 };
         queue.done(&jobs.pop_front().unwrap().key, &failed(throttled, 2_000), 100);
-        assert_eq!((queue.next(100), queue.limit(100)), (None, 0));
-        assert_eq!((queue.next(2_100), queue.limit(2_100)), (None, 5), "seven are still under way");
+        assert_eq!((queue.next(100, absent), queue.limit(100)), (None, 0));
+        assert_eq!((queue.next(2_100, absent), queue.limit(2_100)), (None, 5), "seven are still under way");
         queue.done(&jobs.pop_front().unwrap().key, &failed(FailureClass::Timeout, 0), 2_200);
         assert_eq!(queue.limit(2_200), 2);
         queue.done(&jobs.pop_front().unwrap().key, &failed(FailureClass::Forbidden, 0), 2_300);
@@ -260,8 +289,8 @@ mod tests {
     #[test]
     fn what_has_not_begun_can_be_dropped() {
         let mut queue = StepQueue::new(1);
-        (1..=4).for_each(|number| queue.push(step(number, "a"), None));
-        queue.next(0).unwrap();
+        (1..=4).for_each(|number| queue.push(step(number, "a")));
+        queue.next(0, absent).unwrap();
         queue.cancel(1);
         queue.cancel(3);
         assert_eq!(queue.waiting(), 2);

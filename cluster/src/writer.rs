@@ -9,6 +9,7 @@ mod contents;
 mod namespace;
 mod release;
 mod types;
+mod undo;
 
 pub use contents::{Contents, ContentsItem};
 pub use namespace::CreatedNamespace;
@@ -19,10 +20,10 @@ pub use types::{
 
 use bytes::Bytes;
 use http::Method;
+use lockstep_engine::ResourceVersion;
 use lockstep_engine::object::RawObject;
 use lockstep_engine::outcome::{Failure, FailureClass, Operation, Sensitivity, Status};
-use lockstep_engine::ownership::{INTENT_ANNOTATION, MANAGER};
-use lockstep_engine::{ResourceVersion, Uid};
+use lockstep_engine::ownership::INTENT_ANNOTATION;
 use serde_json::json;
 
 use crate::client::{Call, ClusterClient, Reply};
@@ -137,41 +138,6 @@ impl Writer {
         let call =
             Call { method: Method::PATCH, content_type: Some(APPLY), body: apply.body, ..Call::get(&path) };
         self.client.call(call).await.map_err(crate::RequestError::into_failure)
-    }
-
-    /// Takes back a merge into an object that is not ours: what we alone owned goes, what others
-    /// own stays. Without force the merge cannot have changed a value of theirs.
-    async fn undo(&self, resource: &Resource, namespace: &str, name: &str, uid: &Uid) -> Undo {
-        let mut metadata = json!({"name": name, "uid": uid.as_str()});
-        if resource.namespaced
-            && let Some(members) = metadata.as_object_mut()
-        {
-            members.insert("namespace".to_owned(), namespace.into());
-        }
-        let body =
-            json!({"apiVersion": resource.api_version(), "kind": &*resource.kind, "metadata": metadata});
-        let apply = ApplyCall {
-            resource,
-            namespace,
-            name,
-            manager: MANAGER,
-            force: false,
-            dry_run: false,
-            body: body.to_string().into_bytes(),
-        };
-        match self.send_apply(apply).await {
-            Ok(reply) if reply.is_success() => Undo::Done,
-            Ok(reply) => {
-                let failure = reply.failure(Operation::Apply, sensitivity(resource));
-                if matches!(failure.class, FailureClass::Gone | FailureClass::Stale) {
-                    // It is gone, or another object: nothing of ours is left in it.
-                    Undo::Done
-                } else {
-                    Undo::Failed(failure)
-                }
-            }
-            Err(failure) => Undo::Failed(failure),
-        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! from its seed, uses this.
 
 /// A server's Retry-After is obeyed up to here; what is longer is taken for a mistake.
-const LONGEST_RETRY_AFTER_MS: u64 = 300_000;
+pub const LONGEST_RETRY_AFTER_MS: u64 = 300_000;
 
 /// An exponential schedule with jitter. Delays are in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 /// Longest message kept from a server, in characters: status text is shown to people and stored.
 const MESSAGE_LIMIT: usize = 512;
+/// Longest machine-readable reason, in bytes; those of Kubernetes have up to 40.
+const REASON_LIMIT: usize = 64;
 /// Most field paths kept of one rejection.
 const PATHS_LIMIT: usize = 32;
 /// Assumed when a 429 names no delay.
@@ -372,16 +374,18 @@ fn message(http: u16, status: &Status, sensitivity: Sensitivity) -> String {
         return bounded(&status.message);
     }
     let mut text = format!("HTTP {http}");
-    if !status.reason.is_empty() {
+    let reason = word(&status.reason);
+    if !reason.is_empty() {
         text.push(' ');
-        text.push_str(&status.reason);
+        text.push_str(reason);
     }
     let mut parts = Vec::new();
     for cause in status.details.causes.iter().take(PATHS_LIMIT) {
-        let part = match (cause.field.is_empty(), cause.reason.is_empty()) {
-            (false, false) => format!("{} ({})", cause.field, cause.reason),
+        let reason = word(&cause.reason);
+        let part = match (cause.field.is_empty(), reason.is_empty()) {
+            (false, false) => format!("{} ({reason})", cause.field),
             (false, true) => cause.field.clone(),
-            (true, _) => cause.reason.clone(),
+            (true, _) => reason.to_owned(),
         };
         if !part.is_empty() && !parts.contains(&part) {
             parts.push(part);
@@ -392,6 +396,12 @@ fn message(http: u16, status: &Status, sensitivity: Sensitivity) -> String {
         text.push_str(&parts.join(", "));
     }
     bounded(&text)
+}
+
+/// A reason, if it is one: some webhooks write their text there, and quote what they refuse.
+fn word(reason: &str) -> &str {
+    let is_word = reason.len() <= REASON_LIMIT && reason.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if is_word { reason } else { "" }
 }
 
 fn bounded(text: &str) -> String {

@@ -14,7 +14,7 @@ mod fieldset;
 mod project;
 
 pub use conflict::{ConflictCause, conflicts, force_allowed};
-pub use entries::{ManagedFields, ManagerEntry, ManagerSummary, SUMMARY_PATHS};
+pub use entries::{ManagedFields, ManagerEntry, ManagerSummary, SUMMARY_BYTES, SUMMARY_PATHS};
 pub use fieldset::{FieldSet, FieldSetError, PathElement};
 pub use project::{canonical_json, project};
 

@@ -67,10 +67,13 @@ impl fmt::Display for Finding {
 /// The candidate that the writer most likely meant, if any is near enough.
 pub(crate) fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // A longer word may hold more slips; two are always forgiven.
-    let limit = (given.chars().count() / 3).max(2);
+    let length = given.chars().count();
+    let limit = (length / 3).max(2);
     let given_lower = given.to_lowercase();
     candidates
         .into_iter()
+        // What is so much longer is not near, and comparing it takes time and memory by its length.
+        .filter(|candidate| length <= limit + candidate.chars().count())
         .map(|candidate| (strsim::damerau_levenshtein(&given_lower, &candidate.to_lowercase()), candidate))
         .filter(|(distance, candidate)| *distance <= limit && *distance < candidate.chars().count())
         .min()
@@ -98,6 +101,7 @@ mod tests {
         assert_eq!(nearest("colour", fields), None);
         assert_eq!(nearest("", fields), None);
         assert_eq!(nearest("x", ["ab"]), None, "a short word is not near everything");
+        assert_eq!(nearest(&"names".repeat(100_000), fields), None);
         assert_eq!(suggest("colour", &["a", "b"], "one of:"), "one of: a, b");
     }
 

@@ -166,6 +166,39 @@ async fn a_create_onto_a_foreign_object_is_taken_back() -> Result<()> {
 }
 
 #[tokio::test]
+async fn i6_a_copy_of_ours_that_a_restore_brought_back_is_not_emptied_by_a_create() -> Result<()> {
+    let bench = Bench::new().await?;
+    // What the restore brought back; the index that the create goes by says that nothing is there.
+    let copy = bench.create(json!({"a": "1", "old": "x"})).await?;
+    bench.other_applies(json!({"theirs": "x"})).await?;
+    let before = bench.live().await?;
+    let plan = bench.config_map(json!({"a": "1", "new": "y"}), absent("n2"))?;
+    let foreign = conflict(bench.writer.apply(&plan).await.outcome)?;
+    assert_eq!((foreign.undo, foreign.uid), (Undo::Done, Some(copy.uid)));
+    // The hub judges by the marks, which are the ones from before.
+    let after = bench.live().await?;
+    assert_eq!(after["data"], before["data"]);
+    assert_eq!(after["metadata"]["annotations"], json!({"lockstep.dev/intent": "n1"}));
+    assert_eq!(owned_digest(after.to_string().as_bytes(), "v1", None)?, copy.owned);
+    bench.close().await
+}
+
+#[tokio::test]
+async fn i6_a_create_that_arrives_twice_does_not_empty_what_it_created() -> Result<()> {
+    let bench = Bench::new().await?;
+    let first = bench.create(json!({"a": "1"})).await?;
+    // Sent again by an index that has not heard of it: once the same, once with another body, and once
+    // after somebody else wrote.
+    for data in [json!({"a": "1"}), json!({"a": "2"}), json!({"a": "2"})] {
+        let again = bench.create(data.clone()).await?;
+        assert_eq!((&again.uid, again.created), (&first.uid, true));
+        assert_eq!(bench.live().await?["data"]["a"], data["a"]);
+        bench.other_applies(json!({"theirs": "x"})).await?;
+    }
+    bench.close().await
+}
+
+#[tokio::test]
 async fn a_create_whose_answer_was_lost_is_ours() -> Result<()> {
     let bench = Bench::new().await?;
     let first = bench.create(json!({"a": "1"})).await?;

@@ -82,8 +82,7 @@ impl Writer {
                 "the object appeared during the call; observe again",
             ));
         }
-        let undo = self.undo(&plan.resource, &plan.namespace, &plan.name, &live.uid).await;
-        Ok(foreign(&live.body, Vec::new(), undo))
+        self.merged(plan, nonce, live).await
     }
 
     async fn update(&self, plan: &ApplyPlan, uid: &Uid) -> Result<Outcome, Failure> {
@@ -183,7 +182,7 @@ impl Writer {
         Ok(conflict(causes))
     }
 
-    fn applied(
+    pub(super) fn applied(
         &self,
         plan: &ApplyPlan,
         body: Bytes,
@@ -243,7 +242,7 @@ fn conflict(causes: Vec<ConflictCause>) -> Outcome {
 }
 
 /// The whole object is somebody else's.
-fn foreign(body: &Bytes, causes: Vec<ConflictCause>, undo: Undo) -> Outcome {
+pub(super) fn foreign(body: &Bytes, causes: Vec<ConflictCause>, undo: Undo) -> Outcome {
     let object = RawObject::parse(body).ok();
     let managed = object.as_ref().and_then(|object| object.metadata.managed_fields);
     let owners = managed

@@ -6,6 +6,7 @@ use lockstep_engine::ownership::MANAGER;
 use serde_json::json;
 
 use super::types::Undo;
+use super::undo::Place;
 use super::{ApplyCall, Writer, live};
 use crate::resource::Resource;
 
@@ -50,7 +51,9 @@ impl Writer {
         let live = live(reply.body)?;
         if created {
             tracing::info!(namespace = name, "created a namespace that an object needs");
-        } else if let Undo::Failed(failure) = self.undo(&resource, "", name, &live.uid).await {
+        } else if let Undo::Failed(failure) =
+            self.undo(Place { resource: &resource, namespace: "", name }, &live).await
+        {
             tracing::warn!(namespace = name, %failure, "a mark could not be taken off a namespace that is not ours");
         }
         Ok(CreatedNamespace { uid: live.uid, created })

@@ -116,6 +116,13 @@ fn every_answer_has_its_class() {
 }
 
 #[test]
+fn i13_a_webhook_that_quotes_a_value_where_its_reason_belongs_is_not_repeated() {
+    let body = r#"{"reason":"data.x is canary","details":{"causes":[{"reason":"not canary, please","field":"data"}]}}"#;
+    let failure = classify(403, body.as_bytes(), Operation::Apply, Sensitivity::Secret, None);
+    assert_eq!(failure.message, "HTTP 403: data");
+}
+
+#[test]
 fn i13_a_rejected_secret_leaves_no_value_in_the_failure() {
     let body = r#"{"reason":"Invalid","message":"Secret \"a\" is invalid: data[x]: Invalid value: \"canary\"",
         "details":{"causes":[{"reason":"FieldValueInvalid","message":"Invalid value: \"canary\"","field":"data[x]"}]}}"#;

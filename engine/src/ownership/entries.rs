@@ -10,6 +10,9 @@ use crate::object::ObjectError;
 
 /// Most field paths kept per other manager: enough to attribute drift, small enough to send along.
 pub const SUMMARY_PATHS: usize = 64;
+/// Bytes of the paths of all other managers together. A path may be as long as its object, 64 of them as long as a
+/// message to the hub may be.
+pub const SUMMARY_BYTES: usize = 64 << 10;
 
 /// One entry of managedFields.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -66,7 +69,7 @@ pub struct ManagerSummary {
     pub time: String,
     /// Field paths as an API server writes them.
     pub fields: Vec<String>,
-    /// Are there more than [`SUMMARY_PATHS`]?
+    /// Are there more than [`SUMMARY_PATHS`] and [`SUMMARY_BYTES`] allow?
     pub truncated: bool,
 }
 
@@ -124,22 +127,19 @@ impl ManagedFields {
     #[must_use]
     pub fn summaries(&self) -> Vec<ManagerSummary> {
         let foreign = self.0.iter().filter(|entry| !entry.is_ours() && entry.manager != YIELD_MANAGER);
+        let mut room = SUMMARY_BYTES;
         foreign
             .map(|entry| {
-                let fields = entry.fields().map(|set| set.paths(SUMMARY_PATHS + 1));
-                let mut truncated = fields.is_err();
-                let mut fields = fields.unwrap_or_default();
-                if fields.len() > SUMMARY_PATHS {
-                    fields.truncate(SUMMARY_PATHS);
-                    truncated = true;
-                }
+                let fields = entry.fields().map(|set| set.paths_within(SUMMARY_PATHS, room));
+                let (fields, all) = fields.unwrap_or_default();
+                room -= fields.iter().map(String::len).sum::<usize>();
                 ManagerSummary {
                     manager: entry.manager.clone(),
                     operation: entry.operation.clone(),
                     subresource: entry.subresource.clone(),
                     time: entry.time.clone(),
                     fields,
-                    truncated,
+                    truncated: !all,
                 }
             })
             .collect()

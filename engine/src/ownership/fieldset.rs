@@ -111,6 +111,24 @@ fn canonical_text(value: &Value) -> String {
     String::from_utf8(canonical_json(value)).unwrap_or_default()
 }
 
+/// Paths, while there is room.
+struct Found {
+    paths: Vec<String>,
+    limit: usize,
+    bytes: usize,
+}
+
+impl Found {
+    fn take(&mut self, path: &str) -> bool {
+        let room = self.paths.len() < self.limit && path.len() <= self.bytes;
+        if room {
+            self.bytes -= path.len();
+            self.paths.push(path.to_owned());
+        }
+        room
+    }
+}
+
 /// A tree of paths. A path is in the set when its node is a member.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FieldSet {
@@ -191,24 +209,29 @@ impl FieldSet {
     /// `.spec.template.spec.containers[name="web"].image`. At most `limit`.
     #[must_use]
     pub fn paths(&self, limit: usize) -> Vec<String> {
-        let mut out = Vec::new();
-        self.collect(&mut String::new(), limit, &mut out);
-        out
+        self.paths_within(limit, usize::MAX).0
     }
 
-    fn collect(&self, path: &mut String, limit: usize, out: &mut Vec<String>) {
-        if out.len() >= limit {
-            return;
+    /// As [`Self::paths`], of so many bytes together at most. Were these all?
+    #[must_use]
+    pub fn paths_within(&self, limit: usize, bytes: usize) -> (Vec<String>, bool) {
+        let mut found = Found { paths: Vec::new(), limit, bytes };
+        let all = self.collect(&mut String::new(), &mut found);
+        (found.paths, all)
+    }
+
+    /// False when there was no room for a path.
+    fn collect(&self, path: &mut String, found: &mut Found) -> bool {
+        if self.member && !found.take(path) {
+            return false;
         }
-        if self.member {
-            out.push(path.clone());
-        }
-        for (element, child) in &self.children {
+        self.children.iter().all(|(element, child)| {
             let length = path.len();
             element.write(path);
-            child.collect(path, limit, out);
+            let all = child.collect(path, found);
             path.truncate(length);
-        }
+            all
+        })
     }
 
     /// Is this path, as an API server writes it, in the set?

@@ -1,8 +1,13 @@
 //! The projection of an object onto a set of fields.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::fieldset::{FieldSet, PathElement};
+
+/// A list has one set of key fields; a few more where its schema changed. Each costs a pass over the list.
+const KEY_SHAPES: usize = 4;
 
 /// The part of `object` that `own` covers.
 ///
@@ -19,22 +24,27 @@ fn node(value: &Value, own: &FieldSet, others: Option<&FieldSet>) -> Option<Valu
     if own.children.is_empty() {
         return own.member.then(|| leaf(value, others));
     }
-    let children = own.children.iter().filter_map(|(element, child)| {
-        let found = find(value, element)?;
-        let below = others.and_then(|others| others.children.get(element));
-        Some((element, node(found, child, below)?))
-    });
+    let below = |element| others.and_then(|others| others.children.get(element));
     match value {
-        Value::Object(_) => {
+        Value::Object(members) => {
             let mut out = Map::new();
-            for (element, projected) in children {
-                if let PathElement::Field(name) = element {
+            for (element, child) in &own.children {
+                if let PathElement::Field(name) = element
+                    && let Some(found) = members.get(name)
+                    && let Some(projected) = node(found, child, below(element))
+                {
                     out.insert(name.clone(), projected);
                 }
             }
             Some(Value::Object(out))
         }
-        Value::Array(_) => Some(Value::Array(children.map(|(_, projected)| projected).collect())),
+        Value::Array(items) => {
+            let mut items = Items::new(items);
+            let named = own.children.iter();
+            let projected =
+                named.filter_map(|(element, child)| node(items.take(element)?, child, below(element)));
+            Some(Value::Array(projected.collect()))
+        }
         // The shape is not that of the set: what is there instead, so that it is seen.
         other => Some(other.clone()),
     }
@@ -57,37 +67,92 @@ fn leaf(value: &Value, others: Option<&FieldSet>) -> Value {
             Value::Object(out)
         }
         Value::Array(items) => {
-            let owned: Vec<*const Value> = others
-                .children
-                .keys()
-                .filter_map(|element| find(value, element))
-                .map(std::ptr::from_ref)
-                .collect();
-            Value::Array(
-                items.iter().filter(|item| !owned.contains(&std::ptr::from_ref(*item))).cloned().collect(),
-            )
+            let mut items = Items::new(items);
+            for element in others.children.keys() {
+                items.take(element);
+            }
+            Value::Array(items.left().cloned().collect())
         }
         other => other.clone(),
     }
 }
 
-/// The value that a path element leads to.
-fn find<'a>(value: &'a Value, element: &PathElement) -> Option<&'a Value> {
-    match (element, value) {
-        (PathElement::Field(name), Value::Object(members)) => members.get(name),
-        (PathElement::Index(index), Value::Array(items)) => items.get(*index),
-        (PathElement::Value(text), Value::Array(items)) => {
-            items.iter().find(|item| canonical_json(item) == text.as_bytes())
-        }
-        (PathElement::Key(key), Value::Array(items)) => items.iter().find(|item| {
-            key.iter().all(|(name, text)| match item.get(name) {
-                Some(value) => canonical_json(value) == text.as_bytes(),
-                // A key field with a default (`protocol: TCP`) may be missing in old objects.
-                None => name == "protocol" && text == "\"TCP\"",
-            })
-        }),
-        _ => None,
+/// The items of a list, found by path elements in a time that does not grow with the list. Each is found
+/// once: a set that names an item in many ways (anyone may write one) makes no projection that is larger than
+/// the object.
+struct Items<'a> {
+    items: &'a [Value],
+    taken: Vec<bool>,
+    by_value: Option<BTreeMap<Vec<u8>, usize>>,
+    by_key: BTreeMap<Vec<&'a str>, ByKey>,
+}
+
+/// The first item of each key, by the canonical values of the key's fields.
+type ByKey = BTreeMap<Vec<Vec<u8>>, usize>;
+
+impl<'a> Items<'a> {
+    fn new(items: &'a [Value]) -> Self {
+        Self { items, taken: vec![false; items.len()], by_value: None, by_key: BTreeMap::new() }
     }
+
+    /// The item that a path element leads to, if it is the first to do so.
+    fn take(&mut self, element: &'a PathElement) -> Option<&'a Value> {
+        let at = match element {
+            PathElement::Field(_) => None,
+            PathElement::Index(index) => Some(*index),
+            PathElement::Value(text) => self.by_value(text),
+            PathElement::Key(key) => self.by_key(key),
+        }?;
+        let taken = self.taken.get_mut(at)?;
+        if std::mem::replace(taken, true) { None } else { self.items.get(at) }
+    }
+
+    /// Those that no element led to.
+    fn left(&self) -> impl Iterator<Item = &'a Value> {
+        self.items.iter().zip(&self.taken).filter(|(_, taken)| !**taken).map(|(item, _)| item)
+    }
+
+    fn by_value(&mut self, text: &str) -> Option<usize> {
+        let items = self.items;
+        let index = self
+            .by_value
+            .get_or_insert_with(|| first_of(items.iter().map(|item| Some(canonical_json(item)))));
+        index.get(text.as_bytes()).copied()
+    }
+
+    fn by_key(&mut self, key: &'a [(String, String)]) -> Option<usize> {
+        let names: Vec<&str> = key.iter().map(|(name, _)| name.as_str()).collect();
+        if !self.by_key.contains_key(&names) {
+            if self.by_key.len() >= KEY_SHAPES {
+                return None;
+            }
+            let index = first_of(self.items.iter().map(|item| key_of(item, &names)));
+            self.by_key.insert(names.clone(), index);
+        }
+        let values: Vec<Vec<u8>> = key.iter().map(|(_, value)| value.clone().into_bytes()).collect();
+        self.by_key.get(&names)?.get(&values).copied()
+    }
+}
+
+/// The canonical values of these fields of an item.
+fn key_of(item: &Value, names: &[&str]) -> Option<Vec<Vec<u8>>> {
+    let value = |name: &&str| match item.get(*name) {
+        Some(value) => Some(canonical_json(value)),
+        // A key field with a default (`protocol: TCP`) may be missing in old objects.
+        None => (*name == "protocol").then(|| b"\"TCP\"".to_vec()),
+    };
+    names.iter().map(value).collect()
+}
+
+/// Where each key stands first.
+fn first_of<K: Ord>(keys: impl Iterator<Item = Option<K>>) -> BTreeMap<K, usize> {
+    let mut first = BTreeMap::new();
+    for (at, key) in keys.enumerate() {
+        if let Some(key) = key {
+            first.entry(key).or_insert(at);
+        }
+    }
+    first
 }
 
 /// JSON with sorted members and without spaces: the same bytes for the same value.

@@ -195,6 +195,33 @@ fn other_managers_are_summarised_without_values() {
 }
 
 #[test]
+fn summaries_are_small_however_long_the_names_of_fields_are() {
+    let below: serde_json::Map<String, Value> = (0..64).map(|n| (format!("f:k{n}"), json!({}))).collect();
+    let long = json!({format!("f:{}", "x".repeat(10_000)): below});
+    let many = json!([
+        {"manager": "a", "operation": "Update", "fieldsV1": long},
+        {"manager": "b", "operation": "Update", "fieldsV1": long},
+        {"manager": "c", "operation": "Update", "fieldsV1": {"f:spec": {}}},
+    ]);
+    let summaries = ManagedFields::from_value(&many).unwrap().summaries();
+    let bytes: usize = summaries.iter().flat_map(|summary| &summary.fields).map(String::len).sum();
+    assert!(bytes <= SUMMARY_BYTES, "{bytes}");
+    let truncated: Vec<bool> = summaries.iter().map(|summary| summary.truncated).collect();
+    assert_eq!(truncated, [true, true, false]);
+}
+
+#[test]
+fn a_projection_is_no_larger_than_its_object_in_however_many_ways_an_item_is_named() {
+    let object = json!({"x": [{"a": 1, "b": 2, "c": 3, "long": "l".repeat(1_000)}, {"a": 1}]});
+    let own = json!({"f:x": {
+        "i:0": {}, "k:{}": {}, "k:{\"a\":1}": {}, "k:{\"b\":2}": {}, "k:{\"a\":1,\"b\":2}": {}, "k:{\"c\":3}": {},
+    }});
+    let own = FieldSet::from_value(&own).unwrap();
+    let projection = project(&object, &own, &FieldSet::default());
+    assert_eq!(projection["x"].as_array().map(Vec::len), Some(1), "{projection}");
+}
+
+#[test]
 fn conflicts_are_forced_only_where_all_of_it_was_ours() {
     let status = Status::parse(
         br#"{"code":409,"reason":"Conflict","details":{"causes":[

@@ -175,10 +175,13 @@ fn depth(value: &Value) -> usize {
 }
 
 fn yaml_value<T: for<'de> Deserialize<'de>>(yaml: &str) -> Result<T, String> {
-    // Size is bounded where the file is decompressed; depth is what costs stack.
+    // Size is bounded where the file is decompressed; depth is what costs stack. There are no anchors in what is
+    // written here, and a few lines of them stand for as much as somebody likes.
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: MAX_YAML_DEPTH + 1,
+            max_aliases: 0,
+            max_anchors: 0,
             max_events: usize::MAX,
             max_nodes: usize::MAX,
             max_total_scalar_bytes: usize::MAX,
@@ -270,6 +273,13 @@ mod tests {
         assert_eq!(read.header.policy.as_deref(), Some("production"));
         assert_eq!(read.header.last_seen_ms, 1_767_323_045_122);
         assert_eq!(read.object, serde_json::from_slice::<Value>(&row.body.unwrap()).unwrap());
+    }
+
+    #[test]
+    fn anchors_are_refused() {
+        let (facts, _) = include_str!("../../fixtures/archive/v1.yaml").split_once(SEPARATOR).unwrap();
+        assert!(read(&format!("{facts}{SEPARATOR}a: [x]\nb: x\n")).is_ok());
+        assert!(read(&format!("{facts}{SEPARATOR}a: &a [x]\nb: *a\n")).is_err());
     }
 
     #[test]

@@ -155,7 +155,8 @@ impl<S: Store> Core<S> {
         row.connected_at = Some(now);
         row.disconnected_at = None;
         let number = row.session;
-        let skew_ms = now - hello.clock_ms;
+        // An agent may say anything, also of its clock.
+        let skew_ms = now.saturating_sub(hello.clock_ms);
         cluster.session = Some(Session {
             number,
             out,
@@ -175,7 +176,10 @@ impl<S: Store> Core<S> {
         }
         let name = cluster.row.name.to_string();
         self.told(&name, |told| {
-            *told = super::SessionTold { clock_skew_ms: Some(-skew_ms), ..super::SessionTold::default() };
+            *told = super::SessionTold {
+                clock_skew_ms: Some(skew_ms.saturating_neg()),
+                ..super::SessionTold::default()
+            };
         });
         let Some(cluster) = self.clusters.get(&id) else { return Ok(number) };
         tracing::info!(cluster = %cluster.row.name, server = hello.server_version, "agent connected");

@@ -6,15 +6,12 @@ use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion};
 
 use super::Core;
 use crate::store::{
-    Cause, Ending, ObjectRow, PlacementFilter, PlacementRow, SourceRef, Store, StoreError, TombstoneFilter,
-    TombstoneRow,
+    Cause, Ending, ObjectRow, PlacementFilter, PlacementRow, SourceRef, Store, StoreError, TombstoneRow,
 };
 
 /// How long the end of a container is remembered: a delete that waits longer for its target is held
 /// by nothing but its budget.
 const REMEMBERED_MS: i64 = 30 * 24 * 3_600_000;
-/// Tombstones of one name that are looked through for the one of a source.
-const RECENT: usize = 16;
 
 pub(super) fn namespaces() -> GroupKind {
     GroupKind::new("", "Namespace")
@@ -108,17 +105,8 @@ impl<S: Store> Core<S> {
         at: Millis,
         version: &ResourceVersion,
     ) -> Result<bool, StoreError> {
-        let filter = TombstoneFilter {
-            cluster: Some(source.cluster),
-            gk: Some(row.key.gk.clone()),
-            namespace: Some(source.namespace.clone()),
-            name: Some(source.name.clone()),
-            ..TombstoneFilter::default()
-        };
-        let kept = self.store.tombstones(&filter, RECENT)?;
-        let deleted = |kept: &&TombstoneRow| {
-            kept.uid == source.uid && matches!(kept.cause, Cause::Observed | Cause::Inferred)
-        };
+        let kept = self.kept_of(&row.key.gk, source)?;
+        let deleted = |kept: &&TombstoneRow| matches!(kept.cause, Cause::Observed | Cause::Inferred);
         let Some(kept) = kept.iter().find(deleted) else { return Ok(true) };
         Ok(match (kept.resource_version.ordinal(), version.ordinal()) {
             (Some(last), Some(gone)) => last <= gone,

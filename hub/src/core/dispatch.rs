@@ -12,6 +12,7 @@ use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
 use lockstep_wire::v1::{self, step::Action};
 
 use super::Core;
+use super::recover::is_recovered;
 use super::state::{InFlight, MAX_IN_FLIGHT, MAX_READY, Purpose, SessionCommand};
 use super::target::Desired;
 use crate::store::{ObjectRow, PlacementFilter, PlacementRow, Store, StoreError};
@@ -123,12 +124,14 @@ impl<S: Store> Core<S> {
         let digest = self.desired_digest(claim, rendered);
         // Also where only its marks tell (after a loss): what was applied last is this very body.
         let same_body = !create && row.record.as_ref().is_some_and(|record| record.rendered == digest);
+        // What a recovered copy was found to own is less than that, where somebody took fields over.
+        let last = row.record.as_ref().filter(|record| !(same_body && is_recovered(record)));
         let action = Action::Apply(v1::Apply {
             same_body,
             body,
             versions: vec![api_version.clone()],
             expect: Some(expect),
-            last_field_set: row.record.as_ref().map(|record| record.field_set.clone()).unwrap_or_default(),
+            last_field_set: last.map(|record| record.field_set.clone()).unwrap_or_default(),
             ensure_namespace: !row.key.namespace.is_empty(),
         });
         Prepared {

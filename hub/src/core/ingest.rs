@@ -37,9 +37,9 @@ impl<S: Store> Core<S> {
             Ok(Some(HubEffect::Served(served))) => self.served(id, served),
             Ok(Some(HubEffect::Heartbeat(beat))) => {
                 // A message on its way only makes the difference larger: the smallest is nearest.
-                live.skew_ms = live.skew_ms.min(now - beat.clock_ms);
+                live.skew_ms = live.skew_ms.min(now.saturating_sub(beat.clock_ms));
                 let counter = beat.lease_counter;
-                let (name, skew) = (cluster.row.name.to_string(), -live.skew_ms);
+                let (name, skew) = (cluster.row.name.to_string(), live.skew_ms.saturating_neg());
                 self.told(&name, |told| {
                     told.clock_skew_ms = Some(skew);
                     told.queued_items = Some(beat.queued_items);
@@ -187,7 +187,7 @@ impl<S: Store> Core<S> {
     ) -> Result<(), StoreError> {
         let v1::Item { namespace, name, uid, resource_version, observed_ms, change } = item;
         let key = ObjectKey::new(gk.clone(), &namespace, &name);
-        let observed_at = observed_ms + skew_ms;
+        let observed_at = observed_ms.saturating_add(skew_ms);
         match change {
             Some(Change::Upsert(upsert)) => {
                 if self.is_stale_echo(id, &key, &resource_version) {
@@ -227,6 +227,9 @@ impl<S: Store> Core<S> {
                 let cause = if delete.inferred { Cause::Inferred } else { Cause::Observed };
                 let row = self.store.object(id, &key)?;
                 self.container_told(id, &key, row.as_ref(), None, &resource_version, observed_at)?;
+                let had = row.is_some();
+                let row = self.without_elder(id, watch, row, &uid, &resource_version, now)?;
+                let elder_went = had && row.is_none();
                 // A row of another uid is a younger object that our own write told us of: watches
                 // deliver in order, so this is its predecessor, which is kept all the same.
                 let same = row.as_ref().is_some_and(|row| row.uid.as_str() == uid || uid.is_empty());
@@ -246,7 +249,7 @@ impl<S: Store> Core<S> {
                 if last.body.is_some() || !delete.body.is_empty() {
                     self.entomb_once(last, cause, Some((delete.body, resource_version)), now)?;
                 }
-                if !same {
+                if !same && !elder_went {
                     return Ok(());
                 }
                 self.store.delete_object(id, &key)?;
@@ -263,6 +266,30 @@ impl<S: Store> Core<S> {
             self.definition_changed(id, &key);
         }
         self.concerns(id, &key, observed_at, now)
+    }
+
+    /// Of several lives under one name an agent tells only what nothing else says: the end of the last.
+    /// At that resourceVersion nothing had the name, so whatever had it before is gone, too (I5).
+    fn without_elder(
+        &mut self,
+        id: ClusterId,
+        watch: u32,
+        row: Option<ObjectRow>,
+        uid: &str,
+        version: &str,
+        now: Millis,
+    ) -> Result<Option<ObjectRow>, StoreError> {
+        let Some(row) = row else { return Ok(None) };
+        let (ended, had) = (ResourceVersion::new(version).ordinal(), row.resource_version.ordinal());
+        let is_elder = row.uid.as_str() != uid && had.is_some() && had < ended;
+        // Of two histories versions say nothing.
+        if !is_elder || row.unseen.is_some() || self.is_rewound(id, watch) {
+            return Ok(Some(row));
+        }
+        if row.body.is_some() {
+            self.entomb_once(row, Cause::Inferred, None, now)?;
+        }
+        Ok(None)
     }
 
     /// Plans every placement that an object may matter for: as a source, and as a copy.

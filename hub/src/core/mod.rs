@@ -16,6 +16,7 @@ mod dispatch;
 mod explain;
 mod gather;
 mod ingest;
+mod missing;
 mod outcome;
 mod policy;
 mod recover;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lockstep_engine::backoff::Backoff;
+use lockstep_engine::backoff::{Backoff, LONGEST_RETRY_AFTER_MS};
 use lockstep_engine::breaker::BreakerState;
 use lockstep_engine::status::{State, Status};
 use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
@@ -133,7 +133,7 @@ impl<S: Store> Core<S> {
         row.barred = None;
         row.synced_at = Some(now);
         if let Some(seen) = source_seen {
-            row.lag_ms = Some((now - seen).max(0));
+            row.lag_ms = Some(now.saturating_sub(seen).max(0));
         }
         tracing::debug!(cluster = self.cluster_name(id), object = %row.key, created = applied.created, "applied");
         self.store.put_placement(&row)
@@ -311,7 +311,6 @@ impl<S: Store> Core<S> {
         }
         row.status = status;
         row.attempts += 1;
-        let retry_after = i64::try_from(failed.retry_after_ms).unwrap_or(i64::MAX);
         row.next_attempt = match (class, purpose) {
             ("Stale" | "Gone", _) => {
                 if matches!(purpose, Purpose::Delete { .. }) {
@@ -334,7 +333,8 @@ impl<S: Store> Core<S> {
             _ => {
                 let seed = u64::from(row.target.0) ^ u64::from(row.attempts);
                 let delay = RETRY.delay_ms(seed, row.attempts.saturating_sub(1));
-                Some(now + i64::try_from(delay).unwrap_or(i64::MAX).max(retry_after))
+                let delay = delay.max(failed.retry_after_ms.min(LONGEST_RETRY_AFTER_MS));
+                Some(now.saturating_add_unsigned(delay))
             }
         };
         self.store.put_placement(&row)?;

@@ -194,8 +194,9 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
-    /// Deletes that follow a deleted namespace or definition, or a rewind of the source, and those of
-    /// copies that nothing accounts for, are held, whatever the budget says.
+    /// Deletes that follow a deleted namespace or definition, or a rewind of the source, those of copies
+    /// that nothing accounts for, and those whose source nobody saw deleted, are held, whatever the
+    /// budget says.
     fn hold_first(
         &mut self,
         target: ClusterId,
@@ -225,6 +226,8 @@ impl<S: Store> Core<S> {
                     row.policy
                 );
                 self.hold(&mut row, "ContainerDeleted", message, now)?;
+            } else if let Some(message) = self.source_missing(&row)? {
+                self.hold(&mut row, "SourceMissing", message, now)?;
             } else {
                 others.push(key);
             }
@@ -245,9 +248,10 @@ impl<S: Store> Core<S> {
         } else {
             let message =
                 format!("the delete was held before; `lockstep approve {}` releases it", row.policy);
-            match self.container_gone(row)? {
-                Some(why) => ("ContainerDeleted", format!("{why}; {message}")),
-                None => ("DeleteBudget", message),
+            match (self.container_gone(row)?, self.source_missing(row)?) {
+                (Some(why), _) => ("ContainerDeleted", format!("{why}; {message}")),
+                (None, Some(message)) => ("SourceMissing", message),
+                (None, None) => ("DeleteBudget", message),
             }
         };
         self.hold(row, reason, message, now)

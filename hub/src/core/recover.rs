@@ -5,7 +5,7 @@
 use lockstep_engine::marks;
 use lockstep_engine::ownership::FieldSet;
 use lockstep_engine::status::State;
-use lockstep_engine::{ClusterName, Millis, Uid};
+use lockstep_engine::{ClusterName, Millis, ResourceVersion, Uid};
 use serde_json::Value;
 
 use super::Core;
@@ -16,6 +16,10 @@ use crate::store::{
 
 /// How long after a conflict the undoing of our own write may be on its way.
 const UNDONE_MS: i64 = 5_000;
+/// How long the record of a copy outlives it: older snapshots are seldom restored.
+const REMEMBERED_MS: i64 = 30 * 24 * 3_600_000;
+/// A digest that no projection has: what is seen is drift.
+pub(super) const UNLIKE_ANY: [u8; 16] = [0; 16];
 
 impl<S: Store> Core<S> {
     /// A managed object was told of. True: what it is cannot be said yet. Where nothing is known of it, and its marks are genuine, it gets
@@ -53,19 +57,25 @@ impl<S: Store> Core<S> {
         let Ok(source) = ClusterName::new(&read.source.cluster) else { return Ok(false) };
         // After a loss the source may not have come yet: the marks are genuine, so it is a member.
         let source = self.registered(&source, now)?;
-        let record = Record {
-            uid: Some(object.uid.clone()),
-            resource_version: object.resource_version.clone(),
-            rendered: read.rendered,
-            owned: match managed.owned {
-                Owned::Digest(digest) => Some(digest),
-                Owned::NoEntry | Owned::OtherVersion => None,
+        let record = match self.store.former_record(id, key, &object.uid)? {
+            Some(former) => {
+                tracing::info!(cluster = self.cluster_name(id), object = %key, "a copy that was gone is there again; its record is taken up");
+                brought_back(former, read.rendered)
+            }
+            None => Record {
+                uid: Some(object.uid.clone()),
+                resource_version: object.resource_version.clone(),
+                rendered: read.rendered,
+                owned: match managed.owned {
+                    Owned::Digest(digest) => Some(digest),
+                    Owned::NoEntry | Owned::OtherVersion => None,
+                },
+                field_set,
+                // None: not written by what this hub remembers ([`is_recovered`]).
+                api_version: String::new(),
+                implicit: false,
+                created_at: now,
             },
-            field_set,
-            // None: not written by what this hub remembers ([`was_taken_over`]).
-            api_version: String::new(),
-            implicit: false,
-            created_at: now,
         };
         // Its source may have come first, also another one of the same name: it is updated in place (I5).
         let known = placed.filter(|row| row.ending.is_none());
@@ -85,6 +95,18 @@ impl<S: Store> Core<S> {
         Ok(false)
     }
 
+    /// A placement is forgotten. A restore of its cluster may bring the copy back, with its marks: then only
+    /// this tells which of its fields were ours.
+    pub(super) fn keep_record(&mut self, row: &PlacementRow, now: Millis) -> Result<(), StoreError> {
+        match row.record.as_ref().filter(|record| !record.implicit && !is_recovered(record)) {
+            Some(record) => {
+                let before = now.saturating_sub(REMEMBERED_MS);
+                self.store.put_former_record(row.target, &row.key, record, now, before)
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Why the delete of a recovered copy is held.
     pub(super) fn recovered(&self, row: &PlacementRow) -> Option<String> {
         let (Some(Ending::Recovered), Some(source)) = (row.ending, &row.source) else { return None };
@@ -96,10 +118,26 @@ impl<S: Store> Core<S> {
     }
 }
 
+/// The record of a copy that was forgotten and is there again, by marks that name this body. Its
+/// resourceVersions begin anew.
+fn brought_back(former: Record, rendered: [u8; 32]) -> Record {
+    let resource_version = ResourceVersion::default();
+    if former.rendered == rendered {
+        return Record { resource_version, ..former };
+    }
+    // It is as an earlier write left it, and what that left nobody remembers: it is written once.
+    Record { resource_version, rendered, owned: Some(UNLIKE_ANY), api_version: String::new(), ..former }
+}
+
+/// Was it made from what was found, not by a write that this hub remembers?
+pub(super) fn is_recovered(record: &Record) -> bool {
+    record.api_version.is_empty()
+}
+
 /// Nobody remembers what a recovered copy looked like after our last write. But if that wrote the body
 /// that is asked for now, every field of it was ours then: where one is not, somebody took it over.
 pub(super) fn was_taken_over(record: &Record, desired: &[u8; 32], body: &Value) -> bool {
-    if !record.api_version.is_empty() || record.field_set.is_empty() || record.rendered != *desired {
+    if !is_recovered(record) || record.field_set.is_empty() || record.rendered != *desired {
         return false;
     }
     FieldSet::parse(&record.field_set).is_ok_and(|owned| !owned.covers(body))

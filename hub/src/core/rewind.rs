@@ -270,16 +270,18 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
+    /// Does the policy take what a rewind lost for deleted?
+    pub(super) fn follows_rewinds(&self, policy: &str) -> bool {
+        let policy = self.set.by_name(policy);
+        policy.is_some_and(|policy| policy.spec.deletion.on_source_rewind == OnRewind::Delete)
+    }
+
     /// Was the source lost in a rewind that is not decided? One sentence.
     pub(super) fn lost_in_rewind(&mut self, row: &PlacementRow) -> Result<Option<String>, StoreError> {
         let (Some(Ending::SourceDeleted), Some(source)) = (row.ending, row.source.clone()) else {
             return Ok(None);
         };
-        let follows = self
-            .set
-            .by_name(&row.policy)
-            .is_some_and(|policy| policy.spec.deletion.on_source_rewind == OnRewind::Delete);
-        if follows {
+        if self.follows_rewinds(&row.policy) {
             return Ok(None);
         }
         let key = source_key(&row.key.gk, &source.namespace, &source.name);
@@ -299,6 +301,6 @@ fn accepted_key(id: ClusterId) -> String {
     format!("accept-rewind/{}", id.0)
 }
 
-fn source_key(gk: &GroupKind, namespace: &str, name: &str) -> ObjectKey {
+pub(super) fn source_key(gk: &GroupKind, namespace: &str, name: &str) -> ObjectKey {
     ObjectKey::new(gk.clone(), namespace, name)
 }

@@ -7,8 +7,8 @@ use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey};
 use super::Core;
 use crate::store::{PlacementCursor, PlacementFilter, Store, StoreError};
 
-/// Rows per slice: some milliseconds of work.
-const SLICE: usize = 256;
+/// Placements planned per slice: some milliseconds of work.
+pub(super) const SLICE: usize = 256;
 
 /// States that a change in what is known may move.
 pub(super) const WAITING: [State; 7] = [
@@ -77,14 +77,20 @@ impl<S: Store> Core<S> {
         &mut self,
         cluster: ClusterId,
         gk: GroupKind,
-        targets: Vec<ClusterId>,
+        mut targets: Vec<ClusterId>,
         after: Option<(String, String)>,
         now: Millis,
     ) -> Result<(), StoreError> {
+        if targets.len() > SLICE {
+            let (gk, targets, after) = (gk.clone(), targets.split_off(SLICE), after.clone());
+            self.scans.push_front(Scan::Sources { cluster, gk, targets, after });
+        }
+        // A thousand targets make of each object a thousand placements.
+        let rows = (SLICE / targets.len().max(1)).max(1);
         let from = after.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
-        let index = self.store.objects(cluster, &gk, None, from, SLICE)?;
+        let index = self.store.objects(cluster, &gk, None, from, rows)?;
         let last = index.last().map(|row| (row.key.namespace.to_string(), row.key.name.to_string()));
-        let full = index.len() == SLICE;
+        let full = index.len() == rows;
         for row in index.into_iter().filter(|row| row.body.is_some()) {
             for target in &targets {
                 self.plan(*target, &row.key, None, now)?;

@@ -9,7 +9,7 @@ use lockstep_policies::{CompiledPolicy, Disposition, Rendered};
 
 use super::Core;
 use super::gather::{Claim, NoClaim, fresh_placement, observed, pause};
-use super::recover::was_taken_over;
+use super::recover::{UNLIKE_ANY, was_taken_over};
 use crate::store::{
     DeleteStage, Ending, ObjectRow, Owned, PlacementRow, Record, SourceRef, Store, StoreError,
 };
@@ -35,7 +35,7 @@ impl<S: Store> Core<S> {
         if let Some(step) = cluster.busy.get(key).and_then(|step| cluster.in_flight.get_mut(step)) {
             // Observations of a key are held while a step is in flight: echoes arrive before replies.
             step.again = true;
-            return Ok(());
+            return self.note_unselected(target, key);
         }
         let mut row = self.store.placement(target, key)?;
         if row.as_ref().is_some_and(|row| row.record.is_none())
@@ -62,8 +62,7 @@ impl<S: Store> Core<S> {
         if let (Asked::Claimed { claim, rendered: Ok(rendered) }, Some(record)) = (&asked, &mut row.record) {
             let desired = self.desired_digest(claim, rendered);
             if was_taken_over(record, &desired, &rendered.body) {
-                // No projection has this digest: what is seen is drift.
-                record.owned = Some([0; 16]);
+                record.owned = Some(UNLIKE_ANY);
                 record.resource_version = ResourceVersion::default();
             }
         }
@@ -146,6 +145,7 @@ impl<S: Store> Core<S> {
         }
         let came_from = row.source.as_ref().map(|source| source.cluster);
         let moved = came_from.is_some() && came_from != self.names.get(&policy.spec.source_cluster).copied();
+        let unselected = row.ending == Some(Ending::Unselected);
         Ok(match self.claim(policy, target, &key)? {
             Ok(_) => unclaimed(),
             Err(NoClaim::Unknown(reason, message)) => Asked::Unknown { reason, message },
@@ -154,6 +154,12 @@ impl<S: Store> Core<S> {
                 let delete = deletion.on_policy_delete == Disposition::Delete;
                 let why = format!("the policy takes its objects from {} now", policy.spec.source_cluster);
                 end(row, Ending::TargetRemoved, delete, why)
+            }
+            // Of what is not selected the key alone is known, and its end leaves nothing.
+            Err(NoClaim::Absent) if unselected && !self.end_was_told(row)? => {
+                let delete = deletion.on_unselect == Disposition::Delete;
+                let why = "the source object was no longer selected, and is not there any more";
+                end(row, Ending::Unselected, delete, why.to_owned())
             }
             Err(NoClaim::Absent | NoClaim::Unseen) => {
                 let delete = deletion.on_source_delete == Disposition::Delete;
@@ -280,7 +286,7 @@ impl<S: Store> Core<S> {
         }
         let Decision { status, act, .. } = decision;
         if act == Act::Forget {
-            self.forget(&row)?;
+            self.forget(&row, now)?;
             return Ok(());
         }
         let prepared = self.prepare(&row, act, &asked, object.as_ref(), &status);
@@ -324,7 +330,7 @@ impl<S: Store> Core<S> {
         if before == Some(row) { Ok(()) } else { self.store.put_placement(row) }
     }
 
-    fn forget(&mut self, row: &PlacementRow) -> Result<(), StoreError> {
+    fn forget(&mut self, row: &PlacementRow, now: Millis) -> Result<(), StoreError> {
         if let Some(DeleteStage::Archived { tombstone, .. } | DeleteStage::Archiving { tombstone }) =
             &row.delete
         {
@@ -333,6 +339,7 @@ impl<S: Store> Core<S> {
         }
         // A watch may have been kept for this one only.
         self.review_interest |= self.kept_watches;
+        self.keep_record(row, now)?;
         self.store.delete_placement(row.target, &row.key)
     }
 }

@@ -39,6 +39,7 @@ pub(crate) fn run<B: Bed>(bed: impl Fn() -> B) {
     tombstones::tombstones_are_listed_newest_first(&bed());
     the_small_tables_replace_and_forget(&bed());
     writing_twice_is_writing_once(&bed());
+    former_records_are_found_by_uid_until_they_are_old(&bed());
 }
 
 /// Works in one transaction.
@@ -460,4 +461,27 @@ fn writing_twice_is_writing_once<B: Bed>(bed: &B) {
         }
     });
     assert_eq!(store.summary(None).unwrap(), []);
+}
+
+fn former_records_are_found_by_uid_until_they_are_old<B: Bed>(bed: &B) {
+    let mut store = bed.open();
+    let (target, key) = (ClusterId(2), key("ConfigMap", "n", "x"));
+    let record = |uid: &str, rendered| Record {
+        uid: Some(Uid::new(uid)),
+        rendered: [rendered; 32],
+        implicit: false,
+        ..full_placement(2, key.clone()).record.unwrap()
+    };
+    within(&mut store, |store| {
+        store.put_former_record(target, &key, &record("old", 1), 10, 0).unwrap();
+        store.put_former_record(target, &key, &record("new", 2), 20, 0).unwrap();
+        store.put_former_record(target, &key, &record("new", 3), 30, 0).unwrap();
+        store.put_former_record(target, &key, &Record { uid: None, ..record("", 4) }, 30, 0).unwrap();
+    });
+    let mut found = |uid: &str| store.former_record(target, &key, &Uid::new(uid)).unwrap();
+    assert_eq!((found("old"), found("new")), (Some(record("old", 1)), Some(record("new", 3))));
+    assert_eq!(found(""), None);
+    within(&mut store, |store| store.put_former_record(target, &key, &record("newer", 5), 40, 11).unwrap());
+    let mut found = |uid: &str| store.former_record(target, &key, &Uid::new(uid)).unwrap();
+    assert_eq!((found("old"), found("new")), (None, Some(record("new", 3))));
 }

@@ -10,7 +10,7 @@ pub mod rows;
 pub mod sqlite;
 
 use lockstep_engine::status::State;
-use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion};
+use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
 
 pub use rows::*;
 
@@ -118,6 +118,13 @@ pub trait Reader: Send {
     ) -> Result<Vec<IndexRow>, StoreError>;
     /// One placement.
     fn placement(&mut self, target: ClusterId, key: &ObjectKey) -> Result<Option<PlacementRow>, StoreError>;
+    /// What was last written to the copy with this uid, before its placement was forgotten.
+    fn former_record(
+        &mut self,
+        target: ClusterId,
+        key: &ObjectKey,
+        uid: &Uid,
+    ) -> Result<Option<Record>, StoreError>;
     /// Placements in (target, key) order after the cursor, at most `limit`.
     fn placements(
         &mut self,
@@ -196,6 +203,16 @@ pub trait Store: Reader {
     fn put_placement(&mut self, row: &PlacementRow) -> Result<(), StoreError>;
     /// Removes a placement.
     fn delete_placement(&mut self, target: ClusterId, key: &ObjectKey) -> Result<(), StoreError>;
+    /// Keeps the record of a copy whose placement is forgotten, by its uid. What was forgotten before
+    /// `before` is given up.
+    fn put_former_record(
+        &mut self,
+        target: ClusterId,
+        key: &ObjectKey,
+        record: &Record,
+        at: Millis,
+        before: Millis,
+    ) -> Result<(), StoreError>;
     /// Inserts a tombstone into the outbox; gives its id.
     fn put_tombstone(&mut self, row: &TombstoneRow) -> Result<i64, StoreError>;
     /// The archive has it at `path`: the body leaves the outbox.

@@ -9,6 +9,7 @@ mod body;
 mod check;
 mod clusters;
 mod damage;
+mod former;
 mod kinds;
 mod lock;
 mod objects;
@@ -28,13 +29,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion};
+use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
 use super::{
     ClusterNameRef, ClusterRow, IndexRow, ObjectRow, PlacementCursor, PlacementFilter, PlacementRow,
-    PolicyFileRow, PolicyRow, Reader, Store, StoreError, SummaryRow, TombstoneFilter, TombstoneRow, WatchRow,
+    PolicyFileRow, PolicyRow, Reader, Record, Store, StoreError, SummaryRow, TombstoneFilter, TombstoneRow,
+    WatchRow,
 };
 use crate::seal::Sealer;
 pub use backup::{Counted, Frozen, Place, Restored, SETTLING, snapshot};
@@ -85,7 +87,7 @@ pub struct Sqlite<M> {
 pub struct Writer {
     in_transaction: bool,
     readers: SqliteReaders,
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     max_pages: PageLimit,
     _clean_stop: lock::Marker,
     _lock: lock::DirLock,
@@ -93,8 +95,8 @@ pub struct Writer {
 
 /// How many pages the database may have from the next transaction on, so that tests can fill a disk;
 /// 0: as many as it likes.
-#[cfg(test)]
-pub(crate) type PageLimit = std::sync::Arc<std::sync::atomic::AtomicU32>;
+#[cfg(any(test, feature = "simulation"))]
+pub type PageLimit = std::sync::Arc<std::sync::atomic::AtomicU32>;
 
 /// Mode of [`SqliteReader`].
 pub struct ReadOnly(());
@@ -201,12 +203,13 @@ impl SqliteStore {
         result
     }
 
-    #[cfg(test)]
-    pub(crate) fn page_limit(&self) -> PageLimit {
+    /// How many pages it may have.
+    #[cfg(any(test, feature = "simulation"))]
+    pub fn page_limit(&self) -> PageLimit {
         self.mode.max_pages.clone()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     fn limit_pages(&self) {
         let pages = self.mode.max_pages.load(std::sync::atomic::Ordering::Acquire);
         let pages = if pages == 0 { i64::from(u32::MAX) - 1 } else { i64::from(pages) };
@@ -229,7 +232,7 @@ impl Store for SqliteStore {
         if self.mode.in_transaction {
             return Err(StoreError::Database("a transaction is open already".into()));
         }
-        #[cfg(test)]
+        #[cfg(any(test, feature = "simulation"))]
         self.limit_pages();
         let begun = row::execute(&self.inner.db, "BEGIN IMMEDIATE", []);
         self.inner.damage.look(&begun);
@@ -316,6 +319,17 @@ impl Store for SqliteStore {
 
     fn delete_placement(&mut self, target: ClusterId, key: &ObjectKey) -> Result<(), StoreError> {
         self.change(|inner| inner.delete_placement(target, key))
+    }
+
+    fn put_former_record(
+        &mut self,
+        target: ClusterId,
+        key: &ObjectKey,
+        record: &Record,
+        at: Millis,
+        before: Millis,
+    ) -> Result<(), StoreError> {
+        self.change(|inner| inner.put_former_record(target, key, record, at, before))
     }
 
     fn put_tombstone(&mut self, row: &TombstoneRow) -> Result<i64, StoreError> {
@@ -412,6 +426,15 @@ impl<M: Send> Reader for Sqlite<M> {
 
     fn placement(&mut self, target: ClusterId, key: &ObjectKey) -> Result<Option<PlacementRow>, StoreError> {
         self.read(|inner| inner.placement(target, key))
+    }
+
+    fn former_record(
+        &mut self,
+        target: ClusterId,
+        key: &ObjectKey,
+        uid: &Uid,
+    ) -> Result<Option<Record>, StoreError> {
+        self.read(|inner| inner.former_record(target, key, uid))
     }
 
     fn placements(

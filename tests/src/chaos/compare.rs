@@ -14,7 +14,8 @@ use crate::testbed::CLUSTERS;
 /// Enough of what differs to see what is wrong.
 const SHOWN: usize = 400;
 
-type Key = (String, String);
+/// Namespace and name.
+pub type Key = (String, String);
 /// Objects of a kind in a cluster.
 type Objects = BTreeMap<Key, Value>;
 
@@ -216,23 +217,29 @@ fn is_copy_from_elsewhere(policy: &Policy, object: &Value) -> bool {
     is_copy(object) && mark_of(object)["cluster"] != CLUSTERS[policy.source]
 }
 
-pub(super) fn key_of(object: &Value) -> Key {
+/// The key of an object.
+#[must_use]
+pub fn key_of(object: &Value) -> Key {
     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
     (text("namespace"), text("name"))
 }
 
-pub(super) fn is_copy(object: &Value) -> bool {
+/// Does it bear lockstep's label?
+#[must_use]
+pub fn is_copy(object: &Value) -> bool {
     object["metadata"]["labels"]["lockstep.dev/managed"] == "true"
 }
 
 /// Where a copy says that it comes from.
-pub(super) fn mark_of(object: &Value) -> Value {
+#[must_use]
+pub fn mark_of(object: &Value) -> Value {
     let mark = object["metadata"]["annotations"]["lockstep.dev/source"].as_str().unwrap_or_default();
     serde_json::from_str(mark).unwrap_or_default()
 }
 
 /// What is synced of an object: everything but its life in one cluster and lockstep's marks.
-fn essence(object: &Value) -> Value {
+#[must_use]
+pub fn essence(object: &Value) -> Value {
     let mut essence = object.clone();
     let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
     let labels: serde_json::Map<_, _> = labels
@@ -247,7 +254,9 @@ fn essence(object: &Value) -> Value {
     essence
 }
 
-fn shown(value: &Value) -> String {
+/// The beginning of its JSON, for people.
+#[must_use]
+pub fn shown(value: &Value) -> String {
     let text = value.to_string();
     let end = text.char_indices().nth(SHOWN).map_or(text.len(), |(at, _)| at);
     if end < text.len() { format!("{}…", &text[..end]) } else { text }

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 /// `SplitMix64`: one addition and a mix per number, and every seed is a good one.
 #[derive(Debug, Clone)]
-pub(super) struct Dice(u64);
+pub struct Dice(u64);
 
 impl Dice {
     /// Streams of one seed and different labels have nothing to do with each other.
-    pub(super) fn new(seed: u64, stream: &str) -> Self {
+    #[must_use]
+    pub fn new(seed: u64, stream: &str) -> Self {
         // FNV-1a over the label.
         let label = stream.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -26,28 +27,29 @@ impl Dice {
     }
 
     /// Less than `bound`; 0 for a bound of 0.
-    pub(super) fn below(&mut self, bound: usize) -> usize {
+    pub fn below(&mut self, bound: usize) -> usize {
         let bound = u64::try_from(bound).unwrap_or(u64::MAX).max(1);
         usize::try_from(self.next() % bound).unwrap_or_default()
     }
 
     /// True in so many of a hundred cases.
-    pub(super) fn chance(&mut self, percent: usize) -> bool {
+    pub fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
     /// Between two times, to the millisecond.
-    pub(super) fn between(&mut self, least: Duration, most: Duration) -> Duration {
+    pub fn between(&mut self, least: Duration, most: Duration) -> Duration {
         let width = most.saturating_sub(least).as_millis();
         least + Duration::from_millis(self.next() % u64::try_from(width).unwrap_or(u64::MAX).max(1))
     }
 
     /// One of these.
-    pub(super) fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
         from.get(self.below(from.len()))
     }
 
-    pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {
+    /// In any order.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last + 1));
         }

@@ -46,7 +46,7 @@ pub(super) enum Wire {
 
 /// What a wire does to bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Trouble {
+pub enum Trouble {
     /// Connections are reset, and new ones too.
     Cut,
     /// Connections stay open, new ones are accepted, and nothing moves.

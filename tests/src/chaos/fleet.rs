@@ -207,27 +207,41 @@ impl Fleet {
 
     /// Asks the hub's API directly: it is asked often, and a process each time would be most of the load.
     pub(super) fn hub_client(&self) -> Result<HubClient> {
-        let mut config = kube::Config::new(format!("http://{}", self.api).parse()?);
-        config.connect_timeout = Some(ASK_TIMEOUT);
-        config.read_timeout = Some(ASK_TIMEOUT);
-        Ok(HubClient(Arc::new(Client::try_from(config)?)))
+        HubClient::of(self.api)
     }
 }
 
 /// The hub's HTTP API.
 #[derive(Clone)]
-pub(super) struct HubClient(Arc<Client>);
+pub struct HubClient(Arc<Client>);
 
 impl HubClient {
+    /// Of a hub whose API listens there.
+    ///
+    /// # Errors
+    /// When there can be no client.
+    pub fn of(api: SocketAddr) -> Result<Self> {
+        let mut config = kube::Config::new(format!("http://{api}").parse()?);
+        config.connect_timeout = Some(ASK_TIMEOUT);
+        config.read_timeout = Some(ASK_TIMEOUT);
+        Ok(Self(Arc::new(Client::try_from(config)?)))
+    }
+
     /// GETs a path below `/api/v1/`.
-    pub(super) async fn get(&self, path: &str) -> Result<Value> {
+    ///
+    /// # Errors
+    /// When the hub does not answer in time, or refuses.
+    pub async fn get(&self, path: &str) -> Result<Value> {
         let request = http::Request::get(format!("/api/v1/{path}")).body(vec![])?;
         let answer = tokio::time::timeout(ASK_TIMEOUT, self.0.request(request)).await;
         answer.with_context(|| format!("the hub does not answer to {path}"))?.with_context(|| path.to_owned())
     }
 
     /// Every item of a list, page after page.
-    pub(super) async fn items(&self, path: &str) -> Result<Vec<Value>> {
+    ///
+    /// # Errors
+    /// When the hub does not answer in time, or refuses.
+    pub async fn items(&self, path: &str) -> Result<Vec<Value>> {
         let (mut items, mut next) = (vec![], None);
         loop {
             let page = match next {

@@ -310,10 +310,10 @@ impl Injector {
 
     /// Deletes something and waits until it is gone: its contents go first, by a controller.
     async fn gone(&self, cluster: &Cluster, version: &str, kind: &str, name: &str) -> Result<()> {
-        let uid = patiently("it is read", async || {
-            Ok(cluster.get(version, kind, None, name).await?["metadata"]["uid"].clone())
-        })
-        .await?;
+        let found = patiently("it is read", async || cluster.find(version, kind, None, name).await).await?;
+        // An earlier fault took it and could not give it back.
+        let Some(found) = found else { return Ok(()) };
+        let uid = found["metadata"]["uid"].clone();
         patiently("it is deleted", async || cluster.delete(version, kind, None, name).await).await?;
         patiently("it is gone", async || {
             let found = cluster.find(version, kind, None, name).await?;

@@ -21,14 +21,17 @@ type Mode = watch::Receiver<Option<Trouble>>;
 
 /// One proxy. Ends when dropped.
 #[derive(Debug)]
-pub(super) struct Link {
+pub struct Link {
     address: SocketAddr,
     mode: watch::Sender<Option<Trouble>>,
 }
 
 impl Link {
     /// Listens on a free port of the loopback and forwards to another.
-    pub(super) async fn open(upstream: SocketAddr) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When no port can be had.
+    pub async fn open(upstream: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("opening a proxy's port")?;
         let address = listener.local_addr()?;
         let (mode, receiver) = watch::channel(None);
@@ -37,11 +40,13 @@ impl Link {
     }
 
     /// Where to connect instead.
-    pub(super) fn address(&self) -> SocketAddr {
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    pub(super) fn set(&self, mode: Option<Trouble>) {
+    /// What it does from now on; none: it works.
+    pub fn set(&self, mode: Option<Trouble>) {
         self.mode.send_replace(mode);
     }
 }

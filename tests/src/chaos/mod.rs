@@ -8,15 +8,15 @@
 //! The same seed gives the same faults at the same times. What they meet then depends on the machine, so that a seed that
 //! failed need not fail again; the logs of the run are what explains it.
 
-mod compare;
-mod dice;
+pub mod compare;
+pub mod dice;
 mod faults;
 mod fleet;
 mod history;
 mod inject;
 mod journal;
 mod knowledge;
-mod link;
+pub mod link;
 mod objects;
 mod process;
 mod removals;
@@ -36,6 +36,8 @@ use journal::Journal;
 use knowledge::Watcher;
 use writer::Writers;
 
+pub use faults::Trouble;
+pub use fleet::HubClient;
 pub use report::Report;
 
 /// The run that is part of `make test`: its half minute has nearly every kind of fault, and ends without one that takes

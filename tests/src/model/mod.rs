@@ -38,5 +38,5 @@ mod write;
 pub use access::{Forbid, ForbidId};
 pub use faults::{Effect, Fault, FaultId, Matcher};
 pub use http::{Answer, Polled, Reply, Request, Response, WatchId};
-pub use server::{ApiServer, Config, Millis, Restore, Snapshot};
+pub use server::{ApiServer, Changed, Config, Millis, Restore, Snapshot};
 pub use smd::generate;

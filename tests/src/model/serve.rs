@@ -1,5 +1,6 @@
 //! The model behind plain HTTP on loopback: agents and hub run against it unchanged.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,15 +18,47 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::faults::verb_of;
 use super::http::{Answer, Polled, Request, Response, WatchId};
 use super::server::{ApiServer, Millis};
 
 /// How often watches look at the clock for bookmarks and timeouts; writes wake them at once.
 const CLOCK: Duration = Duration::from_secs(1);
-/// How often controllers take a step.
+/// How often controllers take a step, unless a test says otherwise.
 const TICK: Duration = Duration::from_millis(100);
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// The way to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Open.
+    Open,
+    /// Connections end, and new ones too.
+    Cut,
+    /// Connections stay and are made, and nothing comes back.
+    Silent,
+}
+
+/// What was asked, and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Asked {
+    /// As a [`super::Matcher`] calls it.
+    pub verb: &'static str,
+    /// Plural resource; empty for discovery.
+    pub resource: String,
+    /// HTTP status; 0 where the connection broke.
+    pub status: u16,
+}
+
+/// What came over HTTP so far.
+#[derive(Debug, Clone, Default)]
+pub struct Traffic {
+    /// Requests.
+    pub requests: BTreeMap<Asked, u64>,
+    /// Deletes of objects that were carried out, by path.
+    pub deleted: BTreeMap<String, u64>,
+}
 
 /// One simulated API server that listens. It ends when this is dropped.
 #[derive(Debug)]
@@ -40,6 +73,8 @@ struct Shared {
     server: Mutex<ApiServer>,
     /// Grows with every change, so that watches look.
     changes: watch::Sender<u64>,
+    way: watch::Sender<Way>,
+    traffic: Mutex<Traffic>,
 }
 
 impl Served {
@@ -48,12 +83,25 @@ impl Served {
     /// # Errors
     /// When no port can be had.
     pub async fn start(server: ApiServer) -> Result<Self> {
+        Self::start_ticking(server, TICK).await
+    }
+
+    /// The same, with controllers that take a step so often: hundreds of servers have better to do.
+    ///
+    /// # Errors
+    /// When no port can be had.
+    pub async fn start_ticking(server: ApiServer, every: Duration) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("listening on loopback")?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared { server: Mutex::new(server), changes: watch::Sender::new(0) });
+        let shared = Arc::new(Shared {
+            server: Mutex::new(server),
+            changes: watch::Sender::new(0),
+            way: watch::Sender::new(Way::Open),
+            traffic: Mutex::default(),
+        });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, Arc::clone(&shared)));
-        tasks.spawn(tick(Arc::clone(&shared)));
+        tasks.spawn(tick(Arc::clone(&shared), every));
         Ok(Self { shared, address, _tasks: tasks })
     }
 
@@ -74,6 +122,31 @@ impl Served {
         let done = act(&mut self.shared.lock(), now());
         self.shared.changed();
         done
+    }
+
+    /// Reads the model, and wakes nobody.
+    pub fn look<T>(&self, look: impl FnOnce(&ApiServer) -> T) -> T {
+        look(&self.shared.lock())
+    }
+
+    /// Waits until the model is so; looks at every change.
+    pub async fn reached(&self, is_so: impl Fn(&ApiServer) -> bool) {
+        let mut changes = self.shared.changes.subscribe();
+        while !self.look(&is_so) {
+            // The sender lives as long as this.
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// Partitions the server from all who talk to it, or ends that.
+    pub fn set_way(&self, way: Way) {
+        self.shared.way.send_replace(way);
+    }
+
+    /// What came over HTTP so far; users of [`Self::with`] come another way.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.shared.traffic().clone()
     }
 }
 
@@ -97,6 +170,30 @@ impl Shared {
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn traffic(&self) -> MutexGuard<'_, Traffic> {
+        self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, request: &Request, response: &Response) {
+        let (verb, target) = verb_of(request);
+        let status = match response {
+            Response::Full(answer) => answer.status,
+            Response::Watch(_) => StatusCode::OK.as_u16(),
+            Response::Dropped => 0,
+        };
+        let mut traffic = self.traffic();
+        if verb == "delete" && status < 300 {
+            *traffic.deleted.entry(request.path.clone()).or_default() += 1;
+        }
+        *traffic.requests.entry(Asked { verb, resource: target.plural, status }).or_default() += 1;
+    }
+
+    /// Waits while nothing comes through.
+    async fn audible(&self) {
+        // It fails when the server is gone, and this connection is about to be.
+        let _ = self.way.subscribe().wait_for(|way| *way != Way::Silent).await;
+    }
+
     fn changed(&self) {
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
@@ -107,8 +204,8 @@ fn now() -> Millis {
     Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
 }
 
-async fn tick(shared: Arc<Shared>) {
-    let mut interval = tokio::time::interval(TICK);
+async fn tick(shared: Arc<Shared>, every: Duration) {
+    let mut interval = tokio::time::interval(every);
     loop {
         interval.tick().await;
         if shared.lock().tick(now()) > 0 {
@@ -133,9 +230,15 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let _ = stream.set_nodelay(true);
+    let mut way = shared.way.subscribe();
     let service = hyper::service::service_fn(|request| handle(Arc::clone(&shared), request));
+    let connection =
+        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     // However it ends, the client notices.
-    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    tokio::select! {
+        _ = connection => {}
+        _ = way.wait_for(|way| *way == Way::Cut) => {}
+    }
 }
 
 /// An error closes the connection without an answer.
@@ -154,13 +257,16 @@ async fn handle(shared: Arc<Shared>, request: http::Request<Incoming>) -> Result
         user: text(header::AUTHORIZATION).trim_start_matches("Bearer ").to_owned(),
         body,
     };
+    shared.audible().await;
     let reply = shared.lock().handle(now(), &request);
+    shared.count(&request, &reply.response);
     if request.method != "GET" {
         shared.changed();
     }
     if reply.after_ms > 0 {
         tokio::time::sleep(Duration::from_millis(reply.after_ms)).await;
     }
+    shared.audible().await;
     match reply.response {
         Response::Full(answer) => full(answer),
         Response::Watch(id) => stream_of(shared, id),
@@ -204,6 +310,7 @@ fn stream_of(shared: Arc<Shared>, id: WatchId) -> Result<http::Response<Body>> {
     let open = Open { shared, id, changes, ended: false };
     let frames = stream::unfold(open, |mut open| async move {
         while !open.ended {
+            open.shared.audible().await;
             open.changes.mark_unchanged();
             let polled = open.shared.lock().poll(open.id, now());
             let lines = match polled {

@@ -11,7 +11,7 @@ use super::faults::{Effect, Fault, FaultId, refusal, verb_of};
 use super::http::{Answer, Parameters, Reply, Request, Response, Route, Target, route};
 use super::kinds::{BUILTIN, Kind, Kinds};
 use super::status::{About, ApiError};
-use super::store::Store;
+use super::store::{Change, Store};
 use super::time::rfc3339;
 use super::watch::Watch;
 
@@ -84,6 +84,23 @@ impl Snapshot {
     pub fn revision(&self) -> u64 {
         self.store.revision()
     }
+}
+
+/// One change in etcd, for who keeps a journal.
+#[derive(Debug, Clone)]
+pub struct Changed {
+    /// The revision that it made.
+    pub revision: u64,
+    /// Group and plural resource, as in `apps/deployments`, `/configmaps`.
+    pub table: String,
+    /// Empty for cluster-scoped kinds.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// After the change; none: it was deleted.
+    pub after: Option<Value>,
+    /// uid of the object.
+    pub uid: String,
 }
 
 /// How a snapshot is restored.
@@ -404,6 +421,27 @@ impl ApiServer {
         let (major, minor) = self.config.version;
         let patch = if self.config.version == (1, 20) { 2 } else { 0 };
         format!("v{major}.{minor}.{patch}")
+    }
+
+    /// Every change after a revision that is not compacted, in order.
+    #[must_use]
+    pub fn changed_since(&self, revision: u64) -> Vec<Changed> {
+        let mut all: Vec<Changed> = Vec::new();
+        for (table, rows) in self.store.tables() {
+            all.extend(rows.since(revision).map(|event| {
+                let value = &event.object.value;
+                Changed {
+                    revision: event.revision,
+                    table: table.clone(),
+                    namespace: event.key.0.clone(),
+                    name: event.key.1.clone(),
+                    after: (event.change != Change::Deleted).then(|| value.clone()),
+                    uid: value["metadata"]["uid"].as_str().unwrap_or_default().to_owned(),
+                }
+            }));
+        }
+        all.sort_by_key(|changed| changed.revision);
+        all
     }
 
     /// Reads an object without a request.

@@ -130,7 +130,7 @@ fn a_step_goes_with_what_the_index_knows_of_its_object() {
         let (kind, namespace, name) = (kind.into(), "shop".into(), name.into());
         rig.say(Body::Step(v1::Step { kind, namespace, name, ..v1::Step::default() }));
         match rig.take_effects().as_slice() {
-            [Effect::Execute { present, .. }] => *present,
+            [Effect::Execute { step }] => rig.owner.presence(step),
             other => panic!("{other:?}"),
         }
     };

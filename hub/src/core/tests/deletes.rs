@@ -450,3 +450,72 @@ fn what_a_policy_no_longer_means_is_unselected_also_where_nobody_watches_it() {
     fleet.policies(&[("p.yaml", &elsewhere)]);
     assert!(is_read(&fleet.one_step("b")), "onUnselect: Delete");
 }
+
+/// By a person, with its namespace or in a rewind: nobody looked.
+#[test]
+fn i3_a_source_that_went_while_no_policy_watched_it_is_held() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(2);
+    let bodies = [fleet.copy_of("b", "cm-0"), fleet.copy_of("b", "cm-1")];
+    fleet.policies(&[]);
+    fleet.policies(&[("p.yaml", POLICY)]);
+    fleet.namespaces("a", vec![namespace("shop", 1, false)]);
+    fleet.live("a", Vec::new());
+    let copies = ["cm-0", "cm-1"].into_iter().zip(&bodies).enumerate();
+    let copies = copies.map(|(n, (name, body))| copy(name, &format!("t{n}"), 50 + n as u64, body, [0; 16]));
+    fleet.live("b", copies.collect());
+    assert!(fleet.steps("b").is_empty());
+    assert_eq!(fleet.status("b", "cm-0"), "Held/SourceMissing");
+    // One comes back, and is deleted before our eyes: nobody has to be asked.
+    fleet.section("a", vec![source("cm-1", "s1", 30, "2")], None);
+    let update = fleet.one_step("b");
+    fleet.perform("b", &update, "t1", 60, true);
+    fleet.section("a", vec![deleted("cm-1", "s1", 31)], None);
+    assert_eq!(fleet.one_step("b").name, "cm-1");
+    assert_eq!(fleet.status("b", "cm-0"), "Held/SourceMissing");
+    approve(&mut fleet);
+    assert_eq!(fleet.one_step("b").name, "cm-0");
+}
+
+/// Of what is not selected the end leaves no trace; that it was not selected is enough.
+#[test]
+fn a_source_that_is_unselected_and_then_deleted_stays_unselected() {
+    for (then, deletes) in [("", true), ("  deletion: { onUnselect: Orphan }\n", false)] {
+        let mut fleet = Fleet::up(&[("p.yaml", &format!("{POLICY}{then}"))]);
+        fleet.in_step(1);
+        let body = fleet.copy_of("b", "cm-0");
+        fleet.disconnect("b");
+        fleet.section("a", vec![left("cm-0", "s0", 20)], None);
+        fleet.section("a", vec![deleted("cm-0", "s0", 21)], None);
+        fleet.connect("b");
+        fleet.live("b", vec![copy("cm-0", "t0", 50, &body, [50; 16])]);
+        assert_eq!(fleet.steps("b").iter().any(is_read), deletes);
+        assert_eq!(
+            fleet.status("b", "cm-0"),
+            if deletes { "Pending/Archiving" } else { "Orphaned/Unselected" }
+        );
+    }
+}
+
+#[test]
+fn i5_the_end_of_a_later_life_ends_what_had_the_name_before() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(1);
+    // s0 went, and so did s1, of which the hub never heard: the queue of the agent kept the last end only.
+    fleet.section("a", vec![deleted("cm-0", "s1", 30)], None);
+    assert!(
+        fleet
+            .core
+            .store
+            .object(fleet.core.names[&lockstep_engine::ClusterName::new("a").unwrap()], &key("cm-0"))
+            .unwrap()
+            .is_none()
+    );
+    assert_eq!(fleet.tombstones().len(), 1, "the last state of s0");
+    let read = fleet.one_step("b");
+    assert!(is_read(&read), "the copy follows");
+    // An older end says nothing of a younger object.
+    fleet.section("a", vec![source("cm-1", "s9", 40, "1"), deleted("cm-1", "s8", 39)], None);
+    let apply = fleet.one_step("b");
+    assert!(matches!(apply.action, Some(Action::Apply(_))), "{apply:?}");
+}

@@ -289,7 +289,7 @@ fn i11_drift_of_a_recovered_copy_is_seen_by_the_fields_that_are_no_longer_ours()
         assert_eq!(steps.is_empty(), in_step, "{fields}");
         if let Some(step) = steps.first() {
             let Some(Action::Apply(apply)) = &step.action else { panic!("{step:?}") };
-            assert!(apply.same_body, "it may be set back by force");
+            assert!(apply.same_body && apply.last_field_set.is_empty(), "it may be set back by force");
             fleet.perform("b", step, "t0", 51, true);
         }
         assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
@@ -318,6 +318,31 @@ fn what_a_rewind_lost_is_kept_when_nobody_watches_any_more() {
     fleet.policies(&[]);
     let kept = fleet.tombstones();
     assert!(kept.iter().any(|kept| kept.key.name.as_ref() == "cm-0"), "{kept:?}");
+}
+
+/// With the watch goes the row that said so.
+#[test]
+fn i3_what_a_rewind_lost_is_held_also_where_its_policy_was_removed_and_came_back() {
+    let mut fleet = after_a_rewind(POLICY);
+    let update = fleet.one_step("b");
+    fleet.perform("b", &update, "t1", 80, true);
+    fleet.live("a", Vec::new());
+    fleet.namespaces("a", Vec::new());
+    assert_eq!(fleet.status("b", "cm-0"), "Held/SourceRewound");
+    let names = ["cm-0", "cm-1", "cm-2"];
+    let bodies = names.map(|name| fleet.copy_of("b", name));
+    fleet.policies(&[]);
+    assert_eq!(fleet.status("b", "cm-0"), "Orphaned/PolicyRemoved");
+    fleet.policies(&[("p.yaml", POLICY)]);
+    fleet.namespaces("a", vec![namespace("shop", 1, false)]);
+    fleet.live("a", vec![source("cm-1", "s1", 5, "older"), source("cm-2", "s2", 10, "1")]);
+    let copies = [("t0", 50), ("t1", 80), ("t2", 52)].into_iter().zip(names).zip(&bodies);
+    let copies = copies.map(|(((uid, rv), name), body)| copy(name, uid, rv, body, [rv as u8; 16]));
+    fleet.live("b", copies.collect());
+    assert!(!fleet.steps("b").iter().any(|step| step.name == "cm-0"), "nobody deleted it");
+    assert_eq!(fleet.status("b", "cm-0"), "Held/SourceMissing");
+    approve(&mut fleet);
+    assert!(is_read(&fleet.one_step("b")));
 }
 
 #[test]
@@ -376,4 +401,86 @@ fn i11_a_cluster_that_marks_name_before_it_comes_is_a_target_too() {
     fleet.connect("b");
     fleet.live("b", Vec::new());
     assert_eq!(fleet.one_step("b").name, "cm-0");
+}
+
+/// The create of the next object of that name met it before any watch told of the restore. What the
+/// agent takes back then is the create, not the copy's own marks.
+#[test]
+fn i11_a_deleted_copy_that_a_restore_brought_back_is_ours_after_a_create_met_it() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let create = fleet.one_step("b");
+    let Some(Action::Apply(first)) = create.action.clone() else { panic!("{create:?}") };
+    fleet.perform("b", &create, "t0", 40, true);
+    fleet.section("a", vec![deleted("cm-0", "s0", 20)], None);
+    let read = fleet.one_step("b");
+    fleet.outcome("b", read.step, v1::outcome::Result::Gone(v1::Done {}));
+    fleet.section("b", vec![deleted("cm-0", "t0", 60)], None);
+    assert_eq!(fleet.status("b", "cm-0"), "-");
+    fleet.section("a", vec![source("cm-0", "s1", 30, "2")], None);
+    let again = fleet.one_step("b");
+    let Some(Action::Apply(second)) = &again.action else { panic!("{again:?}") };
+    fleet.section("b", vec![copy("cm-0", "t0", 41, &second.body, [2; 16])], None);
+    let conflict = v1::Failed { class: "Conflict".into(), ..Default::default() };
+    fleet.outcome("b", again.step, v1::outcome::Result::Failed(conflict));
+    assert!(fleet.steps("b").is_empty(), "what it is can only be said when the undoing was told");
+    fleet.section("b", vec![copy("cm-0", "t0", 42, &first.body, [1; 16])], None);
+    fleet.tick(10_000);
+    let update = fleet.one_step("b");
+    let Some(Action::Apply(apply)) = &update.action else { panic!("{update:?}") };
+    let present = v1::Present { uid: "t0".into(), resource_version: String::new() };
+    assert_eq!(apply.expect, Some(v1::apply::Expect::Present(present)));
+    fleet.perform("b", &update, "t0", 43, true);
+    assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
+}
+
+/// lockstep deleted a copy, a restore brings it back as somebody had edited it, and its source is made
+/// again: what the copy still shows to be ours is not all that was.
+#[test]
+fn i11_a_copy_that_a_restore_brought_back_is_known_by_what_was_written_to_it() {
+    let remains = br#"{"f:data":{}}"#;
+    // By the digest seen, the source that comes, and whether the last write is what the restore shows.
+    for (digest, back, rolled_back, written) in [
+        (50, source("cm-0", "s9", 30, "2"), false, true),
+        (7, source("cm-0", "s0", 30, "1"), false, true),
+        (50, source("cm-0", "s0", 30, "1"), false, false),
+        (7, source("cm-0", "s0", 30, "1"), true, true),
+    ] {
+        let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+        fleet.in_step(1);
+        let body = fleet.copy_of("b", "cm-0");
+        if rolled_back {
+            fleet.section("a", vec![source("cm-0", "s0", 15, "later")], None);
+            let update = fleet.one_step("b");
+            fleet.perform("b", &update, "t0", 55, true);
+        }
+        let known = fleet.placement("b", "cm-0").unwrap().record.unwrap();
+        fleet.section("a", vec![deleted("cm-0", "s0", 20)], None);
+        let read = fleet.one_step("b");
+        fleet.outcome("b", read.step, v1::outcome::Result::Gone(v1::Done {}));
+        fleet.section("b", vec![deleted("cm-0", "t0", 60)], None);
+        assert_eq!(fleet.status("b", "cm-0"), "-");
+        fleet.restart();
+        fleet.policies(&[("p.yaml", POLICY)]);
+        fleet.connect("a");
+        fleet.connect("b");
+        fleet.namespaces("a", vec![namespace("shop", 1, false)]);
+        fleet.live("a", vec![back]);
+        let mut seen = copy("cm-0", "t0", 50, &body, [digest; 16]);
+        if let Some(v1::item::Change::Upsert(v1::Upsert { managed: Some(managed), .. })) = &mut seen.change {
+            managed.field_set = remains.to_vec().into();
+        }
+        fleet.rewound("b", vec![seen]);
+        fleet.live("b", Vec::new());
+        let steps = fleet.steps("b");
+        assert_eq!(!steps.is_empty(), written);
+        for step in &steps {
+            let Some(Action::Apply(apply)) = &step.action else { panic!("{step:?}") };
+            let whole = apply.last_field_set == known.field_set;
+            let same = apply.same_body && apply.last_field_set.is_empty();
+            assert!(whole || same, "what was taken over may be set back by force");
+            fleet.perform("b", step, "t0", 70, true);
+        }
+        assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
+    }
 }

@@ -1,6 +1,8 @@
 use lockstep_wire::v1::{self, step::Action};
 
 use super::fleet::*;
+use crate::core::Input;
+use crate::core::scan::SLICE;
 use crate::store::Reader as _;
 
 fn body(step: &v1::Step) -> serde_json::Value {
@@ -348,4 +350,36 @@ fn nothing_is_created_for_a_definition_that_is_being_deleted() {
     // It is gone and made again: the object follows.
     fleet.section_of("CustomResourceDefinition", "b", vec![definition(false)], None);
     assert_eq!(fleet.one_step("b").name, "w");
+}
+
+#[test]
+fn i12_planning_a_policy_anew_takes_many_short_transactions_however_many_targets_it_has() {
+    let both = POLICY.replace("[b]", "[b, c]");
+    let mut fleet = Fleet::up(&[("p.yaml", &both)]);
+    let objects = SLICE;
+    let items = (0..objects).map(|n| source(&format!("cm-{n}"), &format!("s{n}"), 10, "1")).collect();
+    fleet.section("a", items, None);
+    let changed = both.replace("    matchLabels", "    namespaces: [shop]\n    matchLabels");
+    let mut inputs = vec![Input::Policies(Ok(vec![("p.yaml".to_owned(), Ok(changed))]))];
+    let mut planned = fleet.core.counts().planned;
+    let mut transactions = 0;
+    while fleet.core.handle(std::mem::take(&mut inputs), fleet.now).unwrap() {
+        let sum = fleet.core.counts().planned;
+        assert!(sum - planned <= SLICE as u64, "{} placements in one transaction", sum - planned);
+        planned = sum;
+        transactions += 1;
+    }
+    assert!(transactions >= 2 * objects / SLICE, "{transactions}");
+}
+
+/// When the step is answered, nothing says any more that the source was unselected before it went.
+#[test]
+fn a_source_that_is_unselected_and_deleted_while_a_step_is_in_flight_is_followed() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let create = fleet.one_step("b");
+    fleet.section("a", vec![left("cm-0", "s0", 20)], None);
+    fleet.section("a", vec![deleted("cm-0", "s0", 21)], None);
+    fleet.perform("b", &create, "t0", 50, true);
+    assert!(matches!(fleet.one_step("b").action, Some(Action::Read(_))));
 }

@@ -208,7 +208,7 @@ fn assemble(path: &Path, inner: Inner, marker: Marker, sealer: Sealer, lock: Dir
     let mode = Writer {
         in_transaction: false,
         readers,
-        #[cfg(test)]
+        #[cfg(any(test, feature = "simulation"))]
         max_pages: super::PageLimit::default(),
         _clean_stop: marker,
         _lock: lock,

@@ -2,8 +2,9 @@
 //! tombstones (those that the archive does not have first), pauses, budgets, the last good policies.
 //!
 //! Objects, checkpoints and placements are left behind: the clusters tell them again, and a
-//! checkpoint without the state it covers would be a hole (I2). A row is taken over only where the
-//! store can read it back; the damaged file itself is never written to.
+//! checkpoint without the state it covers would be a hole (I2). Records of copies, those that are
+//! forgotten included, go with the placements: marks stand in for them (I11). A row is taken over
+//! only where the store can read it back; the damaged file itself is never written to.
 
 mod pages;
 mod source;

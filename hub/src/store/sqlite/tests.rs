@@ -191,7 +191,16 @@ fn secrets_lie_encrypted() {
 /// regenerated once released.
 #[test]
 fn old_versions_upgrade() {
-    let dump = include_str!("../../../fixtures/store/v1.sql");
+    upgrades(include_str!("../../../fixtures/store/v1.sql"));
+    let (_dir, mut store) = upgrades(include_str!("../../../fixtures/store/v2.sql"));
+    let gone = key("ConfigMap", "", "shop");
+    let version = lockstep_engine::ResourceVersion::new("12");
+    assert_eq!(store.container_gone(ClusterId(1), &gone).unwrap(), Some((4, version)));
+    assert_eq!(store.clusters().unwrap()[0].rewound.as_ref().unwrap().how, "restored");
+    assert!(store.watches(None).unwrap()[0].rewound);
+}
+
+fn upgrades(dump: &str) -> (Dir, SqliteStore) {
     let dir = Dir::new();
     std::fs::create_dir(dir.path().parent().unwrap()).unwrap();
     let old = Connection::open(dir.path()).unwrap();
@@ -214,6 +223,7 @@ fn old_versions_upgrade() {
     assert_eq!(store.policies().unwrap()[0].generation, 3);
     assert_eq!(store.policy_files().unwrap()[0].path, "a.yaml");
     assert_eq!(store.budgets().unwrap()[0].2, "{}");
+    (dir, store)
 }
 
 fn schema(db: &Connection) -> Vec<String> {

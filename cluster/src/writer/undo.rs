@@ -1,0 +1,159 @@
+//! Taking back a write that met an object where none was expected: the index said that there is none,
+//! and was old. What was there before tells whose object it is, and what has to come back.
+//!
+//! It need not be foreign. A restore of etcd brings back a copy that lockstep had deleted, and an
+//! earlier call may have arrived without its answer. Applying nothing would empty such an object, and
+//! take the marks with it by which the hub knows it again.
+
+use lockstep_engine::object::ObjectError;
+use lockstep_engine::outcome::{Failure, FailureClass, Operation};
+use lockstep_engine::ownership::{MANAGER, ManagedFields, project};
+use serde_json::{Map, Value, json};
+
+use super::apply::foreign;
+use super::types::{ApplyPlan, Live, Outcome, Undo};
+use super::{ApplyCall, Writer, live, sensitivity};
+use crate::client::Call;
+use crate::page::page;
+use crate::resource::{Resource, with_query};
+
+/// Where an object is.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) resource: &'a Resource,
+    pub(super) namespace: &'a str,
+    pub(super) name: &'a str,
+}
+
+/// What was there before our write.
+enum Before {
+    /// Nothing: this write changed nothing, and an earlier one of ours had created the object.
+    Absent,
+    /// This.
+    Object(Live),
+    /// The server does not tell.
+    Unknown,
+}
+
+impl Writer {
+    /// What comes of a create that was answered with an object that had been there, in the state that
+    /// our write left it in.
+    pub(super) async fn merged(&self, plan: &ApplyPlan, nonce: &str, now: Live) -> Result<Outcome, Failure> {
+        let place = Place { resource: &plan.resource, namespace: &plan.namespace, name: &plan.name };
+        let before = self.before(place, &now).await;
+        match &before {
+            Before::Absent => self.applied(plan, now.body, true, false),
+            Before::Object(live) if live.nonce.as_deref() == Some(nonce) => {
+                self.applied(plan, now.body, true, false)
+            }
+            Before::Object(_) | Before::Unknown => {
+                let undo = self.put_back(place, &now, &before).await;
+                Ok(foreign(&now.body, Vec::new(), undo))
+            }
+        }
+    }
+
+    /// Takes a write of ours back that left an object in this state.
+    pub(super) async fn undo(&self, place: Place<'_>, now: &Live) -> Undo {
+        let before = self.before(place, now).await;
+        self.put_back(place, now, &before).await
+    }
+
+    /// The state before the one that our write left: one revision of the store earlier.
+    async fn before(&self, place: Place<'_>, now: &Live) -> Before {
+        let Some(ours) = now.resource_version.ordinal() else { return Before::Unknown };
+        let selector = format!("metadata.name={}", place.name);
+        let version = ours.saturating_sub(1).to_string();
+        let parameters = [
+            ("fieldSelector", selector.as_str()),
+            ("resourceVersion", version.as_str()),
+            ("resourceVersionMatch", "Exact"),
+            ("limit", "1"),
+        ];
+        let path = with_query(&place.resource.collection(Some(place.namespace)), &parameters);
+        let Ok(reply) = self.client.call(Call::get(&path)).await else { return Before::Unknown };
+        let Some(page) = Some(&reply.body).filter(|_| reply.is_success()).and_then(|body| page(body).ok())
+        else {
+            // Compacted already, or the server cannot look back.
+            return Before::Unknown;
+        };
+        let Some(item) = page.items.into_iter().next() else { return Before::Absent };
+        match live(item) {
+            Ok(live)
+                if live.uid == now.uid
+                    && live.resource_version.ordinal().is_some_and(|version| version < ours) =>
+            {
+                Before::Object(live)
+            }
+            // A server that does not know the parameters answers with what is there now.
+            _ => Before::Unknown,
+        }
+    }
+
+    /// Applies what we owned before our write, mostly nothing: what we alone own beyond that goes, what
+    /// others own stays. Without force the write cannot have changed a value of theirs.
+    async fn put_back(&self, place: Place<'_>, now: &Live, before: &Before) -> Undo {
+        let Place { resource, namespace, name } = place;
+        let mut body = match before {
+            Before::Absent => return Undo::NotNeeded,
+            Before::Unknown => Map::new(),
+            Before::Object(before) => match our_part(resource, before) {
+                Ok(fields) => fields,
+                Err(failure) => return Undo::Failed(failure),
+            },
+        };
+        body.insert("apiVersion".to_owned(), resource.api_version().into());
+        body.insert("kind".to_owned(), (*resource.kind).into());
+        let metadata = body.entry("metadata").or_insert_with(|| json!({}));
+        if let Some(members) = metadata.as_object_mut() {
+            members.insert("name".to_owned(), name.into());
+            members.insert("uid".to_owned(), now.uid.as_str().into());
+            if resource.namespaced {
+                members.insert("namespace".to_owned(), namespace.into());
+            }
+        }
+        let apply = ApplyCall {
+            resource,
+            namespace,
+            name,
+            manager: MANAGER,
+            force: false,
+            dry_run: false,
+            body: Value::Object(body).to_string().into_bytes(),
+        };
+        match self.send_apply(apply).await {
+            Ok(reply) if reply.is_success() => Undo::Done,
+            Ok(reply) => {
+                let failure = reply.failure(Operation::Apply, sensitivity(resource));
+                if matches!(failure.class, FailureClass::Gone | FailureClass::Stale) {
+                    // It is gone, or another object: nothing of ours is left in it.
+                    Undo::Done
+                } else {
+                    Undo::Failed(failure)
+                }
+            }
+            Err(failure) => Undo::Failed(failure),
+        }
+    }
+}
+
+/// What we owned of an object. Whether its marks are genuine is the hub's to say: they come back as
+/// they were.
+fn our_part(resource: &Resource, object: &Live) -> Result<Map<String, Value>, Failure> {
+    let unreadable =
+        |_: ObjectError| Failure::local(FailureClass::Transient, "what it was before cannot be read");
+    let body: Value = serde_json::from_slice(&object.body).map_err(|error| unreadable(error.into()))?;
+    let Some(entries) = body.pointer("/metadata/managedFields") else { return Ok(Map::new()) };
+    let managed = ManagedFields::from_value(entries).map_err(unreadable)?;
+    let Some(ours) = managed.ours() else { return Ok(Map::new()) };
+    if ours.api_version != resource.api_version() {
+        let text = format!("our fields in it are those of {}", ours.api_version);
+        return Err(Failure::local(FailureClass::SchemaMismatch, &text));
+    }
+    let own = ours.fields().map_err(unreadable)?;
+    let others = managed.others().map_err(unreadable)?;
+    Ok(match project(&body, &own, &others) {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    })
+}

@@ -1,0 +1,226 @@
+//! The hub as a process: started, killed, its disk lost or full.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context as _, Result};
+use lockstep_engine::ClusterName;
+use lockstep_engine::clock::Clock;
+use lockstep_hub::archive::{Archiver, ArchiverParts, Tombstones};
+use lockstep_hub::blocking::Blocking;
+use lockstep_hub::core::command::{Command, CommandError, Reply};
+use lockstep_hub::core::{Core, Input, Keys, Parts};
+use lockstep_hub::metrics::Metrics;
+use lockstep_hub::owner::{self, Care};
+use lockstep_hub::problem::Problems;
+use lockstep_hub::seal::HubKey;
+use lockstep_hub::session::{Readers, SessionService};
+use lockstep_hub::space::Space;
+use lockstep_hub::store::Reader;
+use lockstep_hub::store::sqlite::{PageLimit, SqliteStore};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::archive::MemoryArchive;
+use crate::log::Log;
+use crate::oracle::Oracle;
+
+/// File of the state store in the data directory.
+const STATE: &str = "state.db";
+
+/// Clones are the same hub.
+#[derive(Clone)]
+pub(crate) struct Hub(Arc<Mutex<Inner>>);
+
+struct Inner {
+    /// The disk: on a file system in memory where there is one.
+    disk: tempfile::TempDir,
+    key: HubKey,
+    archive: MemoryArchive,
+    /// Files of the policies directory.
+    policies: Vec<(String, String)>,
+    clock: Clock,
+    log: Log,
+    oracle: Oracle,
+    process: Option<Process>,
+}
+
+struct Process {
+    service: SessionService,
+    inputs: mpsc::Sender<Input>,
+    readers: Readers,
+    pages: PageLimit,
+    down: CancellationToken,
+    core: JoinHandle<()>,
+    archiver: JoinHandle<()>,
+}
+
+impl Hub {
+    pub(crate) fn new(archive: MemoryArchive, clock: Clock, log: Log, oracle: Oracle) -> Result<Self> {
+        let (disk, key) = (disk()?, HubKey::from_bytes([7; 32]));
+        Ok(Self(Arc::new(Mutex::new(Inner {
+            disk,
+            key,
+            archive,
+            policies: Vec::new(),
+            clock,
+            log,
+            oracle,
+            process: None,
+        }))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn runs(&self) -> bool {
+        self.lock().process.is_some()
+    }
+
+    /// What agents connect to, and what tells that it went down. None: it does not run.
+    pub(crate) fn service(&self) -> Option<(SessionService, CancellationToken)> {
+        let inner = self.lock();
+        let process = inner.process.as_ref()?;
+        Some((process.service.clone(), process.down.clone()))
+    }
+
+    /// Starts it, if it does not run.
+    pub(crate) fn start(&self) -> Result<()> {
+        let mut inner = self.lock();
+        if inner.process.is_none() {
+            inner.process = Some(inner.begin()?);
+        }
+        Ok(())
+    }
+
+    /// Kills it: what it sent and nobody has yet is lost.
+    pub(crate) async fn kill(&self) {
+        let Some(process) = self.lock().process.take() else { return };
+        process.down.cancel();
+        process.core.abort();
+        process.archiver.abort();
+        // Cancelled, both: the files are closed then.
+        let _ = (process.core.await, process.archiver.await);
+    }
+
+    /// The data directory is gone. The hub must not run.
+    pub(crate) fn lose_data(&self) -> Result<()> {
+        let mut inner = self.lock();
+        inner.disk = disk()?;
+        inner.oracle.hub_data_lost();
+        Ok(())
+    }
+
+    /// From now on the disk is as full as the file is long, or not.
+    pub(crate) fn set_full(&self, full: bool) {
+        let inner = self.lock();
+        let Some(process) = &inner.process else { return };
+        let size = std::fs::metadata(inner.disk.path().join(STATE)).map_or(0, |file| file.len());
+        let pages = u32::try_from(size / 4096).unwrap_or(u32::MAX).max(1);
+        process.pages.store(if full { pages } else { 0 }, Ordering::Release);
+    }
+
+    pub(crate) async fn policies(&self, files: Vec<(String, String)>) {
+        let inputs = {
+            let mut inner = self.lock();
+            inner.policies.clone_from(&files);
+            inner.process.as_ref().map(|process| process.inputs.clone())
+        };
+        if let Some(inputs) = inputs {
+            // It may be killed meanwhile, and reads them when it starts.
+            let _ = inputs.send(Input::Policies(told(files))).await;
+        }
+    }
+
+    /// Asks the core. None: it does not run, or was killed.
+    pub(crate) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Option<Result<T, CommandError>> {
+        let inputs = self.lock().process.as_ref()?.inputs.clone();
+        let (reply, answer) = oneshot::channel();
+        inputs.send(Input::Command(command(reply))).await.ok()?;
+        answer.await.ok()
+    }
+
+    pub(crate) async fn token(&self, cluster: &str) -> Result<String> {
+        let cluster = ClusterName::new(cluster)?;
+        let answer = self.ask(|reply| Command::CreateToken { cluster, reply }).await;
+        Ok(answer.context("the hub does not run")??)
+    }
+
+    pub(crate) fn reader(&self) -> Option<Box<dyn Reader>> {
+        (self.lock().process.as_ref()?.readers)().ok()
+    }
+
+    /// Everything that lies on the disk.
+    pub(crate) fn on_disk(&self) -> Vec<bytes::Bytes> {
+        let inner = self.lock();
+        let Ok(entries) = std::fs::read_dir(inner.disk.path()) else { return Vec::new() };
+        entries.filter_map(|entry| std::fs::read(entry.ok()?.path()).ok()).map(Into::into).collect()
+    }
+}
+
+impl Inner {
+    fn begin(&self) -> Result<Process> {
+        let database = self.disk.path().join(STATE);
+        let store = SqliteStore::open_or_rebuild(&database, self.key.sealer(), self.clock.now())?;
+        let (damage, outbox, pages) = (store.damage(), store.open_reader()?, store.page_limit());
+        pages.store(0, Ordering::Release);
+        let sqlite = store.readers();
+        let readers: Readers = Arc::new(move || Ok(Box::new(sqlite.open()?)));
+        let wake = Arc::new(Notify::new());
+        let key = &self.key;
+        let core = Core::load(Parts {
+            store,
+            keys: Keys { mac: key.mac_key(), secret_digest: key.secret_digest_key(), token: key.token_key() },
+            archive: Arc::clone(&wake),
+            findings: Arc::default(),
+            sessions: Arc::default(),
+            hub_id: "simulated-hub".to_owned(),
+        })?;
+        let (inputs, received) = mpsc::channel(owner::INPUTS);
+        let care = Care {
+            space: Space { dir: self.disk.path().to_owned(), min_free: 0 },
+            problems: Problems::default(),
+            damage,
+            metrics: Metrics::default(),
+            clock: self.clock.clone(),
+        };
+        let (oracle, log, mut reader) = (self.oracle.clone(), self.log.clone(), readers()?);
+        let mut deltas = 0;
+        let observe = move |counts: &lockstep_hub::core::Counts, connected: usize, _| {
+            if counts.deltas != deltas {
+                deltas = counts.deltas;
+                log.say("hub", format_args!("deltas {deltas}, steps {}, {connected} connected", counts.steps));
+            }
+            oracle.committed(&mut *reader);
+        };
+        let down = CancellationToken::new();
+        let core = tokio::spawn(owner::serve(core, received, Box::new(observe), care));
+        let archiver = Archiver::new(ArchiverParts {
+            reader: outbox,
+            tombstones: Tombstones::new(Arc::new(self.archive.clone()), key.sealer()),
+            wake,
+            done: inputs.clone(),
+            metrics: Arc::new(Metrics::default()),
+            blocking: Blocking::Here,
+        });
+        let archiver = tokio::spawn(archiver.run(down.clone()));
+        let service = SessionService::new(inputs.clone(), readers.clone(), Blocking::Here, down.clone());
+        // The channel is new and empty.
+        let _ = inputs.try_send(Input::Policies(told(self.policies.clone())));
+        Ok(Process { service, inputs, readers, pages, down, core, archiver })
+    }
+}
+
+fn told(files: Vec<(String, String)>) -> lockstep_hub::core::PolicyFiles {
+    Ok(files.into_iter().map(|(path, text)| (path, Ok(text))).collect())
+}
+
+/// A directory in memory: what the simulation kills is a process, not the machine.
+fn disk() -> Result<tempfile::TempDir> {
+    let memory = Path::new("/dev/shm");
+    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    made.context("a directory for the hub's data")
+}

@@ -1,0 +1,325 @@
+//! One cluster: the model of its API server, its controllers, its journal, and the way to it.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream;
+use http::{HeaderName, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use http_body::Frame;
+use lockstep_engine::Millis;
+use lockstep_engine::clock::Clock;
+use lockstep_tests::model::{
+    Answer, ApiServer, Polled, Reply, Request, Response, Restore, Snapshot, WatchId,
+};
+use tokio_util::sync::CancellationToken;
+use tower::{BoxError, Service};
+
+use crate::journal::{Actor, Journal};
+use crate::link::{Broken, Link};
+use crate::log::Log;
+use crate::objects::{CLUSTERS, Key, Kind};
+use crate::oracle::{Oracle, Written};
+use crate::signal::Signal;
+
+/// How often watches look at the clock for bookmarks and their end; changes wake them at once.
+const CLOCK: Duration = Duration::from_secs(5);
+/// How often controllers take a step.
+const TICK: Duration = Duration::from_millis(500);
+/// What agents are called by the model.
+pub(crate) const AGENT: &str = "agent";
+
+/// A cluster.
+#[derive(Debug)]
+pub(crate) struct Member {
+    index: usize,
+    inner: Mutex<Inner>,
+    /// Grows with every change, so that watches look.
+    changes: Signal,
+    /// Writes of agents beside their Leases.
+    writes: AtomicU64,
+    clock: Clock,
+    log: Log,
+    oracle: Oracle,
+}
+
+#[derive(Debug)]
+struct Inner {
+    server: ApiServer,
+    journal: Journal,
+    saved: Option<(Snapshot, Journal)>,
+    /// Told of the agent's next write, whose reply then never arrives.
+    trap: Option<CancellationToken>,
+}
+
+impl Member {
+    pub(crate) fn new(index: usize, server: ApiServer, clock: Clock, log: Log, oracle: Oracle) -> Self {
+        let inner = Inner { server, journal: Journal::default(), saved: None, trap: None };
+        let (inner, changes) = (Mutex::new(inner), Signal::default());
+        Self { index, inner, changes, writes: AtomicU64::new(0), clock, log, oracle }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        CLUSTERS[self.index]
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn with_journal<T>(&self, look: impl FnOnce(&Journal) -> T) -> T {
+        look(&self.lock().journal)
+    }
+
+    /// Requests of agents that changed something, beside Leases.
+    pub(crate) fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    /// Does something with the model, and enters what changed into the journal.
+    pub(crate) fn with<T>(&self, actor: Actor, act: impl FnOnce(&mut ApiServer, Millis) -> T) -> T {
+        let now = self.clock.now();
+        let mut inner = self.lock();
+        let done = act(&mut inner.server, now);
+        inner.absorb(actor, now);
+        drop(inner);
+        self.changes.raise();
+        done
+    }
+
+    pub(crate) fn save(&self) {
+        let mut inner = self.lock();
+        inner.saved = Some((inner.server.snapshot(), inner.journal.clone()));
+    }
+
+    /// Answers whether there was a snapshot.
+    pub(crate) fn restore(&self, form: Restore) -> bool {
+        let now = self.clock.now();
+        let mut inner = self.lock();
+        let Some((snapshot, journal)) = inner.saved.clone() else { return false };
+        inner.server.restore(&snapshot, form);
+        let revision = inner.server.revision();
+        inner.journal.restore(&journal, revision, now);
+        drop(inner);
+        self.changes.raise();
+        true
+    }
+
+    pub(crate) fn set_trap(&self, trap: Option<CancellationToken>) {
+        self.lock().trap = trap;
+    }
+
+    /// Controllers, until dropped.
+    pub(crate) async fn controllers(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(TICK).await;
+            let now = self.clock.now();
+            let mut inner = self.lock();
+            if inner.server.tick(now) > 0 {
+                inner.absorb(Actor::Controller, now);
+                drop(inner);
+                self.changes.raise();
+            }
+        }
+    }
+
+    /// A request of an agent. None: its reply never arrives.
+    fn handle(&self, request: &Request) -> Option<Reply> {
+        let now = self.clock.now();
+        let mut inner = self.lock();
+        if request.method == "GET" {
+            return Some(inner.server.handle(now, request));
+        }
+        let subject = subject(&request.path);
+        let before = subject.as_ref().and_then(|key| inner.journal.current.get(key).cloned());
+        let revision = inner.server.revision();
+        let reply = inner.server.handle(now, request);
+        let changed = inner.server.revision() != revision;
+        inner.absorb(Actor::Agent, now);
+        let lease = request.path.contains("/leases");
+        if changed && !lease {
+            self.writes.fetch_add(1, Ordering::Relaxed);
+        }
+        let status = reply.status();
+        if !lease {
+            let dry = if request.query.contains("dryRun") { " dry run" } else { "" };
+            self.log.say(self.name(), format_args!("{} {}{dry}: {status}", request.method, request.path));
+        }
+        if let Some(key) = subject {
+            let after = inner.journal.current.get(&key).cloned();
+            // What had an effect counts, also where the reply is lost.
+            let status = if changed { 200 } else { status.max(300) };
+            self.oracle.wrote(&Written { at: self.index, request, status, key, before, after, now });
+        }
+        let trapped = if changed && !lease { inner.trap.take() } else { None };
+        drop(inner);
+        self.changes.raise();
+        if let Some(trap) = trapped {
+            trap.cancel();
+            return None;
+        }
+        Some(reply)
+    }
+}
+
+impl Inner {
+    fn absorb(&mut self, actor: Actor, now: Millis) {
+        let changes = self.server.changed_since(self.journal.seen());
+        self.journal.absorb(changes, actor, now);
+    }
+}
+
+/// The object of a synced kind that a path names.
+fn subject(path: &str) -> Option<Key> {
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let (table, rest) = match parts.as_slice() {
+        ["api", "v1", "namespaces", namespace, plural, name] => (format!("/{plural}"), (namespace, name)),
+        ["apis", group, _, "namespaces", namespace, plural, name] => {
+            (format!("{group}/{plural}"), (namespace, name))
+        }
+        _ => return None,
+    };
+    let kind = Kind::of_table(&table)?;
+    Some(Key { kind, namespace: (*rest.0).to_owned(), name: (*rest.1).to_owned() })
+}
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// An agent's way to its API server.
+#[derive(Clone)]
+pub(crate) struct Transport {
+    pub(crate) member: Arc<Member>,
+    pub(crate) link: Link,
+    /// Cancelled when the agent's process is killed: nothing of it moves any more.
+    pub(crate) killed: CancellationToken,
+}
+
+impl Service<http::Request<kube::client::Body>> for Transport {
+    type Response = http::Response<Body>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<kube::client::Body>) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move {
+            let killed = this.killed.clone();
+            match killed.run_until_cancelled(this.exchange(request)).await {
+                Some(done) => done,
+                None => std::future::pending().await,
+            }
+        })
+    }
+}
+
+impl Transport {
+    async fn exchange(self, request: http::Request<kube::client::Body>) -> Result<http::Response<Body>, BoxError> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await?.to_bytes();
+        let text = |name: HeaderName| {
+            parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        };
+        let request = Request {
+            method: parts.method.to_string(),
+            path: parts.uri.path().to_owned(),
+            query: parts.uri.query().unwrap_or_default().to_owned(),
+            content_type: text(header::CONTENT_TYPE),
+            accept: text(header::ACCEPT),
+            if_none_match: Some(text(header::IF_NONE_MATCH)).filter(|text| !text.is_empty()),
+            user_agent: text(header::USER_AGENT),
+            user: AGENT.to_owned(),
+            body,
+        };
+        let generation = self.link.generation();
+        self.link.pass(generation).await?;
+        let Some(reply) = self.member.handle(&request) else { return std::future::pending().await };
+        tokio::time::sleep(Duration::from_millis(reply.after_ms)).await;
+        self.link.pass(generation).await?;
+        match reply.response {
+            Response::Full(answer) => full(answer),
+            Response::Watch(id) => Ok(self.stream(id, generation)),
+            Response::Dropped => Err(Broken.into()),
+        }
+    }
+
+    fn stream(self, id: WatchId, generation: u64) -> http::Response<Body> {
+        let open = Open { transport: self, id, generation, ended: false };
+        let frames = stream::unfold(open, |mut open| async move {
+            let killed = open.transport.killed.clone();
+            match killed.run_until_cancelled(open.next()).await {
+                Some(Some(chunk)) => Some((Ok::<_, Infallible>(Frame::data(chunk)), open)),
+                Some(None) => None,
+                None => std::future::pending().await,
+            }
+        });
+        http::Response::new(StreamBody::new(frames).boxed_unsync())
+    }
+}
+
+/// An open watch; the server closes it when the client goes.
+struct Open {
+    transport: Transport,
+    id: WatchId,
+    generation: u64,
+    ended: bool,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.transport.member.lock().server.close(self.id);
+    }
+}
+
+impl Open {
+    /// The next lines. None: the stream is over, or broken: to a client that is the same.
+    async fn next(&mut self) -> Option<Bytes> {
+        let Transport { member, link, .. } = self.transport.clone();
+        while !self.ended {
+            let seen = member.changes.count();
+            let now = member.clock.now();
+            let polled = member.lock().server.poll(self.id, now);
+            let lines = match polled {
+                Polled::Lines(lines) => lines,
+                Polled::Ended(lines) => {
+                    self.ended = true;
+                    lines
+                }
+            };
+            if !lines.is_empty() {
+                link.pass(self.generation).await.ok()?;
+                return Some(Bytes::from(lines.concat()));
+            }
+            if !self.ended {
+                // A change, or the clock: either way it looks again.
+                let wait = tokio::time::timeout(CLOCK, member.changes.beyond(seen));
+                tokio::select! {
+                    biased;
+                    () = link.broken(self.generation) => return None,
+                    _ = wait => {}
+                }
+            }
+        }
+        None
+    }
+}
+
+fn full(answer: Answer) -> Result<http::Response<Body>, BoxError> {
+    let mut response =
+        http::Response::builder().status(answer.status).header(header::CONTENT_TYPE, answer.content_type);
+    if let Some(seconds) = answer.retry_after_s {
+        response = response.header(header::RETRY_AFTER, seconds);
+    }
+    if let Some(etag) = answer.etag {
+        response = response.header(header::ETAG, etag);
+    }
+    Ok(response.body(Full::new(answer.body).boxed_unsync())?)
+}

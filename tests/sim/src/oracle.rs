@@ -1,0 +1,378 @@
+//! Judges what agents do at API servers and what the hub commits, against what really happened.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use bytes::Bytes;
+use lockstep_engine::{Millis, marks};
+use lockstep_hub::store::{Cause, Reader, StoreError, WatchRow};
+use lockstep_tests::model::Request;
+use serde_json::Value;
+
+use crate::archive::MemoryArchive;
+use crate::journal::{Actor, Journal, Life};
+use crate::log::Log;
+use crate::member::Member;
+use crate::objects::{CLUSTERS, Key, Kind, POLICIES};
+
+/// A copy that lockstep made.
+#[derive(Clone, Debug)]
+struct Copy {
+    target: usize,
+    /// uid that its marks named last.
+    source: String,
+    source_cluster: usize,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// By uid at the target.
+    copies: BTreeMap<String, Copy>,
+    /// When a person approved all that was held.
+    approvals: Vec<Millis>,
+    /// Tombstones up to this id were looked at.
+    tombstones: i64,
+    /// Objects whose bodies the store had: cluster and uid.
+    stored: BTreeSet<(u32, String)>,
+    violation: Option<String>,
+    counts: Counts,
+}
+
+/// What was looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Writes of agents to synced kinds.
+    pub writes: u64,
+    /// Deletes among them that were carried out.
+    pub deletes: u64,
+    /// Commits of the hub's store that were compared with the clusters' histories.
+    pub commits: u64,
+}
+
+/// Clones share what they know.
+#[derive(Clone, Debug)]
+pub(crate) struct Oracle {
+    known: Arc<Mutex<Known>>,
+    members: Arc<OnceLock<Vec<Weak<Member>>>>,
+    archive: MemoryArchive,
+    log: Log,
+}
+
+/// A row of the hub's store.
+#[derive(Debug)]
+struct Held {
+    uid: String,
+    version: u64,
+    /// With its body.
+    whole: bool,
+}
+
+/// A write of an agent, as the API server answered it.
+pub(crate) struct Written<'a> {
+    pub(crate) at: usize,
+    pub(crate) request: &'a Request,
+    pub(crate) status: u16,
+    pub(crate) key: Key,
+    /// uid under the key before, and after.
+    pub(crate) before: Option<String>,
+    pub(crate) after: Option<String>,
+    pub(crate) now: Millis,
+}
+
+impl Oracle {
+    pub(crate) fn new(archive: MemoryArchive, log: Log) -> Self {
+        Self { known: Arc::default(), members: Arc::default(), archive, log }
+    }
+
+    pub(crate) fn watch(&self, members: &[Arc<Member>]) {
+        // Set once, when the fleet is made.
+        let _ = self.members.set(members.iter().map(Arc::downgrade).collect());
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn member(&self, index: usize) -> Option<Arc<Member>> {
+        self.members.get()?.get(index)?.upgrade()
+    }
+
+    pub(crate) fn violation(&self) -> Option<String> {
+        self.known().violation.clone()
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.known().counts
+    }
+
+    pub(crate) fn approved(&self, now: Millis) {
+        self.known().approvals.push(now);
+    }
+
+    pub(crate) fn is_copy(&self, uid: &str) -> bool {
+        self.known().copies.contains_key(uid)
+    }
+
+    /// These are not recognisable as copies any more.
+    pub(crate) fn forget(&self, uids: &[String]) {
+        let mut known = self.known();
+        uids.iter().for_each(|uid| drop(known.copies.remove(uid)));
+    }
+
+    /// The hub's data is gone, and what it numbered.
+    pub(crate) fn hub_data_lost(&self) {
+        let mut known = self.known();
+        known.tombstones = 0;
+        known.stored.clear();
+    }
+
+    pub(crate) fn fail(&self, invariant: &str, what: std::fmt::Arguments<'_>) {
+        let text = format!("{invariant}: {what}");
+        self.log.say("VIOLATION", format_args!("{text}"));
+        self.known().violation.get_or_insert(text);
+    }
+
+    /// An agent wrote an object of a synced kind.
+    pub(crate) fn wrote(&self, written: &Written<'_>) {
+        if written.status >= 300 || written.request.query.contains("dryRun") {
+            return;
+        }
+        self.known().counts.writes += 1;
+        match written.request.method.as_str() {
+            "PATCH" => self.applied(written),
+            "DELETE" => self.deleted(written),
+            method => self.fail("I16", format_args!("an agent sent {method} for {}", written.key)),
+        }
+    }
+
+    fn applied(&self, written: &Written<'_>) {
+        let Written { at, key, before, after, request, .. } = written;
+        let target = CLUSTERS[*at];
+        let Some(uid) = after else { return };
+        let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+        let source: Option<marks::SourceMark> = body["metadata"]["annotations"][marks::SOURCE]
+            .as_str()
+            .and_then(|text| serde_json::from_str(text).ok());
+        let Some(source) = source else {
+            // The undo of a create that met another's object, or a release of marks.
+            if before.is_some() && body["metadata"]["annotations"].is_null() {
+                return;
+            }
+            self.fail("I9", format_args!("{key} was applied at {target} without saying where it comes from"));
+            return;
+        };
+        let Some(from) = CLUSTERS.iter().position(|name| *name == source.cluster) else {
+            self.fail("I9", format_args!("{key} at {target} comes from {}", source.cluster));
+            return;
+        };
+        let named = POLICIES.iter().any(|p| p.source == from && p.targets.contains(at) && p.covers(key));
+        if !named {
+            self.fail("I16", format_args!("no policy brings {key} from {} to {target}", source.cluster));
+        }
+        if self.is_copy(&source.uid) {
+            self.fail("I9", format_args!("{key} at {target} is a copy of a copy in {}", source.cluster));
+        }
+        let mut known = self.known();
+        if before.is_some() && !known.copies.contains_key(uid) {
+            // A create may meet an object that came a moment ago; it is undone, and compared at the end.
+            let guarded = !body["metadata"]["uid"].is_null();
+            drop(known);
+            if guarded {
+                self.fail("I6", format_args!("{key} at {target} is not ours and was written"));
+            }
+            return;
+        }
+        known.copies.insert(uid.clone(), Copy { target: *at, source: source.uid, source_cluster: from });
+    }
+
+    fn deleted(&self, written: &Written<'_>) {
+        let Written { at, key, before, request, now, .. } = written;
+        let target = CLUSTERS[*at];
+        self.known().counts.deletes += 1;
+        let options: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+        let uid = options["preconditions"]["uid"].as_str().unwrap_or_default();
+        let version = options["preconditions"]["resourceVersion"].as_str().unwrap_or_default();
+        if uid.is_empty() || version.is_empty() || options["propagationPolicy"] != "Background" {
+            self.fail("I4", format_args!("{key} at {target} was deleted with {options}"));
+            return;
+        }
+        if before.as_deref() != Some(uid) {
+            return;
+        }
+        let copy = self.known().copies.get(uid).cloned();
+        let Some(copy) = copy.filter(|copy| copy.target == *at) else {
+            self.fail("I6", format_args!("{key} at {target}, uid {uid}, is not ours and was deleted"));
+            return;
+        };
+        if !self.archive.has(uid, version) {
+            self.fail("I4", format_args!("{key} at {target} was deleted at {version}, which is not archived"));
+        }
+        if let Err((invariant, why)) = self.justified(&copy, *now) {
+            self.fail(invariant, format_args!("{key} at {target} was deleted: {why}"));
+        }
+    }
+
+    /// Had the source of a copy gone, or was it unselected, in a way that may be followed?
+    fn justified(&self, copy: &Copy, now: Millis) -> Result<(), (&'static str, String)> {
+        let Some(source) = self.member(copy.source_cluster) else { return Ok(()) };
+        let (name, uid) = (CLUSTERS[copy.source_cluster], &copy.source);
+        let approved_since = |at: Millis| self.known().approvals.iter().any(|approval| *approval >= at && *approval <= now);
+        source.with_journal(|journal: &Journal| {
+            let ended = |life: &Life| -> Result<(), (&'static str, String)> {
+                match life.end {
+                    Some((at, Actor::Controller)) if !approved_since(at.ms) => Err((
+                        "I7",
+                        format!("its source {uid} in {name} went with its namespace or definition, and nobody approved"),
+                    )),
+                    Some(_) => Ok(()),
+                    None if life.states.iter().any(|state| !state.selected) => Ok(()),
+                    None => Err(("I3", format!("its source {uid} in {name} is there and selected"))),
+                }
+            };
+            match (journal.lives.get(uid), journal.lost.get(uid)) {
+                // What ended before a restore had ended.
+                (Some(life), Some(lost)) => ended(life).or_else(|_| ended(lost)),
+                (Some(life), None) => ended(life),
+                (None, Some(lost)) if ended(lost).is_ok() => Ok(()),
+                (None, _) => match journal.rewinds.last() {
+                    Some(rewind) if approved_since(*rewind) => Ok(()),
+                    Some(_) => {
+                        Err(("I3", format!("its source {uid} in {name} was lost in a restore, and nobody approved")))
+                    }
+                    None => Err(("I6", format!("its source {uid} never was in {name}"))),
+                },
+            }
+        })
+    }
+
+    /// The hub committed: what its store says must be what the clusters' histories say.
+    pub(crate) fn committed(&self, reader: &mut dyn Reader) {
+        self.known().counts.commits += 1;
+        if let Err(error) = self.compare(reader) {
+            self.fail("store", format_args!("{error}"));
+        }
+    }
+
+    fn compare(&self, reader: &mut dyn Reader) -> Result<(), StoreError> {
+        let clusters = reader.clusters()?;
+        let at = |name: &str| CLUSTERS.iter().position(|known| *known == name);
+        for cluster in &clusters {
+            let Some(member) = at(cluster.name.as_str()).and_then(|index| self.member(index)) else { continue };
+            for watch in reader.watches(Some(cluster.id))? {
+                let Some(kind) = Kind::of(&watch.gk.group, &watch.gk.kind) else { continue };
+                self.compare_watch(reader, &member, kind, &watch)?;
+            }
+        }
+        self.compare_tombstones(reader, &clusters)
+    }
+
+    /// I2: a checkpoint never runs ahead of the state that it covers.
+    fn compare_watch(
+        &self,
+        reader: &mut dyn Reader,
+        member: &Member,
+        kind: Kind,
+        watch: &WatchRow,
+    ) -> Result<(), StoreError> {
+        let rows = reader.index(watch.id, None, 10_000)?;
+        let cluster = watch.cluster.0;
+        {
+            let mut known = self.known();
+            let bodies = rows.iter().filter(|row| row.body_held);
+            known.stored.extend(bodies.map(|row| (cluster, row.uid.to_string())));
+        }
+        let Ok(checkpoint) = watch.checkpoint.to_string().parse::<u64>() else { return Ok(()) };
+        let held: BTreeMap<(&str, &str), Held> = rows
+            .iter()
+            .map(|row| {
+                let version = row.resource_version.to_string().parse().unwrap_or(0);
+                let held = Held { uid: row.uid.to_string(), version, whole: row.body_held };
+                ((&*row.namespace, &*row.name), held)
+            })
+            .collect();
+        member.with_journal(|journal| {
+            // After a restore revisions count twice.
+            if !journal.rewinds.is_empty() {
+                return;
+            }
+            let covers = |key: &Key| key.kind == kind && (watch.namespace.is_empty() || watch.namespace == key.namespace);
+            for (uid, life) in journal.lives.iter().filter(|(_, life)| covers(&life.key)) {
+                let Some(version) = life.version_at(checkpoint) else { continue };
+                let row = held.get(&(life.key.namespace.as_str(), life.key.name.as_str()));
+                let ok = match row {
+                    // Of what is outside the interest only changes that matter are told.
+                    Some(held) if held.uid == *uid => !held.whole || held.version >= version,
+                    Some(held) => held.version > version,
+                    None => life.end.is_some(),
+                };
+                if !ok {
+                    self.fail("I2", format_args!(
+                        "the checkpoint {checkpoint} of {} in {} covers {} at {version}, and the store has {row:?}",
+                        kind.name(), member.name(), life.key
+                    ));
+                }
+            }
+            for ((namespace, name), Held { uid, version, .. }) in &held {
+                let gone = journal.lives.get(uid).and_then(|life| life.end).is_some_and(|(end, _)| end.revision <= checkpoint);
+                if gone && *version <= checkpoint {
+                    self.fail("I2", format_args!(
+                        "{} {namespace}/{name} of {} ended before the checkpoint {checkpoint}, and the store has it at {version}",
+                        kind.name(), member.name()
+                    ));
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// I3: what has a tombstone has gone.
+    fn compare_tombstones(
+        &self,
+        reader: &mut dyn Reader,
+        clusters: &[lockstep_hub::store::ClusterRow],
+    ) -> Result<(), StoreError> {
+        loop {
+            let last = self.known().tombstones;
+            let Some(row) = reader.tombstone(last + 1)? else { return Ok(()) };
+            self.known().tombstones = row.id;
+            let cluster = clusters.iter().find(|cluster| cluster.id == row.cluster);
+            let index = cluster.and_then(|c| CLUSTERS.iter().position(|name| *name == c.name.as_str()));
+            let Some(member) = index.and_then(|index| self.member(index)) else { continue };
+            if Kind::of(&row.key.gk.group, &row.key.gk.kind).is_none() {
+                continue;
+            }
+            let uid = row.uid.to_string();
+            let went = member.with_journal(|journal| {
+                let ended = |life: Option<&Life>| life.is_some_and(|life| life.end.is_some());
+                ended(journal.lives.get(&uid)) || journal.lost.contains_key(&uid)
+            });
+            if !went && matches!(row.cause, Cause::Observed | Cause::Inferred) {
+                self.fail("I3", format_args!("a tombstone for {} in {}, which is there", row.key, member.name()));
+            }
+        }
+    }
+
+    /// Objects whose bodies the store had, that were selected when they went, and have no tombstone.
+    pub(crate) fn unburied(&self, buried: &BTreeSet<String>, held: &BTreeSet<String>) -> Vec<String> {
+        let gone: Vec<String> = {
+            let known = self.known();
+            let gone = known.stored.iter().map(|(_, uid)| uid);
+            gone.filter(|uid| !held.contains(*uid) && !buried.contains(*uid)).cloned().collect()
+        };
+        let selected = |uid: &String| {
+            (0..CLUSTERS.len()).filter_map(|index| self.member(index)).any(|member| {
+                member.with_journal(|journal| {
+                    let life = journal.lives.get(uid).or_else(|| journal.lost.get(uid));
+                    life.is_some_and(|life| life.states.iter().all(|state| state.selected))
+                })
+            })
+        };
+        gone.into_iter().filter(selected).collect()
+    }
+}
+
+/// Does a text with secrets in clear occur?
+pub(crate) fn has_canary(bytes: &Bytes) -> bool {
+    let canary = crate::objects::CANARY.as_bytes();
+    bytes.windows(canary.len()).any(|window| window == canary)
+}

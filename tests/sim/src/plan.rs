@@ -1,0 +1,233 @@
+//! What is done to a fleet: drawn from a seed beforehand, so that a history can be shortened and run again.
+
+use crate::dice::Dice;
+use crate::link::Mode;
+use crate::objects::{CLUSTERS, FileState, Kind, POLICIES, SLOTS};
+
+/// One thing that is done. What does not apply when its time comes is skipped.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Act {
+    /// A user creates or changes an object.
+    Write { cluster: usize, kind: Kind, slot: usize, selected: bool },
+    Delete { cluster: usize, kind: Kind, slot: usize },
+    /// Deleted, and created under the same name at once.
+    Recreate { cluster: usize, kind: Kind, slot: usize },
+    /// Somebody changes a field of a copy that is ours.
+    Drift { source: usize, kind: Kind, slot: usize, target: usize },
+    /// Somebody adds an annotation to a copy.
+    Annotate { source: usize, kind: Kind, slot: usize, target: usize },
+    DeleteCopy { source: usize, kind: Kind, slot: usize, target: usize },
+    /// Somebody has an object of that name, before or after lockstep.
+    Foreign { source: usize, kind: Kind, slot: usize, target: usize },
+    /// Somebody copies the marks of a copy to an object of another name.
+    Forge { source: usize, kind: Kind, slot: usize, target: usize },
+    StripMarks { source: usize, kind: Kind, slot: usize, target: usize },
+    DeleteNamespace { cluster: usize, for_ms: u32 },
+    DeleteDefinition { cluster: usize, for_ms: u32 },
+    /// The history is forgotten, and the watch caches are empty.
+    Compact { cluster: usize },
+    RestartApi { cluster: usize },
+    Save { cluster: usize },
+    Restore { cluster: usize, bumped: bool },
+    Refuse { cluster: usize, verb: &'static str, code: u16, times: u32 },
+    LoseReplies { cluster: usize, verb: &'static str, times: u32 },
+    LoseRequests { cluster: usize, times: u32 },
+    Silence { cluster: usize, for_ms: u32 },
+    Forbid { cluster: usize, verb: &'static str, kind: Kind, for_ms: u32 },
+    Network { agent: usize, to_hub: bool, mode: Mode, for_ms: u32 },
+    Slow { agent: usize, to_hub: bool, for_ms: u32 },
+    Reset { agent: usize, to_hub: bool },
+    KillAgent { agent: usize, for_ms: u32 },
+    /// Killed when the API server has carried out its next write and before it hears of it.
+    KillAgentAtWrite { agent: usize, for_ms: u32 },
+    KillHub { for_ms: u32 },
+    /// Killed while it cannot commit.
+    KillHubAtCommit { after_ms: u32, for_ms: u32 },
+    FillDisk { for_ms: u32 },
+    LoseHubData { for_ms: u32 },
+    ArchiveAway { for_ms: u32 },
+    Policy { policy: usize, state: FileState, for_ms: u32 },
+    /// Of the hub, or of an agent's process.
+    ClockJump { who: usize, by_ms: i64 },
+    Approve,
+    /// An agent says that it is another cluster's.
+    Impostor { agent: usize, claims: usize },
+}
+
+/// A history to be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Of everything that is drawn while it runs.
+    pub(crate) seed: u64,
+    /// Kubernetes versions of the clusters.
+    pub(crate) versions: [(u32, u32); 3],
+    /// Deletes that the policies' budgets allow.
+    pub(crate) budget: u32,
+    /// When each act happens, ms after the first sync; in order.
+    pub(crate) acts: Vec<(u32, Act)>,
+}
+
+const VERSIONS: [(u32, u32); 4] = [(1, 20), (1, 24), (1, 29), (1, 34)];
+const VERBS: [&str; 6] = ["list", "watch", "get", "apply", "delete", "discovery"];
+/// Mean time between two acts, ms.
+const SPACING: u32 = 150;
+/// Of a disturbance.
+const DURATION: (u32, u32) = (50, 9_000);
+
+impl Plan {
+    /// Draws a history of so many acts.
+    #[must_use]
+    pub fn draw(seed: u64, acts: usize) -> Self {
+        let mut dice = Dice::new(seed, 1);
+        let versions = std::array::from_fn(|_| dice.pick(&VERSIONS));
+        let budget = dice.pick(&[1, 3, 3, 10, 1_000]);
+        // Most histories have a few kinds of trouble, so that each is met in calm, too.
+        let calm = dice.chance(15);
+        let trouble = if calm { 0 } else { dice.between(5, 45) };
+        let allowed: Vec<usize> = (0..FAULTS).filter(|_| dice.chance(45)).collect();
+        let mut at = 0;
+        let acts = (0..acts)
+            .map(|_| {
+                at += dice.between(0, 2 * SPACING);
+                let act = if !allowed.is_empty() && dice.chance(trouble) {
+                    let fault = dice.pick(&allowed);
+                    draw_fault(fault, &mut dice)
+                } else {
+                    draw_use(&mut dice)
+                };
+                (at, act)
+            })
+            .collect();
+        Self { seed, versions, budget, acts }
+    }
+
+    /// How many acts there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.acts.len()
+    }
+
+    /// Is there nothing to do?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.acts.is_empty()
+    }
+
+    /// The same without these acts.
+    #[must_use]
+    pub fn without(&self, from: usize, count: usize) -> Self {
+        let mut acts = self.acts.clone();
+        acts.drain(from..(from + count).min(acts.len()));
+        Self { acts, ..self.clone() }
+    }
+}
+
+/// A source object: cluster, kind and slot that some policy is about.
+fn source(dice: &mut Dice) -> (usize, Kind, usize) {
+    let policy = &POLICIES[dice.index(POLICIES.len())];
+    (policy.source, policy.kinds[dice.index(policy.kinds.len())], dice.index(SLOTS))
+}
+
+/// A copy: the same, and a target of that policy.
+fn copy(dice: &mut Dice) -> (usize, Kind, usize, usize) {
+    let policy = &POLICIES[dice.index(POLICIES.len())];
+    let kind = policy.kinds[dice.index(policy.kinds.len())];
+    (policy.source, kind, dice.index(SLOTS), policy.targets[dice.index(policy.targets.len())])
+}
+
+/// What users do.
+fn draw_use(dice: &mut Dice) -> Act {
+    let (cluster, kind, slot) = source(dice);
+    match dice.between(0, 99) {
+        0..=54 => Act::Write { cluster, kind, slot, selected: !dice.chance(10) },
+        55..=69 => Act::Delete { cluster, kind, slot },
+        70..=74 => Act::Recreate { cluster, kind, slot },
+        roll => {
+            let (source, kind, slot, target) = copy(dice);
+            match roll {
+                75..=81 => Act::Drift { source, kind, slot, target },
+                82..=85 => Act::Annotate { source, kind, slot, target },
+                86..=90 => Act::DeleteCopy { source, kind, slot, target },
+                91..=93 => Act::Foreign { source, kind, slot, target },
+                94..=95 => Act::Forge { source, kind, slot, target },
+                96..=97 => Act::StripMarks { source, kind, slot, target },
+                _ => Act::Approve,
+            }
+        }
+    }
+}
+
+/// How many kinds of faults there are.
+const FAULTS: usize = 24;
+
+fn draw_fault(fault: usize, dice: &mut Dice) -> Act {
+    let cluster = dice.index(CLUSTERS.len());
+    let agent = cluster;
+    let for_ms = dice.between(DURATION.0, DURATION.1);
+    let times = dice.between(1, 5);
+    let to_hub = dice.chance(50);
+    match fault {
+        0 => Act::DeleteNamespace { cluster: dice.index(2), for_ms },
+        1 => Act::DeleteDefinition { cluster: dice.between(1, 2) as usize, for_ms },
+        2 => Act::Compact { cluster },
+        3 => Act::RestartApi { cluster },
+        4 => Act::Save { cluster },
+        5 => Act::Restore { cluster, bumped: dice.chance(50) },
+        6 => {
+            let code = dice.pick(&[429, 500, 503, 504]);
+            Act::Refuse { cluster, verb: dice.pick(&VERBS), code, times }
+        }
+        7 => Act::LoseReplies { cluster, verb: dice.pick(&["apply", "delete", "list"]), times },
+        8 => Act::LoseRequests { cluster, times },
+        9 => Act::Silence { cluster, for_ms },
+        10 => {
+            let verb = dice.pick(&["list", "watch", "patch", "delete", "get"]);
+            Act::Forbid { cluster, verb, kind: dice.pick(&Kind::ALL), for_ms }
+        }
+        11 => Act::Network { agent, to_hub, mode: Mode::Cut, for_ms },
+        12 => Act::Network { agent, to_hub, mode: Mode::Hole, for_ms },
+        13 => Act::Slow { agent, to_hub, for_ms },
+        14 => Act::Reset { agent, to_hub },
+        15 => Act::KillAgent { agent, for_ms },
+        16 => Act::KillAgentAtWrite { agent, for_ms },
+        17 => Act::KillHub { for_ms },
+        18 => Act::KillHubAtCommit { after_ms: dice.between(0, 40), for_ms },
+        19 => Act::FillDisk { for_ms },
+        20 => Act::LoseHubData { for_ms },
+        21 => Act::ArchiveAway { for_ms },
+        22 => {
+            let state =
+                dice.pick(&[FileState::Suspended, FileState::Broken, FileState::Removed, FileState::Narrowed]);
+            Act::Policy { policy: dice.index(POLICIES.len()), state, for_ms }
+        }
+        _ => match dice.chance(70) {
+            true => Act::ClockJump { who: dice.index(4), by_ms: i64::from(dice.between(0, 120_000)) - 60_000 },
+            false => Act::Impostor { agent, claims: (agent + 1) % CLUSTERS.len() },
+        },
+    }
+}
+
+impl Act {
+    /// The kind of fault, for the table of what was met. None: ordinary use.
+    pub(crate) fn fault(&self) -> Option<String> {
+        match self {
+            Self::Write { .. }
+            | Self::Delete { .. }
+            | Self::Recreate { .. }
+            | Self::Drift { .. }
+            | Self::Annotate { .. }
+            | Self::DeleteCopy { .. }
+            | Self::Approve => None,
+            Self::Network { to_hub, mode, .. } => {
+                Some(format!("{mode:?} to {}", if *to_hub { "hub" } else { "API server" }))
+            }
+            Self::Restore { bumped, .. } => Some(format!("Restore {}", if *bumped { "bumped" } else { "plain" })),
+            Self::Policy { state, .. } => Some(format!("Policy {state:?}")),
+            Self::Refuse { code, .. } => Some(format!("Refuse {code}")),
+            other => {
+                let text = format!("{other:?}");
+                Some(text.split(' ').next().unwrap_or_default().to_owned())
+            }
+        }
+    }
+}

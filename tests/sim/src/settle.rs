@@ -1,0 +1,200 @@
+//! The end of a history: nothing is disturbed any more, and everything must come in step and be quiet.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::Result;
+use lockstep_hub::store::{PlacementFilter, TombstoneFilter};
+
+use crate::journal::Actor;
+use crate::objects::{CLUSTERS, Key, Kind, NAMESPACES, POLICIES};
+use crate::oracle::has_canary;
+use crate::world::World;
+
+/// Everything must be in step within this, ms: the longest wait of a write that was refused is a minute.
+const BOUND_MS: i64 = 600_000;
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(2);
+/// Nobody writes anything for so long afterwards (I8).
+const QUIET: Duration = Duration::from_secs(90);
+
+/// Heals, waits, compares.
+pub(crate) async fn settle(world: &mut World) -> Result<()> {
+    world.heal().await?;
+    let begun = world.log.elapsed();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        for cluster in 0..CLUSTERS.len() {
+            // A namespace may have been on its way out.
+            NAMESPACES.iter().for_each(|name| world.create_namespace(cluster, name));
+            world.create_definition(cluster);
+        }
+        world.approve(true).await;
+        if world.is_over() {
+            return Ok(());
+        }
+        let differences = differences(world);
+        if differences.is_empty() {
+            break;
+        }
+        if world.log.elapsed() - begun > BOUND_MS {
+            let stuck = placements(world);
+            world.log.say("end", format_args!("{stuck}"));
+            world.oracle.fail("convergence", format_args!("{}", differences.join("; ")));
+            return Ok(());
+        }
+    }
+    quiet(world).await;
+    if !world.is_over() {
+        secrets(world);
+        buried(world);
+    }
+    Ok(())
+}
+
+/// What is not as the policies say. Objects in the way of copies are removed, as their owners would.
+fn differences(world: &World) -> Vec<String> {
+    let mut differences = Vec::new();
+    for policy in &POLICIES {
+        let sources: Vec<(Key, String)> = world.members[policy.source].with_journal(|journal| {
+            let wanted = journal.current.iter().filter(|(key, uid)| policy.covers(key) && !world.oracle.is_copy(uid));
+            wanted
+                .filter_map(|(key, uid)| {
+                    let state = journal.lives.get(uid)?.latest()?;
+                    (state.selected && !state.deleting).then(|| (key.clone(), state.content.clone()))
+                })
+                .collect()
+        });
+        for target in policy.targets {
+            for (key, content) in &sources {
+                differences.extend(difference(world, policy.name, key, content, *target));
+            }
+        }
+    }
+    differences.extend(leftovers(world));
+    differences
+}
+
+fn difference(world: &World, policy: &str, key: &Key, content: &str, target: usize) -> Option<String> {
+    let name = CLUSTERS[target];
+    let there = world.members[target].with_journal(|journal| {
+        let (uid, life) = journal.live(key)?;
+        Some((uid.clone(), life.by, life.latest()?.content.clone()))
+    });
+    match there {
+        None => Some(format!("{policy}: {key} is missing at {name}")),
+        Some((uid, _, _)) if !world.oracle.is_copy(&uid) => {
+            if !has_genuine_marks(world, target, key) {
+                let kind = key.kind;
+                world.members[target].with(Actor::User, |server, now| {
+                    let path = server.path(kind.api_version(), kind.name(), &key.namespace, &key.name)?;
+                    Some(server.user_delete(now, &path))
+                });
+            }
+            Some(format!("{policy}: {key} at {name} is not ours"))
+        }
+        Some((_, _, found)) if found != content => {
+            Some(format!("{policy}: {key} at {name} is {found}, its source {content}"))
+        }
+        Some(_) => None,
+    }
+}
+
+/// Did lockstep write this, and nobody take its marks?
+fn has_genuine_marks(world: &World, target: usize, key: &Key) -> bool {
+    let kind = key.kind;
+    world.members[target].with(Actor::User, |server, _| {
+        let object = server.find(kind.api_version(), kind.name(), &key.namespace, &key.name);
+        object.is_some_and(|object| {
+            let mark = object["metadata"]["annotations"][lockstep_engine::marks::TARGET].as_str().unwrap_or_default();
+            mark.contains(&format!("{}\"", key.name))
+        })
+    })
+}
+
+/// Copies without a source.
+fn leftovers(world: &World) -> Vec<String> {
+    if world.released {
+        return Vec::new();
+    }
+    let mut left = Vec::new();
+    for (index, member) in world.members.iter().enumerate() {
+        let copies: Vec<Key> = member.with_journal(|journal| {
+            let copies = journal.current.iter().filter(|(_, uid)| world.oracle.is_copy(uid));
+            copies.map(|(key, _)| key.clone()).collect()
+        });
+        for key in copies {
+            let claimed = POLICIES.iter().any(|policy| {
+                policy.targets.contains(&index)
+                    && policy.covers(&key)
+                    && world.members[policy.source].with_journal(|journal| {
+                        let state = journal.live(&key).and_then(|(_, life)| life.latest());
+                        state.is_some_and(|state| state.selected && !state.deleting)
+                    })
+            });
+            if !claimed {
+                left.push(format!("{key} at {} has no source", CLUSTERS[index]));
+            }
+        }
+    }
+    left
+}
+
+/// I8: in step means that nothing is written.
+async fn quiet(world: &World) {
+    let writes = || world.members.iter().map(|member| member.writes()).sum::<u64>();
+    // What is under way may end.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let before = writes();
+    tokio::time::sleep(QUIET).await;
+    let after = writes();
+    if before != after {
+        world.oracle.fail("I8", format_args!("{} writes although everything was in step", after - before));
+    }
+    for (index, agent) in world.agents.iter().enumerate() {
+        if agent.has_ended() {
+            world.oracle.fail("process", format_args!("the agent of {} ended by itself", CLUSTERS[index]));
+        }
+    }
+}
+
+/// I13: no value of a Secret in clear on the hub's disk, in the archive or in the log.
+fn secrets(world: &World) {
+    let places = [("the hub's disk", world.hub.on_disk()), ("the archive", world.archive.contents())];
+    for (place, contents) in places {
+        if contents.iter().any(has_canary) {
+            world.oracle.fail("I13", format_args!("a Secret's value lies on {place} in clear"));
+        }
+    }
+}
+
+/// Nothing whose last state was held is gone without a tombstone.
+fn buried(world: &World) {
+    let Some(mut reader) = world.hub.reader() else { return };
+    let filter = TombstoneFilter { undeleted: true, ..TombstoneFilter::default() };
+    let Ok(tombstones) = reader.tombstones(&filter, 100_000) else { return };
+    let buried: BTreeSet<String> = tombstones.iter().map(|row| row.uid.to_string()).collect();
+    let mut held = BTreeSet::new();
+    for watch in reader.watches(None).unwrap_or_default() {
+        if Kind::of(&watch.gk.group, &watch.gk.kind).is_some() {
+            let rows = reader.index(watch.id, None, 100_000).unwrap_or_default();
+            held.extend(rows.into_iter().map(|row| row.uid.to_string()));
+        }
+    }
+    // Policies that were away took their interest, and what it held, with them.
+    let unburied = if world.released { Vec::new() } else { world.oracle.unburied(&buried, &held) };
+    if !unburied.is_empty() {
+        world.oracle.fail("nothing is lost", format_args!("no tombstone for {}", unburied.join(", ")));
+    }
+}
+
+/// Where everything stands that is not in step.
+fn placements(world: &World) -> String {
+    let Some(mut reader) = world.hub.reader() else { return "the hub does not run".to_owned() };
+    let rows = reader.placements(&PlacementFilter::default(), None, 10_000).unwrap_or_default();
+    let rows = rows.iter().filter(|row| row.status.reason.to_string() != "InStep").map(|row| {
+        let status = &row.status;
+        format!("{} at {}: {}/{}: {}", row.key, row.target, status.state, status.reason, status.message)
+    });
+    rows.collect::<Vec<_>>().join("\n")
+}

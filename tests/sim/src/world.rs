@@ -1,0 +1,620 @@
+//! A fleet, and what is done to it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use anyhow::Result;
+use lockstep_engine::Millis;
+use lockstep_engine::clock::Clock;
+use lockstep_hub::core::command::Command;
+use lockstep_hub::seal::BearerToken;
+use lockstep_tests::model::{ApiServer, Config, Effect, Fault, Forbid, ForbidId, Matcher, Restore};
+use lockstep_wire::v1::{self, agent_message, hub_message};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::Agent;
+use crate::archive::MemoryArchive;
+use crate::hub::Hub;
+use crate::journal::Actor;
+use crate::link::{Link, Mode};
+use crate::log::Log;
+use crate::member::{AGENT, Member};
+use crate::objects::{self, CLUSTERS, FileState, Kind, NAMESPACES, POLICIES, key};
+use crate::oracle::{Counts, Oracle};
+use crate::plan::{Act, Plan};
+use crate::settle;
+
+/// When all histories begin: 2026-11-18.
+const EPOCH: Millis = 1_795_000_000_000;
+/// For agents to connect and list, ms, before anything is done.
+const LEAD_MS: u32 = 2_000;
+
+/// What came of a history.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What happened, one line each.
+    pub log: String,
+    /// The first invariant that was violated, and how.
+    pub violation: Option<String>,
+    /// Faults that were met, by kind.
+    pub faults: BTreeMap<String, u64>,
+    /// What was looked at.
+    pub counts: Counts,
+    /// Virtual time that passed, ms.
+    pub took_ms: i64,
+}
+
+impl Outcome {
+    /// The invariant that was violated.
+    #[must_use]
+    pub fn invariant(&self) -> Option<&str> {
+        self.violation.as_deref()?.split(':').next()
+    }
+}
+
+thread_local! {
+    /// What panicked in this thread's history.
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Carries a plan out.
+#[must_use]
+pub fn run(plan: &Plan) -> Outcome {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANIC.with_borrow_mut(|noted| {
+                noted.get_or_insert_with(|| panic.to_string());
+            });
+            before(panic);
+        }));
+    });
+    PANIC.take();
+    let ran = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+        runtime.block_on(history(plan))
+    }));
+    let mut outcome = match ran {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(error)) => failed(format!("harness: {error:#}")),
+        Err(_) => failed("panic: the history ended".to_owned()),
+    };
+    if let Some(panic) = PANIC.take() {
+        outcome.violation = Some(format!("panic: {panic}"));
+    }
+    outcome
+}
+
+fn failed(why: String) -> Outcome {
+    let (log, faults, counts) = (String::new(), BTreeMap::new(), Counts::default());
+    Outcome { log, violation: Some(why), faults, counts, took_ms: 0 }
+}
+
+async fn history(plan: &Plan) -> Result<Outcome> {
+    let mut world = World::new(plan).await?;
+    world.carry_out(plan).await?;
+    if world.oracle.violation().is_none() {
+        settle::settle(&mut world).await?;
+    }
+    Ok(Outcome {
+        log: world.log.text(),
+        violation: world.oracle.violation(),
+        faults: world.faults,
+        counts: world.oracle.counts(),
+        took_ms: world.log.elapsed(),
+    })
+}
+
+/// What ends a disturbance.
+#[derive(Debug)]
+enum End {
+    Namespace(usize),
+    Definition(usize),
+    Allow(usize, ForbidId),
+    Open(usize, bool),
+    Fast(usize, bool),
+    Agent(usize),
+    Hub,
+    Disk,
+    Archive,
+    Policy(usize),
+    /// The hub is killed, and starts after so many ms.
+    KillHub(u32),
+}
+
+pub(crate) struct World {
+    pub(crate) log: Log,
+    pub(crate) oracle: Oracle,
+    pub(crate) members: Vec<Arc<Member>>,
+    pub(crate) agents: Vec<Agent>,
+    pub(crate) hub: Hub,
+    pub(crate) archive: MemoryArchive,
+    pub(crate) clock: Clock,
+    /// Of the agents and, last, of the hub.
+    skews: Vec<Arc<AtomicI64>>,
+    tokens: Vec<String>,
+    files: Vec<FileState>,
+    budget: u32,
+    serial: u64,
+    ends: BTreeMap<(i64, u64), End>,
+    ended: u64,
+    traps: Vec<Option<(CancellationToken, u32)>>,
+    faults: BTreeMap<String, u64>,
+    /// Policies or targets were taken away for a while: what lost its source then is nobody's.
+    pub(crate) released: bool,
+}
+
+impl World {
+    async fn new(plan: &Plan) -> Result<Self> {
+        let log = Log::new();
+        let begun = Instant::now();
+        let skewed = |skew: &Arc<AtomicI64>| {
+            let skew = Arc::clone(skew);
+            Clock::new(move || {
+                let elapsed = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
+                EPOCH + elapsed + skew.load(Ordering::Relaxed)
+            })
+        };
+        let skews: Vec<Arc<AtomicI64>> = (0..=CLUSTERS.len()).map(|_| Arc::default()).collect();
+        let clock = skewed(&Arc::default());
+        let archive = MemoryArchive::default();
+        let oracle = Oracle::new(archive.clone(), log.clone());
+        let members: Vec<Arc<Member>> = (0..CLUSTERS.len())
+            .map(|index| {
+                let config = Config {
+                    watch_cache_events: 30,
+                    bookmark_ms: 10_000,
+                    compaction_ms: Some(60_000),
+                    namespace_delay_ms: 300,
+                    ..Config::new(plan.versions[index], plan.seed.wrapping_add(index as u64))
+                };
+                let server = ApiServer::new(clock.now(), config);
+                Arc::new(Member::new(index, server, clock.clone(), log.clone(), oracle.clone()))
+            })
+            .collect();
+        oracle.watch(&members);
+        let hub = Hub::new(archive.clone(), skewed(&skews[CLUSTERS.len()]), log.clone(), oracle.clone())?;
+        let mut world = Self {
+            log,
+            oracle,
+            members,
+            agents: Vec::new(),
+            hub,
+            archive,
+            clock,
+            skews,
+            tokens: Vec::new(),
+            files: vec![FileState::Whole; POLICIES.len()],
+            budget: plan.budget,
+            serial: 0,
+            ends: BTreeMap::new(),
+            ended: 0,
+            traps: vec![None; CLUSTERS.len()],
+            faults: BTreeMap::new(),
+            released: false,
+        };
+        world.hub.start()?;
+        for (index, name) in CLUSTERS.iter().enumerate() {
+            tokio::spawn(Arc::clone(&world.members[index]).controllers());
+            for namespace in NAMESPACES {
+                world.create_namespace(index, namespace);
+            }
+            world.create_definition(index);
+            let token = world.hub.token(name).await?;
+            world.tokens.push(token.clone());
+            let (member, clock) = (Arc::clone(&world.members[index]), skewed(&world.skews[index]));
+            let mut agent = Agent::new(index, member, world.hub.clone(), token, clock, plan.seed);
+            agent.start();
+            world.agents.push(agent);
+        }
+        world.publish().await;
+        tokio::time::sleep(Duration::from_millis(LEAD_MS.into())).await;
+        Ok(world)
+    }
+
+    async fn carry_out(&mut self, plan: &Plan) -> Result<()> {
+        let begun = self.log.elapsed();
+        for (at, act) in &plan.acts {
+            let at = begun + i64::from(*at);
+            self.end_until(at).await?;
+            if self.is_over() {
+                return Ok(());
+            }
+            self.log.say("act", format_args!("{act:?}"));
+            if let Some(fault) = act.fault() {
+                *self.faults.entry(fault).or_default() += 1;
+            }
+            self.act(act).await?;
+            self.spring_traps();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.oracle.violation().is_some() || PANIC.with_borrow(Option::is_some)
+    }
+
+    /// Lets time pass, and disturbances end.
+    async fn end_until(&mut self, until: i64) -> Result<()> {
+        while let Some((at, _)) = self.ends.keys().next().copied().filter(|(at, _)| *at <= until) {
+            self.sleep_until(at).await;
+            if let Some((_, end)) = self.ends.pop_first() {
+                self.log.say("end", format_args!("{end:?}"));
+                self.end(end).await?;
+            }
+        }
+        self.sleep_until(until).await;
+        self.spring_traps();
+        Ok(())
+    }
+
+    async fn sleep_until(&self, at: i64) {
+        let wait = u64::try_from(at - self.log.elapsed()).unwrap_or(0);
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+    }
+
+    fn later(&mut self, after_ms: u32, end: End) {
+        self.ended += 1;
+        self.ends.insert((self.log.elapsed() + i64::from(after_ms), self.ended), end);
+    }
+
+    /// Agents whose trap a write has sprung are killed.
+    fn spring_traps(&mut self) {
+        for index in 0..self.traps.len() {
+            let sprung = self.traps[index].as_ref().is_some_and(|(trap, _)| trap.is_cancelled());
+            if sprung && let Some((_, for_ms)) = self.traps[index].take() {
+                self.log.say("act", format_args!("agent {index} is killed at its write"));
+                self.agents[index].kill();
+                self.later(for_ms, End::Agent(index));
+            }
+        }
+    }
+
+    async fn end(&mut self, end: End) -> Result<()> {
+        match end {
+            End::Namespace(cluster) => self.create_namespace(cluster, NAMESPACES[1]),
+            End::Definition(cluster) => self.create_definition(cluster),
+            End::Allow(cluster, id) => self.members[cluster].with(Actor::User, |server, _| server.allow(id)),
+            End::Open(agent, to_hub) => self.link(agent, to_hub).set(Mode::Open),
+            End::Fast(agent, to_hub) => self.link(agent, to_hub).slow(false),
+            End::Agent(agent) => self.agents[agent].start(),
+            End::Hub => self.hub.start()?,
+            End::Disk => self.hub.set_full(false),
+            End::Archive => self.archive.set_away(false),
+            End::Policy(policy) => {
+                self.files[policy] = FileState::Whole;
+                self.publish().await;
+            }
+            End::KillHub(for_ms) => {
+                self.hub.kill().await;
+                self.later(for_ms, End::Hub);
+            }
+        }
+        Ok(())
+    }
+
+    /// All disturbances end now.
+    pub(crate) async fn heal(&mut self) -> Result<()> {
+        self.log.say("heal", format_args!("from here on nothing is disturbed"));
+        let ends = std::mem::take(&mut self.ends);
+        for end in ends.into_values().filter(|end| !matches!(end, End::KillHub(_))) {
+            self.end(end).await?;
+        }
+        for skew in &self.skews {
+            skew.store(0, Ordering::Relaxed);
+        }
+        for index in 0..self.members.len() {
+            self.members[index].with(Actor::User, |server, _| server.heal_all());
+            self.members[index].set_trap(None);
+            self.traps[index] = None;
+            self.create_namespace(index, NAMESPACES[0]);
+            self.create_namespace(index, NAMESPACES[1]);
+            self.create_definition(index);
+            for to_hub in [false, true] {
+                self.link(index, to_hub).set(Mode::Open);
+                self.link(index, to_hub).slow(false);
+            }
+            self.agents[index].start();
+        }
+        self.archive.set_away(false);
+        self.hub.set_full(false);
+        self.hub.start()?;
+        self.files.fill(FileState::Whole);
+        self.publish().await;
+        Ok(())
+    }
+
+    fn link(&self, agent: usize, to_hub: bool) -> &Link {
+        if to_hub { &self.agents[agent].to_hub } else { &self.agents[agent].to_api }
+    }
+
+    pub(crate) fn create_namespace(&self, cluster: usize, name: &str) {
+        let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
+        self.members[cluster].with(Actor::User, |server, now| server.user_create(now, "user", &namespace));
+    }
+
+    pub(crate) fn create_definition(&self, cluster: usize) {
+        let definition = objects::definition();
+        self.members[cluster].with(Actor::User, |server, now| server.user_create(now, "user", &definition));
+    }
+
+    /// The policies directory as it is to be.
+    async fn publish(&self) {
+        let files = POLICIES.iter().zip(&self.files).filter_map(|(policy, state)| {
+            Some((format!("{}.yaml", policy.name), policy.file(*state, self.budget)?))
+        });
+        self.hub.policies(files.collect()).await;
+    }
+
+    /// A person approves whatever is held, and accepts what was restored.
+    pub(crate) async fn approve(&self, rewinds: bool) {
+        self.oracle.approved(self.clock.now());
+        if rewinds {
+            for name in CLUSTERS {
+                let accept = |reply| Command::AcceptRewind { cluster: name.to_owned(), reply };
+                // Refused where there was no rewind, or not everything was listed since.
+                self.hub.ask(accept).await;
+            }
+        }
+        for policy in &POLICIES {
+            let approve = |reply| Command::Approve { policy: policy.name.to_owned(), target: None, reply };
+            // Refused where nothing is held.
+            self.hub.ask(approve).await;
+        }
+    }
+
+    async fn act(&mut self, act: &Act) -> Result<()> {
+        match *act {
+            Act::Write { cluster, kind, slot, selected } => self.write(cluster, kind, slot, selected),
+            Act::Delete { cluster, kind, slot } => self.delete(cluster, cluster, kind, slot),
+            Act::Recreate { cluster, kind, slot } => {
+                self.delete(cluster, cluster, kind, slot);
+                self.write(cluster, kind, slot, true);
+            }
+            Act::Drift { source, kind, slot, target } => self.drift(source, kind, slot, target),
+            Act::Annotate { source, kind, slot, target } => {
+                let patch = json!({ "metadata": { "annotations": { "example.com/note": "mine" } } });
+                self.patch_copy(source, kind, slot, target, &patch);
+            }
+            Act::DeleteCopy { source, kind, slot, target } => self.delete(target, source, kind, slot),
+            Act::Foreign { source, kind, slot, target } => {
+                let mut object = objects::object(&key(source, kind, slot), 0, false);
+                object["metadata"]["labels"] = json!({ "owner": "somebody" });
+                self.members[target].with(Actor::User, |server, now| server.user_create(now, "somebody", &object));
+            }
+            Act::Forge { source, kind, slot, target } => self.forge(source, kind, slot, target),
+            Act::StripMarks { source, kind, slot, target } => self.strip(source, kind, slot, target),
+            Act::Approve => self.approve(false).await,
+            Act::Impostor { agent, claims } => self.impostor(agent, claims),
+            Act::ClockJump { who, by_ms } => {
+                self.skews[who].fetch_add(by_ms, Ordering::Relaxed);
+            }
+            Act::Policy { policy, state, for_ms } => {
+                self.files[policy] = state;
+                self.released |= matches!(state, FileState::Removed | FileState::Narrowed);
+                self.publish().await;
+                self.later(for_ms, End::Policy(policy));
+            }
+            _ => {
+                self.disturb_cluster(act);
+                self.disturb_processes(act).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn disturb_cluster(&mut self, act: &Act) {
+        let inject = |cluster: usize, verb: &str, effect: Effect, times: u32| {
+            let verbs = if verb.is_empty() { Vec::new() } else { vec![verb.to_owned()] };
+            let matches = Matcher { verbs, users: vec![AGENT.to_owned()], ..Matcher::default() };
+            let fault = Fault { matches, effect, until: None, times: Some(times) };
+            self.members[cluster].with(Actor::User, |server, _| server.inject(fault));
+        };
+        match *act {
+            Act::DeleteNamespace { cluster, for_ms } => {
+                let path = format!("/api/v1/namespaces/{}", NAMESPACES[1]);
+                self.members[cluster].with(Actor::User, |server, now| server.user_delete(now, &path));
+                self.later(for_ms, End::Namespace(cluster));
+            }
+            Act::DeleteDefinition { cluster, for_ms } => {
+                let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{}", objects::DEFINITION);
+                self.members[cluster].with(Actor::User, |server, now| server.user_delete(now, &path));
+                self.later(for_ms, End::Definition(cluster));
+            }
+            Act::Compact { cluster } => self.members[cluster].with(Actor::User, |server, _| {
+                server.compact(server.revision());
+                server.restart();
+            }),
+            Act::RestartApi { cluster } => self.members[cluster].with(Actor::User, |server, _| server.restart()),
+            Act::Save { cluster } => self.members[cluster].save(),
+            Act::Restore { cluster, bumped } => {
+                let form = if bumped { Restore::Bumped } else { Restore::Plain };
+                self.members[cluster].restore(form);
+                self.agents[cluster].to_api.reset();
+            }
+            Act::Refuse { cluster, verb, code, times } => {
+                let retry_after_s = (code == 429).then_some(1);
+                inject(cluster, verb, Effect::Answer { code, retry_after_s }, times);
+            }
+            Act::LoseReplies { cluster, verb, times } => inject(cluster, verb, Effect::DropAfter, times),
+            Act::LoseRequests { cluster, times } => inject(cluster, "", Effect::DropBefore, times),
+            Act::Silence { cluster, for_ms } => {
+                let fault = Fault {
+                    matches: Matcher::default(),
+                    effect: Effect::Silence,
+                    until: Some(self.clock.now() + Millis::from(for_ms)),
+                    times: None,
+                };
+                self.members[cluster].with(Actor::User, |server, _| server.inject(fault));
+            }
+            Act::Forbid { cluster, verb, kind, for_ms } => {
+                let plural = format!("{}s", kind.name().to_lowercase());
+                let rule = Forbid {
+                    user: AGENT.to_owned(),
+                    verbs: vec![verb.to_owned()],
+                    resources: vec![plural],
+                    ..Forbid::default()
+                };
+                let id = self.members[cluster].with(Actor::User, |server, _| server.forbid(rule));
+                self.later(for_ms, End::Allow(cluster, id));
+            }
+            _ => {}
+        }
+    }
+
+    async fn disturb_processes(&mut self, act: &Act) -> Result<()> {
+        match *act {
+            Act::Network { agent, to_hub, mode, for_ms } => {
+                self.link(agent, to_hub).set(mode);
+                self.later(for_ms, End::Open(agent, to_hub));
+            }
+            Act::Slow { agent, to_hub, for_ms } => {
+                self.link(agent, to_hub).slow(true);
+                self.later(for_ms, End::Fast(agent, to_hub));
+            }
+            Act::Reset { agent, to_hub } => self.link(agent, to_hub).reset(),
+            Act::KillAgent { agent, for_ms } => {
+                self.agents[agent].kill();
+                self.later(for_ms, End::Agent(agent));
+            }
+            Act::KillAgentAtWrite { agent, for_ms } if self.agents[agent].runs() => {
+                let trap = CancellationToken::new();
+                self.members[agent].set_trap(Some(trap.clone()));
+                self.traps[agent] = Some((trap, for_ms));
+            }
+            Act::KillHub { for_ms } => {
+                self.hub.kill().await;
+                self.later(for_ms, End::Hub);
+            }
+            Act::KillHubAtCommit { after_ms, for_ms } if self.hub.runs() => {
+                self.hub.set_full(true);
+                self.later(after_ms, End::KillHub(for_ms));
+            }
+            Act::FillDisk { for_ms } => {
+                self.hub.set_full(true);
+                self.later(for_ms, End::Disk);
+            }
+            Act::LoseHubData { for_ms } => {
+                self.hub.kill().await;
+                self.forget_stripped();
+                self.hub.lose_data()?;
+                self.later(for_ms, End::Hub);
+            }
+            Act::ArchiveAway { for_ms } => {
+                self.archive.set_away(true);
+                self.later(for_ms, End::Archive);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, cluster: usize, kind: Kind, slot: usize, selected: bool) {
+        self.serial += 1;
+        let object = objects::object(&key(cluster, kind, slot), self.serial, selected);
+        self.members[cluster].with(Actor::User, |server, now| server.user_apply(now, "user", &object, true));
+    }
+
+    /// Deletes, in a cluster, what has the name of a source's object.
+    pub(crate) fn delete(&self, cluster: usize, source: usize, kind: Kind, slot: usize) {
+        let key = key(source, kind, slot);
+        self.members[cluster].with(Actor::User, |server, now| {
+            let path = server.path(kind.api_version(), kind.name(), &key.namespace, &key.name)?;
+            Some(server.user_delete(now, &path))
+        });
+    }
+
+    fn drift(&self, source: usize, kind: Kind, slot: usize, target: usize) {
+        let patch = match kind {
+            Kind::ConfigMap => json!({ "data": { "k": "drift" } }),
+            Kind::Secret => json!({ "data": { "k": "ZHJpZnRlZA==" } }),
+            Kind::Widget => json!({ "spec": { "k": "drift" } }),
+        };
+        self.patch_copy(source, kind, slot, target, &patch);
+    }
+
+    fn patch_copy(&self, source: usize, kind: Kind, slot: usize, target: usize, patch: &Value) {
+        let key = key(source, kind, slot);
+        let copy = self.members[target].with_journal(|journal| journal.live(&key).map(|(uid, _)| uid.clone()));
+        if !copy.is_some_and(|uid| self.oracle.is_copy(&uid)) {
+            return;
+        }
+        self.members[target].with(Actor::User, |server, now| {
+            let path = server.path(kind.api_version(), kind.name(), &key.namespace, &key.name)?;
+            Some(server.user_patch(now, "kubectl-edit", &path, patch))
+        });
+    }
+
+    fn forge(&self, source: usize, kind: Kind, slot: usize, target: usize) {
+        let key = key(source, kind, slot);
+        self.members[target].with(Actor::User, |server, now| {
+            let mut object = server.find(kind.api_version(), kind.name(), &key.namespace, &key.name)?;
+            let metadata = object["metadata"].as_object_mut()?;
+            for server_side in ["uid", "resourceVersion", "managedFields", "creationTimestamp", "generation"] {
+                metadata.remove(server_side);
+            }
+            metadata.insert("name".to_owned(), format!("forged{slot}").into());
+            server.user_create(now, "velero", &object)
+        });
+    }
+
+    fn strip(&self, source: usize, kind: Kind, slot: usize, target: usize) {
+        let marks = ["policy", "source", "target", "hub", "rendered", "mac", "intent"];
+        let annotations: serde_json::Map<String, Value> =
+            marks.iter().map(|mark| (format!("lockstep.dev/{mark}"), Value::Null)).collect();
+        let patch = json!({ "metadata": {
+            "labels": { "lockstep.dev/managed": null }, "annotations": annotations,
+        } });
+        self.patch_copy(source, kind, slot, target, &patch);
+    }
+
+    /// Copies whose marks were removed are nobody's once the hub's data is lost.
+    fn forget_stripped(&self) {
+        for member in &self.members {
+            let stripped: Vec<String> = member.with(Actor::User, |server, _| {
+                let all = Kind::ALL.iter().flat_map(|kind| server.all(kind.api_version(), kind.name()));
+                let bare = all.filter(|object| object["metadata"]["annotations"][lockstep_engine::marks::MAC].is_null());
+                bare.filter_map(|object| object["metadata"]["uid"].as_str().map(str::to_owned)).collect()
+            });
+            self.oracle.forget(&stripped);
+        }
+    }
+
+    /// Somebody with the token of one cluster says to be another (I15).
+    fn impostor(&self, agent: usize, claims: usize) {
+        let Some((service, _)) = self.hub.service() else { return };
+        let (token, oracle) = (BearerToken::new(&self.tokens[agent]), self.oracle.clone());
+        let hello = v1::Hello {
+            protocol: lockstep_wire::PROTOCOL,
+            agent_version: "impostor".into(),
+            cluster_name: CLUSTERS[claims].into(),
+            cluster_uid: "somebody".into(),
+            server_version: "v1.20.2".into(),
+            instance: "impostor".into(),
+            clock_ms: self.clock.now(),
+            ..v1::Hello::default()
+        };
+        tokio::spawn(async move {
+            let (say, said) = mpsc::channel(1);
+            let message = v1::AgentMessage { body: Some(agent_message::Body::Hello(hello)) };
+            // The receiver is right here.
+            let _ = say.send(Ok(message)).await;
+            let mut answers = service.serve(token, ReceiverStream::new(said));
+            if let Some(Ok(answer)) = answers.next().await
+                && matches!(answer.body, Some(hub_message::Body::Welcome(_)))
+            {
+                oracle.fail("I15", format_args!("the token of {agent} was good for {claims}"));
+            }
+        });
+    }
+}
