@@ -316,8 +316,13 @@ fn decide_known(input: &Input<'_>, known: &Known<'_>, desired: [u8; 32]) -> Deci
     let in_step = Decision::rest(State::InStep, "InStep", "the target holds what the policy asks for");
     match (owned, known.owned) {
         (Some(recorded), OwnedView::Digest(seen)) if recorded == seen => in_step.taking_over(marked),
-        // Recognised by its marks after a loss: what it holds now is what we take it to hold.
-        (None, OwnedView::Digest(_)) => in_step.taking_over(true),
+        // Recognised by its marks: that body was written, and nobody knows what has become of it since.
+        (None, OwnedView::Digest(_)) if !known.as_written => Decision::act(
+            Act::Update,
+            "Verifying",
+            "lockstep wrote this body and did not hear of it; it is written once more, which changes nothing where nobody else did",
+        )
+        .taking_over(true),
         // Nobody wrote since: whatever the projection looks like, another write changes nothing.
         _ if known.as_written => in_step.taking_over(marked),
         // Our entry is in another API version than the watch: nothing can be compared, which is not drift.

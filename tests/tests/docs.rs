@@ -37,7 +37,18 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 #[test]
 fn every_dependency_has_its_line() -> Result<()> {
     let mut manifests = vec![root().join("Cargo.toml")];
-    for member in ["agent", "cli", "cluster", "engine", "hub", "policies", "tests", "tests/fuzz", "tests/fuzz/libfuzzer", "wire"] {
+    for member in [
+        "agent",
+        "cli",
+        "cluster",
+        "engine",
+        "hub",
+        "policies",
+        "tests",
+        "tests/fuzz",
+        "tests/fuzz/libfuzzer",
+        "wire",
+    ] {
         manifests.push(root().join(member).join("Cargo.toml"));
     }
     let mut used = BTreeSet::new();

@@ -47,7 +47,7 @@ const IMPURE: [&str; 34] = [
     "uuid",
 ];
 /// Who may depend on `kube`: `cluster` talks to API servers; the command line and the tests read kubeconfigs.
-const KUBE_USERS: [&str; 3] = ["lockstep-cli", "lockstep-cluster", "lockstep-tests"];
+const KUBE_USERS: [&str; 4] = ["lockstep-cli", "lockstep-cluster", "lockstep-sim", "lockstep-tests"];
 /// Not in the core, wherever its source stands (`wire` depends on tonic for the generated stubs).
 const FORBIDDEN_PATHS: [&str; 11] = [
     "figment",

@@ -137,9 +137,9 @@ fn i5_i6_a_replaced_object_is_neither_updated_nor_deleted() {
 }
 
 #[test]
-fn i11_genuine_marks_are_recognised_without_a_write() {
+fn i11_genuine_marks_without_a_record_are_ours_and_may_have_drifted_since() {
     let c = Case::new();
-    let decision = check(&input(c.wish(), None, c.ours()), Act::Rest, State::InStep, "InStep");
+    let decision = check(&input(c.wish(), None, c.ours()), Act::Update, State::Pending, "Verifying");
     assert_eq!(decision.record, RecordChange::TakeOver);
     let older = c.known(genuine("s1", D2), OwnedView::Digest(O1));
     let decision = check(&input(c.wish(), None, older), Act::Update, State::Pending, "Updating");

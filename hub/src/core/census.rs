@@ -1,8 +1,10 @@
 //! Anti-entropy: what an agent's index holds of a namespace is compared with the rows here. Where the
 //! two differ, the agent is told what is held here, and reads again what it finds different.
 
-use lockstep_engine::ClusterId;
+use std::collections::BTreeSet;
+
 use lockstep_engine::census::{Census, Member};
+use lockstep_engine::{ClusterId, ObjectKey};
 use lockstep_wire::v1;
 
 use super::state::SessionCommand;
@@ -46,6 +48,34 @@ impl<S: Store> Core<S> {
             self.after.push(AfterCommit::Send(id, session, command));
         }
         Ok(())
+    }
+}
+
+impl<S: Store> Core<S> {
+    /// What we wrote is told by the watch at that resourceVersion at the latest, unless it went again in
+    /// a gap of the watch: the agent, which never saw it, cannot miss it in a list (I2).
+    pub(super) fn ask_for_echoes(&mut self, id: ClusterId, watch: u32) {
+        let Some(cluster) = self.clusters.get_mut(&id) else { return };
+        let Some(watched) = cluster.watches.get(&watch) else { return };
+        let Some(reached) = watched.row.checkpoint.ordinal().filter(|_| watched.is_live()) else { return };
+        let (gk, scope) = (&watched.row.gk, &watched.row.namespace);
+        let overdue: Vec<ObjectKey> = cluster
+            .echoes
+            .iter()
+            .filter(|(key, _)| key.gk == *gk && (scope.is_empty() || **scope == *key.namespace))
+            .filter(|(_, written)| written.ordinal().is_some_and(|written| written <= reached))
+            .map(|(key, _)| key.clone())
+            .collect();
+        let Some(session) = cluster.session.as_ref().map(|session| session.number) else { return };
+        let mut namespaces = BTreeSet::new();
+        for key in overdue {
+            tracing::debug!(cluster = %cluster.row.name, object = %key, "what was written was not seen; it is read");
+            cluster.echoes.remove(&key);
+            namespaces.insert(key.namespace.to_string());
+        }
+        for namespace in namespaces {
+            self.after.push(AfterCommit::Send(id, session, SessionCommand::Compare { watch, namespace }));
+        }
     }
 }
 

@@ -326,6 +326,7 @@ impl<S: Store> Core<S> {
             }
             dropped.push(number);
         }
+        cluster.drop_echoes();
         for number in dropped {
             self.keep_unseen(id, number, now)?;
             self.store.drop_watch(number)?;

@@ -162,15 +162,12 @@ impl<S: Store> Core<S> {
         uid: &Uid,
         raw: &RawObject<'_>,
     ) -> Result<bool, StoreError> {
-        let Some(marks) = marks::read_marks(&raw.metadata.annotations, &raw.metadata.labels) else {
-            return Ok(false);
-        };
-        let recorded = self
-            .store
-            .placement(id, key)?
-            .and_then(|row| row.record)
-            .is_some_and(|record| record.uid.as_ref() == Some(uid));
-        Ok(recorded || self.is_genuine(id, key, &marks))
+        let recorded = self.store.placement(id, key)?.and_then(|row| row.record);
+        if recorded.is_some_and(|record| record.uid.as_ref() == Some(uid)) {
+            return Ok(true);
+        }
+        let marks = marks::read_marks(&raw.metadata.annotations, &raw.metadata.labels);
+        Ok(marks.is_some_and(|marks| self.is_genuine(id, key, &marks)))
     }
 
     pub(super) fn is_genuine(&self, id: ClusterId, key: &ObjectKey, marks: &Marks) -> bool {

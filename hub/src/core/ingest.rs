@@ -154,6 +154,9 @@ impl<S: Store> Core<S> {
             let states = vec![State::Pending];
             self.scan_placements(PlacementFilter { source: Some(id), states, ..PlacementFilter::default() });
         }
+        if moved {
+            self.ask_for_echoes(id, number);
+        }
         if !census.is_empty() {
             self.census(id, number, &census)?;
         }
@@ -315,7 +318,7 @@ impl<S: Store> Core<S> {
     }
 
     /// Like [`Self::entomb`], unless that very deletion is kept already: a delta may come again.
-    fn entomb_once(
+    pub(super) fn entomb_once(
         &mut self,
         row: ObjectRow,
         cause: Cause,

@@ -166,6 +166,11 @@ impl<S: Store> Core<S> {
             return Ok(());
         }
         cluster.echoes.insert(key.clone(), resource_version.clone());
+        if let Some(before) = before.clone().filter(|row| !same && row.body.is_some()) {
+            // What had the name before is gone, or was lost in a restore: its last state is kept.
+            let cause = if before.unseen.is_some() { Cause::Rewound } else { Cause::Inferred };
+            self.entomb_once(before, cause, None, now)?;
+        }
         let before = before.filter(|_| same);
         let managers =
             before.as_ref().and_then(|row| row.managed.clone()).map(|m| m.managers).unwrap_or_default();

@@ -64,11 +64,15 @@ impl<S: Store> Core<S> {
             }
             None => Record {
                 uid: Some(object.uid.clone()),
-                resource_version: object.resource_version.clone(),
+                // Without the fields nothing tells whether all of them are still ours: it is written once.
+                resource_version: match field_set.is_empty() {
+                    true => ResourceVersion::default(),
+                    false => object.resource_version.clone(),
+                },
                 rendered: read.rendered,
                 owned: match managed.owned {
-                    Owned::Digest(digest) => Some(digest),
-                    Owned::NoEntry | Owned::OtherVersion => None,
+                    Owned::Digest(digest) if !field_set.is_empty() => Some(digest),
+                    Owned::Digest(_) | Owned::NoEntry | Owned::OtherVersion => None,
                 },
                 field_set,
                 // None: not written by what this hub remembers ([`is_recovered`]).

@@ -286,6 +286,13 @@ impl Cluster {
         })
     }
 
+    /// Forgets writes that no watch will tell of any more.
+    pub fn drop_echoes(&mut self) {
+        let mut echoes = std::mem::take(&mut self.echoes);
+        echoes.retain(|key, _| self.covering(&key.gk, &key.namespace).is_some());
+        self.echoes = echoes;
+    }
+
     /// Is there a place in the window for a step of this kind?
     pub fn has_place(&self, gk: &GroupKind) -> bool {
         let of_kind = || self.in_flight.values().filter(|step| step.key.gk == *gk).count();
@@ -339,7 +346,6 @@ impl Cluster {
         self.busy.clear();
         self.ready = Ready::default();
         self.overflow = false;
-        self.echoes.clear();
     }
 }
 

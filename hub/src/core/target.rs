@@ -10,9 +10,7 @@ use lockstep_policies::{CompiledPolicy, Disposition, Rendered};
 use super::Core;
 use super::gather::{Claim, NoClaim, fresh_placement, observed, pause};
 use super::recover::{UNLIKE_ANY, was_taken_over};
-use crate::store::{
-    DeleteStage, Ending, ObjectRow, Owned, PlacementRow, Record, SourceRef, Store, StoreError,
-};
+use crate::store::{DeleteStage, Ending, ObjectRow, PlacementRow, Record, SourceRef, Store, StoreError};
 
 /// What is asked for, with everything it borrows from.
 enum Asked {
@@ -391,10 +389,8 @@ fn take_over(row: &mut PlacementRow, object: Option<&ObjectRow>, asked: &Asked, 
         uid: Some(object.uid.clone()),
         resource_version: object.resource_version.clone(),
         rendered,
-        owned: match managed.owned {
-            Owned::Digest(digest) => Some(digest),
-            Owned::NoEntry | Owned::OtherVersion => None,
-        },
+        // What is seen now may be drift already.
+        owned: old.as_ref().and_then(|record| record.owned),
         field_set: old.as_ref().map(|record| record.field_set.clone()).unwrap_or_default(),
         api_version,
         implicit: old.as_ref().is_some_and(|record| record.implicit),

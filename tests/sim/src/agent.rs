@@ -45,7 +45,14 @@ struct Process {
 }
 
 impl Agent {
-    pub(crate) fn new(index: usize, member: Arc<Member>, hub: Hub, token: String, clock: Clock, seed: u64) -> Self {
+    pub(crate) fn new(
+        index: usize,
+        member: Arc<Member>,
+        hub: Hub,
+        token: String,
+        clock: Clock,
+        seed: u64,
+    ) -> Self {
         let stream = |n: u64| Dice::new(seed, 100 + 10 * index as u64 + n);
         let (to_api, to_hub) = (Link::new(stream(0)), Link::new(stream(1)));
         let dice = Arc::new(Mutex::new(stream(2)));
@@ -75,7 +82,8 @@ impl Agent {
         let transport =
             Transport { member: Arc::clone(&self.member), link: self.to_api.clone(), killed: killed.clone() };
         let client = kube::Client::new(transport, "default");
-        let client = ClusterClient::over(client, "http://simulated", config.client_limits(), self.clock.clone());
+        let client =
+            ClusterClient::over(client, "http://simulated", config.client_limits(), self.clock.clone());
         let dice = Arc::clone(&self.dice);
         let random = move || dice.lock().unwrap_or_else(PoisonError::into_inner).number();
         let ambient = Ambient { clock: self.clock.clone(), random: Arc::new(random) };

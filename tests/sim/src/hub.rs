@@ -136,7 +136,10 @@ impl Hub {
     }
 
     /// Asks the core. None: it does not run, or was killed.
-    pub(crate) async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Option<Result<T, CommandError>> {
+    pub(crate) async fn ask<T>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Option<Result<T, CommandError>> {
         let inputs = self.lock().process.as_ref()?.inputs.clone();
         let (reply, answer) = oneshot::channel();
         inputs.send(Input::Command(command(reply))).await.ok()?;
@@ -192,7 +195,10 @@ impl Inner {
         let observe = move |counts: &lockstep_hub::core::Counts, connected: usize, _| {
             if counts.deltas != deltas {
                 deltas = counts.deltas;
-                log.say("hub", format_args!("deltas {deltas}, steps {}, {connected} connected", counts.steps));
+                log.say(
+                    "hub",
+                    format_args!("deltas {deltas}, steps {}, {connected} connected", counts.steps),
+                );
             }
             oracle.committed(&mut *reader);
         };

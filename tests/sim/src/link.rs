@@ -49,7 +49,11 @@ impl std::error::Error for Broken {}
 impl Link {
     pub(crate) fn new(dice: Dice) -> Self {
         let state = State { mode: Mode::Open, generation: 0, delay_ms: FAST };
-        Self { state: Arc::new(Mutex::new(state)), changed: Signal::default(), dice: Arc::new(Mutex::new(dice)) }
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            changed: Signal::default(),
+            dice: Arc::new(Mutex::new(dice)),
+        }
     }
 
     fn state(&self) -> State {
@@ -90,7 +94,11 @@ impl Link {
         let passable = self.until(|state| state.mode != Mode::Hole || state.generation != generation);
         let arrived = tokio::time::timeout(KEEPALIVE, passable).await.is_ok();
         let state = self.state();
-        if arrived && state.mode == Mode::Open && state.generation == generation { Ok(()) } else { Err(Broken) }
+        if arrived && state.mode == Mode::Open && state.generation == generation {
+            Ok(())
+        } else {
+            Err(Broken)
+        }
     }
 
     /// Until a connection of this generation is broken.

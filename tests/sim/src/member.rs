@@ -10,9 +10,9 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream;
 use http::{HeaderName, header};
+use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
-use http_body::Frame;
 use lockstep_engine::Millis;
 use lockstep_engine::clock::Clock;
 use lockstep_tests::model::{
@@ -222,7 +222,10 @@ impl Service<http::Request<kube::client::Body>> for Transport {
 }
 
 impl Transport {
-    async fn exchange(self, request: http::Request<kube::client::Body>) -> Result<http::Response<Body>, BoxError> {
+    async fn exchange(
+        self,
+        request: http::Request<kube::client::Body>,
+    ) -> Result<http::Response<Body>, BoxError> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
         let text = |name: HeaderName| {

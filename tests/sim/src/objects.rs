@@ -130,7 +130,13 @@ pub(crate) struct Policy {
 
 /// Copies that the first makes in b match the second, too: they must not go on from there (I9).
 pub(crate) const POLICIES: [Policy; 3] = [
-    Policy { name: "first", source: 0, targets: &[1, 2], kinds: &[Kind::ConfigMap, Kind::Secret], literal: false },
+    Policy {
+        name: "first",
+        source: 0,
+        targets: &[1, 2],
+        kinds: &[Kind::ConfigMap, Kind::Secret],
+        literal: false,
+    },
     Policy { name: "second", source: 1, targets: &[2, 0], kinds: &[Kind::ConfigMap], literal: false },
     Policy { name: "widgets", source: 1, targets: &[2], kinds: &[Kind::Widget, Kind::Secret], literal: true },
 ];
@@ -154,7 +160,9 @@ impl Policy {
             // One target is needed: a policy with a single one names a cluster that never comes.
             FileState::Narrowed if self.targets.len() == 1 => vec!["elsewhere"],
             FileState::Narrowed => self.targets[1..].iter().map(|target| CLUSTERS[*target]).collect(),
-            FileState::Whole | FileState::Suspended => self.targets.iter().map(|target| CLUSTERS[*target]).collect(),
+            FileState::Whole | FileState::Suspended => {
+                self.targets.iter().map(|target| CLUSTERS[*target]).collect()
+            }
         };
         let resources: Vec<Value> = self
             .kinds

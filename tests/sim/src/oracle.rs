@@ -19,6 +19,7 @@ use crate::objects::{CLUSTERS, Key, Kind, POLICIES};
 #[derive(Clone, Debug)]
 struct Copy {
     target: usize,
+    key: Key,
     /// uid that its marks named last.
     source: String,
     source_cluster: usize,
@@ -28,6 +29,8 @@ struct Copy {
 struct Known {
     /// By uid at the target.
     copies: BTreeMap<String, Copy>,
+    /// Copies that lost their marks when the hub may have lost its data: ours, or nobody's.
+    doubtful: BTreeSet<String>,
     /// When a person approved all that was held.
     approvals: Vec<Millis>,
     /// Tombstones up to this id were looked at.
@@ -116,7 +119,11 @@ impl Oracle {
     /// These are not recognisable as copies any more.
     pub(crate) fn forget(&self, uids: &[String]) {
         let mut known = self.known();
-        uids.iter().for_each(|uid| drop(known.copies.remove(uid)));
+        for uid in uids {
+            if known.copies.remove(uid).is_some() {
+                known.doubtful.insert(uid.clone());
+            }
+        }
     }
 
     /// The hub's data is gone, and what it numbered.
@@ -173,7 +180,7 @@ impl Oracle {
             self.fail("I9", format_args!("{key} at {target} is a copy of a copy in {}", source.cluster));
         }
         let mut known = self.known();
-        if before.is_some() && !known.copies.contains_key(uid) {
+        if before.is_some() && !known.copies.contains_key(uid) && !known.doubtful.contains(uid) {
             // A create may meet an object that came a moment ago; it is undone, and compared at the end.
             let guarded = !body["metadata"]["uid"].is_null();
             drop(known);
@@ -182,7 +189,10 @@ impl Oracle {
             }
             return;
         }
-        known.copies.insert(uid.clone(), Copy { target: *at, source: source.uid, source_cluster: from });
+        known.copies.insert(
+            uid.clone(),
+            Copy { target: *at, key: key.clone(), source: source.uid, source_cluster: from },
+        );
     }
 
     fn deleted(&self, written: &Written<'_>) {
@@ -199,13 +209,19 @@ impl Oracle {
         if before.as_deref() != Some(uid) {
             return;
         }
+        if self.known().doubtful.contains(uid) {
+            return;
+        }
         let copy = self.known().copies.get(uid).cloned();
         let Some(copy) = copy.filter(|copy| copy.target == *at) else {
             self.fail("I6", format_args!("{key} at {target}, uid {uid}, is not ours and was deleted"));
             return;
         };
         if !self.archive.has(uid, version) {
-            self.fail("I4", format_args!("{key} at {target} was deleted at {version}, which is not archived"));
+            self.fail(
+                "I4",
+                format_args!("{key} at {target} was deleted at {version}, which is not archived"),
+            );
         }
         if let Err((invariant, why)) = self.justified(&copy, *now) {
             self.fail(invariant, format_args!("{key} at {target} was deleted: {why}"));
@@ -216,10 +232,17 @@ impl Oracle {
     fn justified(&self, copy: &Copy, now: Millis) -> Result<(), (&'static str, String)> {
         let Some(source) = self.member(copy.source_cluster) else { return Ok(()) };
         let (name, uid) = (CLUSTERS[copy.source_cluster], &copy.source);
-        let approved_since = |at: Millis| self.known().approvals.iter().any(|approval| *approval >= at && *approval <= now);
+        let approved_since =
+            |at: Millis| self.known().approvals.iter().any(|approval| *approval >= at && *approval <= now);
         source.with_journal(|journal: &Journal| {
+            // Its successor says whether there is to be a copy.
+            if journal.live(&copy.key).and_then(|(_, life)| life.latest()).is_some_and(|state| !state.selected) {
+                return Ok(());
+            }
             let ended = |life: &Life| -> Result<(), (&'static str, String)> {
                 match life.end {
+                    // It was unselected before it went.
+                    Some(_) if life.latest().is_some_and(|state| !state.selected) => Ok(()),
                     Some((at, Actor::Controller)) if !approved_since(at.ms) => Err((
                         "I7",
                         format!("its source {uid} in {name} went with its namespace or definition, and nobody approved"),
@@ -257,7 +280,9 @@ impl Oracle {
         let clusters = reader.clusters()?;
         let at = |name: &str| CLUSTERS.iter().position(|known| *known == name);
         for cluster in &clusters {
-            let Some(member) = at(cluster.name.as_str()).and_then(|index| self.member(index)) else { continue };
+            let Some(member) = at(cluster.name.as_str()).and_then(|index| self.member(index)) else {
+                continue;
+            };
             for watch in reader.watches(Some(cluster.id))? {
                 let Some(kind) = Kind::of(&watch.gk.group, &watch.gk.kind) else { continue };
                 self.compare_watch(reader, &member, kind, &watch)?;
@@ -312,7 +337,8 @@ impl Oracle {
                     ));
                 }
             }
-            for ((namespace, name), Held { uid, version, .. }) in &held {
+            // What an agent never saw of our own writes is asked for a moment later.
+            for ((namespace, name), Held { uid, version, .. }) in held.iter().filter(|(_, held)| held.whole) {
                 let gone = journal.lives.get(uid).and_then(|life| life.end).is_some_and(|(end, _)| end.revision <= checkpoint);
                 if gone && *version <= checkpoint {
                     self.fail("I2", format_args!(
@@ -347,7 +373,10 @@ impl Oracle {
                 ended(journal.lives.get(&uid)) || journal.lost.contains_key(&uid)
             });
             if !went && matches!(row.cause, Cause::Observed | Cause::Inferred) {
-                self.fail("I3", format_args!("a tombstone for {} in {}, which is there", row.key, member.name()));
+                self.fail(
+                    "I3",
+                    format_args!("a tombstone for {} in {}, which is there", row.key, member.name()),
+                );
             }
         }
     }

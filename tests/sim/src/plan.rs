@@ -8,50 +8,167 @@ use crate::objects::{CLUSTERS, FileState, Kind, POLICIES, SLOTS};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Act {
     /// A user creates or changes an object.
-    Write { cluster: usize, kind: Kind, slot: usize, selected: bool },
-    Delete { cluster: usize, kind: Kind, slot: usize },
+    Write {
+        cluster: usize,
+        kind: Kind,
+        slot: usize,
+        selected: bool,
+    },
+    Delete {
+        cluster: usize,
+        kind: Kind,
+        slot: usize,
+    },
     /// Deleted, and created under the same name at once.
-    Recreate { cluster: usize, kind: Kind, slot: usize },
+    Recreate {
+        cluster: usize,
+        kind: Kind,
+        slot: usize,
+    },
     /// Somebody changes a field of a copy that is ours.
-    Drift { source: usize, kind: Kind, slot: usize, target: usize },
+    Drift {
+        source: usize,
+        kind: Kind,
+        slot: usize,
+        target: usize,
+    },
     /// Somebody adds an annotation to a copy.
-    Annotate { source: usize, kind: Kind, slot: usize, target: usize },
-    DeleteCopy { source: usize, kind: Kind, slot: usize, target: usize },
+    Annotate {
+        source: usize,
+        kind: Kind,
+        slot: usize,
+        target: usize,
+    },
+    DeleteCopy {
+        source: usize,
+        kind: Kind,
+        slot: usize,
+        target: usize,
+    },
     /// Somebody has an object of that name, before or after lockstep.
-    Foreign { source: usize, kind: Kind, slot: usize, target: usize },
+    Foreign {
+        source: usize,
+        kind: Kind,
+        slot: usize,
+        target: usize,
+    },
     /// Somebody copies the marks of a copy to an object of another name.
-    Forge { source: usize, kind: Kind, slot: usize, target: usize },
-    StripMarks { source: usize, kind: Kind, slot: usize, target: usize },
-    DeleteNamespace { cluster: usize, for_ms: u32 },
-    DeleteDefinition { cluster: usize, for_ms: u32 },
+    Forge {
+        source: usize,
+        kind: Kind,
+        slot: usize,
+        target: usize,
+    },
+    StripMarks {
+        source: usize,
+        kind: Kind,
+        slot: usize,
+        target: usize,
+    },
+    DeleteNamespace {
+        cluster: usize,
+        for_ms: u32,
+    },
+    DeleteDefinition {
+        cluster: usize,
+        for_ms: u32,
+    },
     /// The history is forgotten, and the watch caches are empty.
-    Compact { cluster: usize },
-    RestartApi { cluster: usize },
-    Save { cluster: usize },
-    Restore { cluster: usize, bumped: bool },
-    Refuse { cluster: usize, verb: &'static str, code: u16, times: u32 },
-    LoseReplies { cluster: usize, verb: &'static str, times: u32 },
-    LoseRequests { cluster: usize, times: u32 },
-    Silence { cluster: usize, for_ms: u32 },
-    Forbid { cluster: usize, verb: &'static str, kind: Kind, for_ms: u32 },
-    Network { agent: usize, to_hub: bool, mode: Mode, for_ms: u32 },
-    Slow { agent: usize, to_hub: bool, for_ms: u32 },
-    Reset { agent: usize, to_hub: bool },
-    KillAgent { agent: usize, for_ms: u32 },
+    Compact {
+        cluster: usize,
+    },
+    RestartApi {
+        cluster: usize,
+    },
+    Save {
+        cluster: usize,
+    },
+    Restore {
+        cluster: usize,
+        bumped: bool,
+    },
+    Refuse {
+        cluster: usize,
+        verb: &'static str,
+        code: u16,
+        times: u32,
+    },
+    LoseReplies {
+        cluster: usize,
+        verb: &'static str,
+        times: u32,
+    },
+    LoseRequests {
+        cluster: usize,
+        times: u32,
+    },
+    Silence {
+        cluster: usize,
+        for_ms: u32,
+    },
+    Forbid {
+        cluster: usize,
+        verb: &'static str,
+        kind: Kind,
+        for_ms: u32,
+    },
+    Network {
+        agent: usize,
+        to_hub: bool,
+        mode: Mode,
+        for_ms: u32,
+    },
+    Slow {
+        agent: usize,
+        to_hub: bool,
+        for_ms: u32,
+    },
+    Reset {
+        agent: usize,
+        to_hub: bool,
+    },
+    KillAgent {
+        agent: usize,
+        for_ms: u32,
+    },
     /// Killed when the API server has carried out its next write and before it hears of it.
-    KillAgentAtWrite { agent: usize, for_ms: u32 },
-    KillHub { for_ms: u32 },
+    KillAgentAtWrite {
+        agent: usize,
+        for_ms: u32,
+    },
+    KillHub {
+        for_ms: u32,
+    },
     /// Killed while it cannot commit.
-    KillHubAtCommit { after_ms: u32, for_ms: u32 },
-    FillDisk { for_ms: u32 },
-    LoseHubData { for_ms: u32 },
-    ArchiveAway { for_ms: u32 },
-    Policy { policy: usize, state: FileState, for_ms: u32 },
+    KillHubAtCommit {
+        after_ms: u32,
+        for_ms: u32,
+    },
+    FillDisk {
+        for_ms: u32,
+    },
+    LoseHubData {
+        for_ms: u32,
+    },
+    ArchiveAway {
+        for_ms: u32,
+    },
+    Policy {
+        policy: usize,
+        state: FileState,
+        for_ms: u32,
+    },
     /// Of the hub, or of an agent's process.
-    ClockJump { who: usize, by_ms: i64 },
+    ClockJump {
+        who: usize,
+        by_ms: i64,
+    },
     Approve,
     /// An agent says that it is another cluster's.
-    Impostor { agent: usize, claims: usize },
+    Impostor {
+        agent: usize,
+        claims: usize,
+    },
 }
 
 /// A history to be.
@@ -196,12 +313,18 @@ fn draw_fault(fault: usize, dice: &mut Dice) -> Act {
         20 => Act::LoseHubData { for_ms },
         21 => Act::ArchiveAway { for_ms },
         22 => {
-            let state =
-                dice.pick(&[FileState::Suspended, FileState::Broken, FileState::Removed, FileState::Narrowed]);
+            let state = dice.pick(&[
+                FileState::Suspended,
+                FileState::Broken,
+                FileState::Removed,
+                FileState::Narrowed,
+            ]);
             Act::Policy { policy: dice.index(POLICIES.len()), state, for_ms }
         }
         _ => match dice.chance(70) {
-            true => Act::ClockJump { who: dice.index(4), by_ms: i64::from(dice.between(0, 120_000)) - 60_000 },
+            true => {
+                Act::ClockJump { who: dice.index(4), by_ms: i64::from(dice.between(0, 120_000)) - 60_000 }
+            }
             false => Act::Impostor { agent, claims: (agent + 1) % CLUSTERS.len() },
         },
     }
@@ -221,7 +344,9 @@ impl Act {
             Self::Network { to_hub, mode, .. } => {
                 Some(format!("{mode:?} to {}", if *to_hub { "hub" } else { "API server" }))
             }
-            Self::Restore { bumped, .. } => Some(format!("Restore {}", if *bumped { "bumped" } else { "plain" })),
+            Self::Restore { bumped, .. } => {
+                Some(format!("Restore {}", if *bumped { "bumped" } else { "plain" }))
+            }
             Self::Policy { state, .. } => Some(format!("Policy {state:?}")),
             Self::Refuse { code, .. } => Some(format!("Refuse {code}")),
             other => {

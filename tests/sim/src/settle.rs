@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Result;
+use lockstep_engine::status::State;
 use lockstep_hub::store::{PlacementFilter, TombstoneFilter};
 
 use crate::journal::Actor;
@@ -13,6 +14,8 @@ use crate::world::World;
 
 /// Everything must be in step within this, ms: the longest wait of a write that was refused is a minute.
 const BOUND_MS: i64 = 600_000;
+/// When a person looks into conflicts, where the hub's data was lost.
+const PERSON_MS: i64 = 90_000;
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(2);
 /// Nobody writes anything for so long afterwards (I8).
@@ -37,6 +40,9 @@ pub(crate) async fn settle(world: &mut World) -> Result<()> {
         if differences.is_empty() {
             break;
         }
+        if world.forgot && world.log.elapsed() - begun > PERSON_MS {
+            resolve(world);
+        }
         if world.log.elapsed() - begun > BOUND_MS {
             let stuck = placements(world);
             world.log.say("end", format_args!("{stuck}"));
@@ -57,7 +63,8 @@ fn differences(world: &World) -> Vec<String> {
     let mut differences = Vec::new();
     for policy in &POLICIES {
         let sources: Vec<(Key, String)> = world.members[policy.source].with_journal(|journal| {
-            let wanted = journal.current.iter().filter(|(key, uid)| policy.covers(key) && !world.oracle.is_copy(uid));
+            let wanted =
+                journal.current.iter().filter(|(key, uid)| policy.covers(key) && !world.oracle.is_copy(uid));
             wanted
                 .filter_map(|(key, uid)| {
                     let state = journal.lives.get(uid)?.latest()?;
@@ -100,13 +107,32 @@ fn difference(world: &World, policy: &str, key: &Key, content: &str, target: usi
     }
 }
 
+/// Nobody remembers which fields of a copy were ours when the hub's data is lost. Where somebody changed some of them
+/// and the source changed, too, the conflict is a person's to resolve, who deletes the copy.
+fn resolve(world: &World) {
+    let Some(mut reader) = world.hub.reader() else { return };
+    let filter = PlacementFilter { states: vec![State::Conflict], ..PlacementFilter::default() };
+    let clusters = reader.clusters().unwrap_or_default();
+    for row in reader.placements(&filter, None, 10_000).unwrap_or_default() {
+        let cluster = clusters.iter().find(|cluster| cluster.id == row.target);
+        let at = cluster.and_then(|c| CLUSTERS.iter().position(|name| *name == c.name.as_str()));
+        let (Some(at), Some(kind)) = (at, Kind::of(&row.key.gk.group, &row.key.gk.kind)) else { continue };
+        world.members[at].with(Actor::User, |server, now| {
+            let path = server.path(kind.api_version(), kind.name(), &row.key.namespace, &row.key.name)?;
+            Some(server.user_delete(now, &path))
+        });
+    }
+}
+
 /// Did lockstep write this, and nobody take its marks?
 fn has_genuine_marks(world: &World, target: usize, key: &Key) -> bool {
     let kind = key.kind;
     world.members[target].with(Actor::User, |server, _| {
         let object = server.find(kind.api_version(), kind.name(), &key.namespace, &key.name);
         object.is_some_and(|object| {
-            let mark = object["metadata"]["annotations"][lockstep_engine::marks::TARGET].as_str().unwrap_or_default();
+            let mark = object["metadata"]["annotations"][lockstep_engine::marks::TARGET]
+                .as_str()
+                .unwrap_or_default();
             mark.contains(&format!("{}\"", key.name))
         })
     })

@@ -35,6 +35,8 @@ use crate::settle;
 
 /// When all histories begin: 2026-11-18.
 const EPOCH: Millis = 1_795_000_000_000;
+/// The counter in an agent's Lease is raised at least this often, ms.
+const LEASE_MS: i64 = 15_000;
 /// For agents to connect and list, ms, before anything is done.
 const LEAD_MS: u32 = 2_000;
 
@@ -81,7 +83,8 @@ pub fn run(plan: &Plan) -> Outcome {
     });
     PANIC.take();
     let ran = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
         runtime.block_on(history(plan))
     }));
     let mut outcome = match ran {
@@ -150,6 +153,12 @@ pub(crate) struct World {
     ended: u64,
     traps: Vec<Option<(CancellationToken, u32)>>,
     faults: BTreeMap<String, u64>,
+    /// When each cluster's etcd was saved last.
+    saved: [i64; 3],
+    /// The hub's data was lost once, or an answer may have been lost with its process.
+    pub(crate) forgot: bool,
+    /// The hub's data was lost once.
+    lost_data: bool,
     /// Policies or targets were taken away for a while: what lost its source then is nobody's.
     pub(crate) released: bool,
 }
@@ -201,6 +210,9 @@ impl World {
             ended: 0,
             traps: vec![None; CLUSTERS.len()],
             faults: BTreeMap::new(),
+            saved: [0; 3],
+            forgot: false,
+            lost_data: false,
             released: false,
         };
         world.hub.start()?;
@@ -360,7 +372,10 @@ impl World {
     pub(crate) async fn approve(&self, rewinds: bool) {
         self.oracle.approved(self.clock.now());
         if rewinds {
-            for name in CLUSTERS {
+            let rewound =
+                |index: &usize| self.members[*index].with_journal(|journal| !journal.rewinds.is_empty());
+            for index in (0..CLUSTERS.len()).filter(rewound) {
+                let name = CLUSTERS[index];
                 let accept = |reply| Command::AcceptRewind { cluster: name.to_owned(), reply };
                 // Refused where there was no rewind, or not everything was listed since.
                 self.hub.ask(accept).await;
@@ -390,10 +405,16 @@ impl World {
             Act::Foreign { source, kind, slot, target } => {
                 let mut object = objects::object(&key(source, kind, slot), 0, false);
                 object["metadata"]["labels"] = json!({ "owner": "somebody" });
-                self.members[target].with(Actor::User, |server, now| server.user_create(now, "somebody", &object));
+                self.members[target]
+                    .with(Actor::User, |server, now| server.user_create(now, "somebody", &object));
             }
             Act::Forge { source, kind, slot, target } => self.forge(source, kind, slot, target),
-            Act::StripMarks { source, kind, slot, target } => self.strip(source, kind, slot, target),
+            Act::StripMarks { source, kind, slot, target } => {
+                self.strip(source, kind, slot, target);
+                if self.lost_data {
+                    self.forget_stripped();
+                }
+            }
             Act::Approve => self.approve(false).await,
             Act::Impostor { agent, claims } => self.impostor(agent, claims),
             Act::ClockJump { who, by_ms } => {
@@ -427,7 +448,10 @@ impl World {
                 self.later(for_ms, End::Namespace(cluster));
             }
             Act::DeleteDefinition { cluster, for_ms } => {
-                let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{}", objects::DEFINITION);
+                let path = format!(
+                    "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{}",
+                    objects::DEFINITION
+                );
                 self.members[cluster].with(Actor::User, |server, now| server.user_delete(now, &path));
                 self.later(for_ms, End::Definition(cluster));
             }
@@ -435,8 +459,16 @@ impl World {
                 server.compact(server.revision());
                 server.restart();
             }),
-            Act::RestartApi { cluster } => self.members[cluster].with(Actor::User, |server, _| server.restart()),
-            Act::Save { cluster } => self.members[cluster].save(),
+            Act::RestartApi { cluster } => {
+                self.members[cluster].with(Actor::User, |server, _| server.restart())
+            }
+            Act::Save { cluster } => {
+                self.members[cluster].save();
+                self.saved[cluster] = self.log.elapsed();
+            }
+            // A bumped restore to a moment ago cannot be noticed (docs/decisions/0008-rewinds.md).
+            Act::Restore { cluster, bumped }
+                if bumped && self.log.elapsed() < self.saved[cluster] + LEASE_MS => {}
             Act::Restore { cluster, bumped } => {
                 let form = if bumped { Restore::Bumped } else { Restore::Plain };
                 self.members[cluster].restore(form);
@@ -493,20 +525,25 @@ impl World {
                 self.traps[agent] = Some((trap, for_ms));
             }
             Act::KillHub { for_ms } => {
+                self.forgot = true;
                 self.hub.kill().await;
                 self.later(for_ms, End::Hub);
             }
             Act::KillHubAtCommit { after_ms, for_ms } if self.hub.runs() => {
+                self.forgot = true;
                 self.hub.set_full(true);
                 self.later(after_ms, End::KillHub(for_ms));
             }
             Act::FillDisk { for_ms } => {
+                self.forgot = true;
                 self.hub.set_full(true);
                 self.later(for_ms, End::Disk);
             }
             Act::LoseHubData { for_ms } => {
                 self.hub.kill().await;
                 self.forget_stripped();
+                self.forgot = true;
+                self.lost_data = true;
                 self.hub.lose_data()?;
                 self.later(for_ms, End::Hub);
             }
@@ -545,7 +582,8 @@ impl World {
 
     fn patch_copy(&self, source: usize, kind: Kind, slot: usize, target: usize, patch: &Value) {
         let key = key(source, kind, slot);
-        let copy = self.members[target].with_journal(|journal| journal.live(&key).map(|(uid, _)| uid.clone()));
+        let copy =
+            self.members[target].with_journal(|journal| journal.live(&key).map(|(uid, _)| uid.clone()));
         if !copy.is_some_and(|uid| self.oracle.is_copy(&uid)) {
             return;
         }
@@ -560,7 +598,8 @@ impl World {
         self.members[target].with(Actor::User, |server, now| {
             let mut object = server.find(kind.api_version(), kind.name(), &key.namespace, &key.name)?;
             let metadata = object["metadata"].as_object_mut()?;
-            for server_side in ["uid", "resourceVersion", "managedFields", "creationTimestamp", "generation"] {
+            for server_side in ["uid", "resourceVersion", "managedFields", "creationTimestamp", "generation"]
+            {
                 metadata.remove(server_side);
             }
             metadata.insert("name".to_owned(), format!("forged{slot}").into());
@@ -583,7 +622,9 @@ impl World {
         for member in &self.members {
             let stripped: Vec<String> = member.with(Actor::User, |server, _| {
                 let all = Kind::ALL.iter().flat_map(|kind| server.all(kind.api_version(), kind.name()));
-                let bare = all.filter(|object| object["metadata"]["annotations"][lockstep_engine::marks::MAC].is_null());
+                let bare = all.filter(|object| {
+                    object["metadata"]["annotations"][lockstep_engine::marks::MAC].is_null()
+                });
                 bare.filter_map(|object| object["metadata"]["uid"].as_str().map(str::to_owned)).collect()
             });
             self.oracle.forget(&stripped);

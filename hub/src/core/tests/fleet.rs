@@ -486,6 +486,17 @@ pub(super) fn unseen(name: &str, uid: &str) -> v1::Item {
     item(name, uid, 0, v1::item::Change::Unseen(v1::Unseen {}))
 }
 
+/// The same in a list, which tells which fields are ours: all of that body, which has `data.k`.
+pub(super) fn listed(mut item: v1::Item, body: &[u8]) -> v1::Item {
+    let mut value: serde_json::Value = serde_json::from_slice(body).unwrap();
+    value["data"] = serde_json::json!({ "k": "1" });
+    value["metadata"]["labels"]["sync"] = "yes".into();
+    if let Some(v1::item::Change::Upsert(v1::Upsert { managed: Some(managed), .. })) = &mut item.change {
+        managed.field_set = lockstep_engine::ownership::FieldSet::of_value(&value).canonical().into();
+    }
+    item
+}
+
 /// What a target's agent tells of a copy.
 pub(super) fn copy(name: &str, uid: &str, rv: u64, body: &[u8], digest: [u8; 16]) -> v1::Item {
     let object = lockstep_engine::object::RawObject::parse(body).unwrap();

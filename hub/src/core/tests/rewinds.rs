@@ -176,7 +176,7 @@ fn i11_after_the_loss_of_the_disk_copies_are_recognised_and_the_rest_is_held() {
     fleet.connect("b");
     let copies =
         vec![copy("cm-0", "t0", 50, &bodies[0], [50; 16]), copy("cm-1", "t1", 51, &bodies[1], [51; 16])];
-    fleet.live("b", copies);
+    fleet.live("b", copies.into_iter().zip(&bodies).map(|(item, body)| listed(item, body)).collect());
     assert_eq!(fleet.status("b", "cm-1"), "Unknown/NotConnected", "nobody knows yet");
     fleet.connect("a");
     fleet.namespaces("a", vec![namespace("shop", 1, false)]);
@@ -199,7 +199,7 @@ fn i11_a_recovered_copy_whose_source_returns_is_in_step() {
     fleet.connect("b");
     fleet.namespaces("a", vec![namespace("shop", 1, false)]);
     fleet.live("a", Vec::new());
-    fleet.live("b", vec![copy("cm-0", "t0", 50, &body, [50; 16])]);
+    fleet.live("b", vec![listed(copy("cm-0", "t0", 50, &body, [50; 16]), &body)]);
     assert_eq!(fleet.status("b", "cm-0"), "Held/Recovered");
     fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
     assert!(fleet.steps("b").is_empty());
@@ -483,4 +483,21 @@ fn i11_a_copy_that_a_restore_brought_back_is_known_by_what_was_written_to_it() {
         }
         assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
     }
+}
+
+#[test]
+fn i9_a_copy_whose_marks_were_removed_is_still_no_source() {
+    const BACK: &str = "apiVersion: sync.k8s.io/v1
+kind: ClusterSyncPolicy
+metadata: { name: back }
+spec:
+  sourceCluster: b
+  targetClusters: [a]
+  resources: [{ kind: ConfigMap, matchLabels: { sync: 'yes' } }]
+";
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY), ("back.yaml", BACK)]);
+    fleet.in_step(1);
+    // As the agent tells of it: without marks it is an object like any other.
+    fleet.section("b", vec![source("cm-0", "t0", 60, "1")], None);
+    assert!(fleet.steps("a").is_empty(), "lockstep wrote it");
 }

@@ -121,10 +121,28 @@ fn a_create_whose_reply_was_lost_is_recognised_by_its_marks() {
     fleet.disconnect("b");
     assert_eq!(fleet.status("b", "cm-0"), "Pending/Creating");
     fleet.connect("b");
-    fleet.live("b", vec![copy("cm-0", "t0", 50, &bytes, [5; 16])]);
+    fleet.live("b", vec![listed(copy("cm-0", "t0", 50, &bytes, [5; 16]), &bytes)]);
     assert!(fleet.steps("b").is_empty(), "it is there already");
     assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
     assert!(fleet.placement("b", "cm-0").unwrap().record.unwrap().uid.is_some());
+}
+
+#[test]
+fn a_create_whose_reply_was_lost_is_written_again_where_nothing_says_that_it_is_whole() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let step = fleet.one_step("b");
+    let Some(Action::Apply(apply)) = &step.action else { panic!() };
+    let bytes = apply.body.clone();
+    fleet.drop_stream("b");
+    fleet.resume("b");
+    // Somebody changed it before the watch told of it, without the fields that are ours.
+    fleet.live("b", vec![copy("cm-0", "t0", 51, &bytes, [6; 16])]);
+    let again = fleet.one_step("b");
+    let Some(Action::Apply(apply)) = &again.action else { panic!("{again:?}") };
+    assert!(apply.same_body && apply.last_field_set.is_empty(), "every field of it was ours");
+    fleet.perform("b", &again, "t0", 52, true);
+    assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
 }
 
 #[test]

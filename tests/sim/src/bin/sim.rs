@@ -33,7 +33,7 @@ struct Options {
     /// Threads; without it as many as there are cores.
     #[arg(long)]
     threads: Option<usize>,
-    /// What agents and hub trace, to stderr: a filter as in RUST_LOG. With --seed.
+    /// What agents and hub trace in the history that is shown last, to stderr: a filter as in RUST_LOG. With --seed.
     #[arg(long)]
     trace: Option<String>,
     /// Go on after a failure.
@@ -42,6 +42,29 @@ struct Options {
     /// Do not shorten failures.
     #[arg(long)]
     no_shrink: bool,
+}
+
+/// Is what is traced shown?
+static TRACED: AtomicBool = AtomicBool::new(false);
+
+struct Traced;
+
+impl std::io::Write for Traced {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if TRACED.load(Ordering::Relaxed) { std::io::stderr().write(bytes) } else { Ok(bytes.len()) }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
+
+impl tracing_subscriber::fmt::MakeWriter<'_> for Traced {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        Self
+    }
 }
 
 #[derive(Default)]
@@ -60,7 +83,7 @@ fn main() -> ExitCode {
     let options = Options::parse();
     if let Some(filter) = &options.trace {
         let filter = format!("sim=info,{filter}");
-        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
+        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(Traced).init();
     }
     if let Some(seed) = options.seed {
         return one(seed, &options);
@@ -163,8 +186,15 @@ fn shorten(seed: u64, options: &Options) {
     match shrink(&Plan::draw(seed, options.events), SHRINK_RUNS) {
         None => println!("it does not fail again: the simulation is not deterministic, which is a bug"),
         Some(shrunk) => {
+            TRACED.store(true, Ordering::Relaxed);
+            let _ = run(&shrunk.plan);
             println!("{}", shrunk.outcome.log);
-            println!("{} of {} events are left, after {} runs", shrunk.plan.len(), options.events, shrunk.runs);
+            println!(
+                "{} of {} events are left, after {} runs",
+                shrunk.plan.len(),
+                options.events,
+                shrunk.runs
+            );
             println!("{}", shrunk.outcome.violation.unwrap_or_default());
         }
     }
@@ -173,6 +203,7 @@ fn shorten(seed: u64, options: &Options) {
 fn one(seed: u64, options: &Options) -> ExitCode {
     let begun = Instant::now();
     let plan = Plan::draw(seed, options.events);
+    TRACED.store(options.no_shrink, Ordering::Relaxed);
     let outcome = run(&plan);
     println!("{}", outcome.log);
     println!("{} ms for {} virtual ms", begun.elapsed().as_millis(), outcome.took_ms);
