@@ -4,7 +4,7 @@ CARGO ?= cargo
 TESTBED = target/debug/testbed
 
 .DEFAULT_GOAL := help
-.PHONY: help build lint test demo chaos fleet fuzz clusters clusters-down clusters-status prerequisites
+.PHONY: help build lint test demo chaos sim fleet fuzz clusters clusters-down clusters-status prerequisites
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,12 @@ TARGET ?=
 SECONDS ?= 60
 fuzz: prerequisites ## feed TARGET inputs that break its laws, for SECONDS (60); needs cargo-fuzz
 	@tests/fuzz/fuzz.sh $(SECONDS) $(TARGET)
+
+# Without SEED it runs SEEDS histories; with it that one, with its log.
+SEEDS ?= 1000
+sim: prerequisites ## SEEDS (1000) random histories of a fleet in virtual time, every invariant checked; SEED shows one
+	@$(CARGO) build --profile sim --package lockstep-sim --bin sim
+	@target/sim/sim --seeds $(SEEDS) $(if $(SEED),--seed $(SEED))
 
 # FAULTS is a list as in "429,500,api-cut", all, or none; SEED repeats the faults of an earlier run.
 CLUSTERS ?= 100

@@ -203,7 +203,9 @@ impl<S: Store> Core<S> {
                     self.seen_after_rewind(id, before.as_ref(), &key, &uid, &version, now)?;
                 }
                 let is = Some((uid.as_str(), deleting));
-                self.container_told(id, &key, before.as_ref(), is, &resource_version, observed_at)?;
+                // After a rewind versions begin anew: of an end that shows only now they say nothing.
+                let version = if self.is_rewound(id, watch) { "" } else { &resource_version };
+                self.container_told(id, &key, before.as_ref(), is, version, observed_at)?;
                 // A uid that changed under one name is a delete and a create (I5).
                 if let Some(before) = before.filter(|row| row.uid.as_str() != uid && row.body.is_some()) {
                     self.entomb_once(before, Cause::Inferred, None, now)?;

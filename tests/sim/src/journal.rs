@@ -44,6 +44,11 @@ impl Life {
         self.states.last()
     }
 
+    /// The revision that made it.
+    pub(crate) fn born(&self) -> u64 {
+        self.states.first().map_or(0, |state| state.at.revision)
+    }
+
     /// The resourceVersion that it had at a revision, if it was there.
     pub(crate) fn version_at(&self, revision: u64) -> Option<u64> {
         if self.end.is_some_and(|(end, _)| end.revision <= revision) {

@@ -235,8 +235,13 @@ impl Oracle {
         let approved_since =
             |at: Millis| self.known().approvals.iter().any(|approval| *approval >= at && *approval <= now);
         source.with_journal(|journal: &Journal| {
-            // Its successor says whether there is to be a copy.
-            if journal.live(&copy.key).and_then(|(_, life)| life.latest()).is_some_and(|state| !state.selected) {
+            // A successor says whether there is to be a copy: unselected, or deleted by its user.
+            let follows = |life: &&Life| life.key == copy.key && journal.lives.get(uid).is_none_or(|of| of.born() < life.born());
+            let speaks = |life: &Life| match life.end {
+                Some((_, by)) => by == Actor::User,
+                None => life.latest().is_some_and(|state| !state.selected),
+            };
+            if journal.lives.values().filter(follows).any(speaks) {
                 return Ok(());
             }
             let ended = |life: &Life| -> Result<(), (&'static str, String)> {
@@ -389,12 +394,14 @@ impl Oracle {
             gone.filter(|uid| !held.contains(*uid) && !buried.contains(*uid)).cloned().collect()
         };
         let selected = |uid: &String| {
-            (0..CLUSTERS.len()).filter_map(|index| self.member(index)).any(|member| {
-                member.with_journal(|journal| {
-                    let life = journal.lives.get(uid).or_else(|| journal.lost.get(uid));
-                    life.is_some_and(|life| life.states.iter().all(|state| state.selected))
+            // Of copies no last state is promised: they are made again.
+            !self.is_copy(uid)
+                && (0..CLUSTERS.len()).filter_map(|index| self.member(index)).any(|member| {
+                    member.with_journal(|journal| {
+                        let life = journal.lives.get(uid).or_else(|| journal.lost.get(uid));
+                        life.is_some_and(|life| life.states.iter().all(|state| state.selected))
+                    })
                 })
-            })
         };
         gone.into_iter().filter(selected).collect()
     }

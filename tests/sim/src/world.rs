@@ -472,6 +472,8 @@ impl World {
             Act::Restore { cluster, bumped } => {
                 let form = if bumped { Restore::Bumped } else { Restore::Plain };
                 self.members[cluster].restore(form);
+                // Copies that come back without their marks are nobody's.
+                self.forget_stripped();
                 self.agents[cluster].to_api.reset();
             }
             Act::Refuse { cluster, verb, code, times } => {

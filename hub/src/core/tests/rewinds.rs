@@ -501,3 +501,32 @@ spec:
     fleet.section("b", vec![source("cm-0", "t0", 60, "1")], None);
     assert!(fleet.steps("a").is_empty(), "lockstep wrote it");
 }
+
+#[test]
+fn i7_what_went_with_its_namespace_before_a_rewind_is_held_where_the_target_hears_of_it_later() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(1);
+    let body = fleet.copy_of("b", "cm-0");
+    fleet.disconnect("b");
+    fleet.tick(1_000);
+    let gone = v1::Item {
+        change: Some(v1::item::Change::Delete(v1::Delete::default())),
+        ..namespace("shop", 70, true)
+    };
+    let back = v1::Item { uid: "n2".into(), ..namespace("shop", 72, false) };
+    let at = |item: v1::Item, now: i64| v1::Item { observed_ms: now, ..item };
+    let now = fleet.now;
+    fleet.namespaces("a", vec![at(namespace("shop", 60, true), now)]);
+    fleet.section("a", vec![at(deleted("cm-0", "s0", 65), now + 5)], None);
+    fleet.namespaces("a", vec![at(gone, now + 10), at(back, now + 20)]);
+    // The restored cluster has the first one again, at the low versions of its history.
+    fleet.tick(1_000);
+    fleet.rewound("a", Vec::new());
+    let now = fleet.now;
+    fleet.namespaces("a", vec![at(namespace("shop", 5, false), now)]);
+    fleet.live("a", Vec::new());
+    fleet.connect("b");
+    fleet.live("b", vec![copy("cm-0", "t0", 50, &body, [50; 16])]);
+    assert_eq!(fleet.status("b", "cm-0"), "Held/ContainerDeleted");
+    assert!(fleet.steps("b").is_empty());
+}
