@@ -138,10 +138,12 @@ impl Bench<'_> {
                 return Ok(None);
             }
         }
+        // The hub may know nothing of what it sees here for the first time: the fields tell it what is ours.
+        let first = self.listed || same.is_none_or(|entry| entry.digest() == SEEDED);
         let upsert = v1::Upsert {
             body: self.body(bytes, judged.flags.body_sent)?,
             left: held && !judged.flags.body_sent,
-            managed: judged.flags.managed.then(|| self.managed(bytes, object)).transpose()?,
+            managed: judged.flags.managed.then(|| self.managed(bytes, object, first)).transpose()?,
             deleting: judged.deleting,
         };
         Ok(Some(self.item(object, judged, Change::Upsert(upsert))))
@@ -176,14 +178,14 @@ impl Bench<'_> {
         without_managed_fields(bytes, self.api_version, &self.interest.gk.kind).map(Bytes::from)
     }
 
-    fn managed(&self, bytes: &[u8], object: &RawObject<'_>) -> Result<v1::Managed, ObjectError> {
+    fn managed(&self, bytes: &[u8], object: &RawObject<'_>, first: bool) -> Result<v1::Managed, ObjectError> {
         let meta = &object.metadata;
         let gk = &self.interest.gk;
         let secret = Sensitivity::of(&gk.group, &gk.kind) == Sensitivity::Secret;
         let owned = owned_digest(bytes, self.api_version, secret.then_some(self.secret_key))?;
         let entries = meta.managed_fields.map(ManagedFields::parse).transpose()?.unwrap_or_default();
         let managers = entries.summaries();
-        let ours = entries.ours().filter(|_| self.listed);
+        let ours = entries.ours().filter(|_| first);
         // JSON values always serialise.
         let field_set = ours.map(|entry| serde_json::to_vec(&entry.fields_v1).unwrap_or_default());
         let marks = meta.annotations.iter().chain(&meta.labels).filter(|(key, _)| is_mark(key));

@@ -10,7 +10,9 @@ use lockstep_policies::{CompiledPolicy, Disposition, Rendered};
 use super::Core;
 use super::gather::{Claim, NoClaim, fresh_placement, observed, pause};
 use super::recover::{UNLIKE_ANY, was_taken_over};
-use crate::store::{DeleteStage, Ending, ObjectRow, PlacementRow, Record, SourceRef, Store, StoreError};
+use crate::store::{
+    DeleteStage, Ending, ObjectRow, Owned, PlacementRow, Record, SourceRef, Store, StoreError,
+};
 
 /// What is asked for, with everything it borrows from.
 enum Asked {
@@ -389,8 +391,12 @@ fn take_over(row: &mut PlacementRow, object: Option<&ObjectRow>, asked: &Asked, 
         uid: Some(object.uid.clone()),
         resource_version: object.resource_version.clone(),
         rendered,
-        // What is seen now may be drift already.
-        owned: old.as_ref().and_then(|record| record.owned),
+        // What is seen of a write that nobody heard of may be drift already.
+        owned: match (&old, managed.owned) {
+            (Some(old), _) if old.rendered == rendered && old.owned.is_some() => old.owned,
+            (Some(_), Owned::Digest(digest)) => Some(digest),
+            _ => None,
+        },
         field_set: old.as_ref().map(|record| record.field_set.clone()).unwrap_or_default(),
         api_version,
         implicit: old.as_ref().is_some_and(|record| record.implicit),
