@@ -48,12 +48,6 @@ fn seed_8_a_copy_that_the_watch_never_saw() {
     holds(8, EVENTS);
 }
 
-/// The answer to a create was lost, the copy was changed, and what was found was taken for what had been written.
-#[test]
-fn seed_14_drift_after_a_lost_answer() {
-    holds(14, EVENTS);
-}
-
 /// What a restore had lost was overwritten by our own write, without a tombstone.
 #[test]
 fn seed_34_a_lost_state_under_a_name_that_is_written_again() {
