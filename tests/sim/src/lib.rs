@@ -6,6 +6,7 @@
 //! every commit of the hub is judged by the oracle against what really happened; then the faults end, and everything must be in step
 //! and quiet. The same plan gives the same log, byte by byte. [`shrink`] takes away what a failure does not need.
 
+mod acts;
 mod agent;
 mod archive;
 mod dice;

@@ -1,0 +1,298 @@
+//! What each act does to a fleet.
+
+use std::sync::atomic::Ordering;
+
+use anyhow::Result;
+use lockstep_engine::Millis;
+use lockstep_hub::seal::BearerToken;
+use lockstep_tests::model::{Effect, Fault, Forbid, Matcher, Restore};
+use lockstep_wire::v1::{self, agent_message, hub_message};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::journal::Actor;
+use crate::member::AGENT;
+use crate::objects::{self, CLUSTERS, FileState, Kind, NAMESPACES, key};
+use crate::plan::Act;
+use crate::world::{End, World};
+
+/// The counter in an agent's Lease is raised at least this often, ms.
+const LEASE_MS: i64 = 15_000;
+
+impl World {
+    pub(crate) async fn act(&mut self, act: &Act) -> Result<()> {
+        match *act {
+            Act::Write { cluster, kind, slot, selected } => self.write(cluster, kind, slot, selected),
+            Act::Delete { cluster, kind, slot } => self.delete(cluster, cluster, kind, slot),
+            Act::Recreate { cluster, kind, slot } => {
+                self.delete(cluster, cluster, kind, slot);
+                self.write(cluster, kind, slot, true);
+            }
+            Act::Drift { source, kind, slot, target } => self.drift(source, kind, slot, target),
+            Act::Annotate { source, kind, slot, target } => {
+                let patch = json!({ "metadata": { "annotations": { "example.com/note": "mine" } } });
+                self.patch_copy(source, kind, slot, target, &patch);
+            }
+            Act::DeleteCopy { source, kind, slot, target } => self.delete(target, source, kind, slot),
+            Act::Foreign { source, kind, slot, target } => {
+                let mut object = objects::object(&key(source, kind, slot), 0, false);
+                object["metadata"]["labels"] = json!({ "owner": "somebody" });
+                self.members[target]
+                    .with(Actor::User, |server, now| server.user_create(now, "somebody", &object));
+            }
+            Act::Forge { source, kind, slot, target } => self.forge(source, kind, slot, target),
+            Act::StripMarks { source, kind, slot, target } => {
+                self.strip(source, kind, slot, target);
+                if self.lost_data {
+                    self.forget_stripped();
+                }
+            }
+            Act::Approve => self.approve(false).await,
+            Act::Impostor { agent, claims } => self.impostor(agent, claims),
+            Act::ClockJump { who, by_ms } => {
+                self.skews[who].fetch_add(by_ms, Ordering::Relaxed);
+            }
+            Act::Policy { policy, state, for_ms } => {
+                self.files[policy] = state;
+                self.released |= matches!(state, FileState::Removed | FileState::Narrowed);
+                self.publish().await;
+                self.later(for_ms, End::Policy(policy));
+            }
+            _ => {
+                self.disturb_cluster(act);
+                self.disturb_processes(act).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn disturb_cluster(&mut self, act: &Act) {
+        let inject = |cluster: usize, verb: &str, effect: Effect, times: u32| {
+            let verbs = if verb.is_empty() { Vec::new() } else { vec![verb.to_owned()] };
+            let matches = Matcher { verbs, users: vec![AGENT.to_owned()], ..Matcher::default() };
+            let fault = Fault { matches, effect, until: None, times: Some(times) };
+            self.members[cluster].with(Actor::User, |server, _| server.inject(fault));
+        };
+        match *act {
+            Act::DeleteNamespace { cluster, for_ms } => {
+                let path = format!("/api/v1/namespaces/{}", NAMESPACES[1]);
+                self.members[cluster].with(Actor::User, |server, now| server.user_delete(now, &path));
+                self.later(for_ms, End::Namespace(cluster));
+            }
+            Act::DeleteDefinition { cluster, for_ms } => {
+                let path = format!(
+                    "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{}",
+                    objects::DEFINITION
+                );
+                self.members[cluster].with(Actor::User, |server, now| server.user_delete(now, &path));
+                self.later(for_ms, End::Definition(cluster));
+            }
+            Act::Compact { cluster } => self.members[cluster].with(Actor::User, |server, _| {
+                server.compact(server.revision());
+                server.restart();
+            }),
+            Act::RestartApi { cluster } => {
+                self.members[cluster].with(Actor::User, |server, _| server.restart())
+            }
+            Act::Save { cluster } => {
+                self.members[cluster].save();
+                self.saved[cluster] = self.log.elapsed();
+            }
+            // A bumped restore to a moment ago cannot be noticed (docs/decisions/0008-rewinds.md).
+            Act::Restore { cluster, bumped }
+                if bumped && self.log.elapsed() < self.saved[cluster] + LEASE_MS => {}
+            Act::Restore { cluster, bumped } => {
+                let form = if bumped { Restore::Bumped } else { Restore::Plain };
+                self.members[cluster].restore(form);
+                // Copies that come back without their marks are nobody's.
+                self.forget_stripped();
+                self.agents[cluster].to_api.reset();
+            }
+            Act::Refuse { cluster, verb, code, times } => {
+                let retry_after_s = (code == 429).then_some(1);
+                inject(cluster, verb, Effect::Answer { code, retry_after_s }, times);
+            }
+            Act::LoseReplies { cluster, verb, times } => inject(cluster, verb, Effect::DropAfter, times),
+            Act::LoseRequests { cluster, times } => inject(cluster, "", Effect::DropBefore, times),
+            Act::Silence { cluster, for_ms } => {
+                let fault = Fault {
+                    matches: Matcher::default(),
+                    effect: Effect::Silence,
+                    until: Some(self.clock.now() + Millis::from(for_ms)),
+                    times: None,
+                };
+                self.members[cluster].with(Actor::User, |server, _| server.inject(fault));
+            }
+            Act::Forbid { cluster, verb, kind, for_ms } => {
+                let plural = format!("{}s", kind.name().to_lowercase());
+                let rule = Forbid {
+                    user: AGENT.to_owned(),
+                    verbs: vec![verb.to_owned()],
+                    resources: vec![plural],
+                    ..Forbid::default()
+                };
+                let id = self.members[cluster].with(Actor::User, |server, _| server.forbid(rule));
+                self.later(for_ms, End::Allow(cluster, id));
+            }
+            _ => {}
+        }
+    }
+
+    async fn disturb_processes(&mut self, act: &Act) -> Result<()> {
+        match *act {
+            Act::Network { agent, to_hub, mode, for_ms } => {
+                self.link(agent, to_hub).set(mode);
+                self.later(for_ms, End::Open(agent, to_hub));
+            }
+            Act::Slow { agent, to_hub, for_ms } => {
+                self.link(agent, to_hub).slow(true);
+                self.later(for_ms, End::Fast(agent, to_hub));
+            }
+            Act::Reset { agent, to_hub } => self.link(agent, to_hub).reset(),
+            Act::KillAgent { agent, for_ms } => {
+                self.agents[agent].kill();
+                self.later(for_ms, End::Agent(agent));
+            }
+            Act::KillAgentAtWrite { agent, for_ms } if self.agents[agent].runs() => {
+                let trap = CancellationToken::new();
+                self.members[agent].set_trap(Some(trap.clone()));
+                self.traps[agent] = Some((trap, for_ms));
+            }
+            Act::KillHub { for_ms } => {
+                self.forgot = true;
+                self.hub.kill().await;
+                self.later(for_ms, End::Hub);
+            }
+            Act::KillHubAtCommit { after_ms, for_ms } if self.hub.runs() => {
+                self.forgot = true;
+                self.hub.set_full(true);
+                self.later(after_ms, End::KillHub(for_ms));
+            }
+            Act::FillDisk { for_ms } => {
+                self.forgot = true;
+                self.hub.set_full(true);
+                self.later(for_ms, End::Disk);
+            }
+            Act::LoseHubData { for_ms } => {
+                self.hub.kill().await;
+                self.forget_stripped();
+                self.forgot = true;
+                self.lost_data = true;
+                self.hub.lose_data()?;
+                self.later(for_ms, End::Hub);
+            }
+            Act::ArchiveAway { for_ms } => {
+                self.archive.set_away(true);
+                self.later(for_ms, End::Archive);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, cluster: usize, kind: Kind, slot: usize, selected: bool) {
+        self.serial += 1;
+        let object = objects::object(&key(cluster, kind, slot), self.serial, selected);
+        self.members[cluster].with(Actor::User, |server, now| server.user_apply(now, "user", &object, true));
+    }
+
+    /// Deletes, in a cluster, what has the name of a source's object.
+    pub(crate) fn delete(&self, cluster: usize, source: usize, kind: Kind, slot: usize) {
+        let key = key(source, kind, slot);
+        self.members[cluster].with(Actor::User, |server, now| {
+            let path = server.path(kind.api_version(), kind.name(), &key.namespace, &key.name)?;
+            Some(server.user_delete(now, &path))
+        });
+    }
+
+    fn drift(&self, source: usize, kind: Kind, slot: usize, target: usize) {
+        let patch = match kind {
+            Kind::ConfigMap => json!({ "data": { "k": "drift" } }),
+            Kind::Secret => json!({ "data": { "k": "ZHJpZnRlZA==" } }),
+            Kind::Widget => json!({ "spec": { "k": "drift" } }),
+        };
+        self.patch_copy(source, kind, slot, target, &patch);
+    }
+
+    fn patch_copy(&self, source: usize, kind: Kind, slot: usize, target: usize, patch: &Value) {
+        let key = key(source, kind, slot);
+        let copy =
+            self.members[target].with_journal(|journal| journal.live(&key).map(|(uid, _)| uid.clone()));
+        if !copy.is_some_and(|uid| self.oracle.is_copy(&uid)) {
+            return;
+        }
+        self.members[target].with(Actor::User, |server, now| {
+            let path = server.path(kind.api_version(), kind.name(), &key.namespace, &key.name)?;
+            Some(server.user_patch(now, "kubectl-edit", &path, patch))
+        });
+    }
+
+    fn forge(&self, source: usize, kind: Kind, slot: usize, target: usize) {
+        let key = key(source, kind, slot);
+        self.members[target].with(Actor::User, |server, now| {
+            let mut object = server.find(kind.api_version(), kind.name(), &key.namespace, &key.name)?;
+            let metadata = object["metadata"].as_object_mut()?;
+            for server_side in ["uid", "resourceVersion", "managedFields", "creationTimestamp", "generation"]
+            {
+                metadata.remove(server_side);
+            }
+            metadata.insert("name".to_owned(), format!("forged{slot}").into());
+            server.user_create(now, "velero", &object)
+        });
+    }
+
+    fn strip(&self, source: usize, kind: Kind, slot: usize, target: usize) {
+        let marks = ["policy", "source", "target", "hub", "rendered", "mac", "intent"];
+        let annotations: serde_json::Map<String, Value> =
+            marks.iter().map(|mark| (format!("lockstep.dev/{mark}"), Value::Null)).collect();
+        let patch = json!({ "metadata": {
+            "labels": { "lockstep.dev/managed": null }, "annotations": annotations,
+        } });
+        self.patch_copy(source, kind, slot, target, &patch);
+    }
+
+    /// Copies whose marks were removed are nobody's once the hub's data is lost.
+    fn forget_stripped(&self) {
+        for member in &self.members {
+            let stripped: Vec<String> = member.with(Actor::User, |server, _| {
+                let all = Kind::ALL.iter().flat_map(|kind| server.all(kind.api_version(), kind.name()));
+                let bare = all.filter(|object| {
+                    object["metadata"]["annotations"][lockstep_engine::marks::MAC].is_null()
+                });
+                bare.filter_map(|object| object["metadata"]["uid"].as_str().map(str::to_owned)).collect()
+            });
+            self.oracle.forget(&stripped);
+        }
+    }
+
+    /// Somebody with the token of one cluster says to be another (I15).
+    fn impostor(&self, agent: usize, claims: usize) {
+        let Some((service, _)) = self.hub.service() else { return };
+        let (token, oracle) = (BearerToken::new(&self.tokens[agent]), self.oracle.clone());
+        let hello = v1::Hello {
+            protocol: lockstep_wire::PROTOCOL,
+            agent_version: "impostor".into(),
+            cluster_name: CLUSTERS[claims].into(),
+            cluster_uid: "somebody".into(),
+            server_version: "v1.20.2".into(),
+            instance: "impostor".into(),
+            clock_ms: self.clock.now(),
+            ..v1::Hello::default()
+        };
+        tokio::spawn(async move {
+            let (say, said) = mpsc::channel(1);
+            let message = v1::AgentMessage { body: Some(agent_message::Body::Hello(hello)) };
+            // The receiver is right here.
+            let _ = say.send(Ok(message)).await;
+            let mut answers = service.serve(token, ReceiverStream::new(said));
+            if let Some(Ok(answer)) = answers.next().await
+                && matches!(answer.body, Some(hub_message::Body::Welcome(_)))
+            {
+                oracle.fail("I15", format_args!("the token of {agent} was good for {claims}"));
+            }
+        });
+    }
+}
