@@ -73,6 +73,7 @@ impl Lane {
             Action::Read(_) => Does::Read,
             Action::Delete(_) => Does::Delete,
             Action::Release(_) => Does::Release,
+            Action::Probe(_) => return None,
         };
         Some(Self { gk: job.key.gk.clone(), does })
     }

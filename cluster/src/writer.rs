@@ -7,12 +7,14 @@ mod apply;
 mod compose;
 mod contents;
 mod namespace;
+mod probe;
 mod release;
 mod types;
 mod undo;
 
 pub use contents::{Contents, ContentsItem};
 pub use namespace::CreatedNamespace;
+pub use probe::Probed;
 pub use types::{
     Applied, ApplyPlan, ApplyReport, DeletePlan, Deleted, Expect, Foreign, LastApplied, Live, Outcome,
     ReleasePlan, Released, Undo,

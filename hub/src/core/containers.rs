@@ -2,9 +2,13 @@
 //! object looks as if somebody had deleted it. Deletes that follow are held until a person has
 //! looked (I7).
 
+use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion};
+use lockstep_wire::v1::outcome::Result as Answer;
 
 use super::Core;
+use super::dispatch::Prepared;
+use super::state::Probe;
 use crate::store::{
     Cause, Ending, ObjectRow, PlacementFilter, PlacementRow, SourceRef, Store, StoreError, TombstoneRow,
 };
@@ -12,6 +16,13 @@ use crate::store::{
 /// How long the end of a container is remembered: a delete that waits longer for its target is held
 /// by nothing but its budget.
 const REMEMBERED_MS: i64 = 30 * 24 * 3_600_000;
+/// How long the answer about a container is kept: deletes that were told before it are asked for within
+/// seconds.
+const PROBE_COUNTS_MS: i64 = 60_000;
+/// When a delete that waits for an answer asks again, should it not come.
+pub(super) const PROBE_RETRY_MS: i64 = 5_000;
+/// Answers by which asking again is of no use.
+const MAY_NOT_ASK: [&str; 3] = ["Forbidden", "NotServed", "Invalid"];
 
 pub(super) fn namespaces() -> GroupKind {
     GroupKind::new("", "Namespace")
@@ -65,23 +76,28 @@ impl<S: Store> Core<S> {
         });
     }
 
+    /// What contains an object, each with what to call it.
+    fn containers_of(&self, gk: &GroupKind, namespace: &str) -> Vec<(ObjectKey, String)> {
+        let mut containers = Vec::new();
+        if !namespace.is_empty() {
+            let key = ObjectKey::new(namespaces(), "", namespace);
+            containers.push((key, format!("its namespace {namespace}")));
+        }
+        if is_custom(gk)
+            && let Some(kind) = self.known_kinds().get(gk)
+        {
+            let name = format!("{}.{}", kind.plural, gk.group);
+            containers.push((ObjectKey::new(definitions(), "", &name), format!("its definition {name}")));
+        }
+        containers
+    }
+
     /// Was the source deleted together with what contained it? One sentence, if a live watch tells so.
     pub(super) fn container_gone(&mut self, row: &PlacementRow) -> Result<Option<String>, StoreError> {
         let (Some(Ending::SourceDeleted), Some(source)) = (row.ending, row.source.clone()) else {
             return Ok(None);
         };
-        let mut containers = Vec::new();
-        if !source.namespace.is_empty() {
-            let key = ObjectKey::new(namespaces(), "", &source.namespace);
-            containers.push((key, format!("its namespace {}", source.namespace)));
-        }
-        if is_custom(&row.key.gk)
-            && let Some(kind) = self.known_kinds().get(&row.key.gk)
-        {
-            let name = format!("{}.{}", kind.plural, row.key.gk.group);
-            containers.push((ObjectKey::new(definitions(), "", &name), format!("its definition {name}")));
-        }
-        for (key, what) in containers {
+        for (key, what) in self.containers_of(&row.key.gk, &source.namespace) {
             let known = self.absence(source.cluster, &key).is_none();
             let there = self.store.object(source.cluster, &key)?.is_some_and(|object| !object.deleting);
             // Another one of the name may be there by now: the object went with the one it was in.
@@ -143,18 +159,76 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
-    /// Is it still to be told whether the source went together with what contained it? Where the agent
-    /// may not watch containers, the budget alone protects.
-    pub(super) fn containers_unknown(&self, row: &PlacementRow) -> bool {
-        let (Some(Ending::SourceDeleted), Some(source)) = (row.ending, &row.source) else { return false };
-        let Some(cluster) = self.clusters.get(&source.cluster) else { return false };
-        let waits = |gk: &GroupKind| {
-            cluster.covering(gk, "").is_some_and(|watch| {
-                let forbidden = watch.told && watch.row.reason == "Forbidden";
-                !watch.is_live() && !forbidden
-            })
+    /// Is it still to be told whether the source went together with what contained it? Watches tell of
+    /// one server's changes each at its own pace, and one that resumes is live before it has caught up: so
+    /// the server is asked, after the deletion was told. Where the agent may not ask, the budget alone
+    /// protects.
+    pub(super) fn containers_unknown(&mut self, row: &PlacementRow, now: Millis) -> Result<bool, StoreError> {
+        let (Some(Ending::SourceDeleted), Some(source)) = (row.ending, row.source.clone()) else {
+            return Ok(false);
         };
-        (!source.namespace.is_empty() && waits(&namespaces()))
-            || (is_custom(&row.key.gk) && waits(&definitions()))
+        let kept = self.kept_of(&row.key.gk, &source)?;
+        let deleted = |kept: &&TombstoneRow| matches!(kept.cause, Cause::Observed | Cause::Inferred);
+        // Of what nobody saw deleted (a rewind) nothing was in it when it went.
+        let told_at = kept.iter().find(deleted).map(|kept| kept.deleted_at);
+        let mut unknown = false;
+        for (key, _) in self.containers_of(&row.key.gk, &source.namespace) {
+            unknown |= self.is_unknown(source.cluster, key, told_at, now);
+        }
+        Ok(unknown)
+    }
+
+    /// Is it unknown what became of a container since? If so, it is asked, unless it was already.
+    fn is_unknown(&mut self, id: ClusterId, key: ObjectKey, since: Option<Millis>, now: Millis) -> bool {
+        let Some(cluster) = self.clusters.get_mut(&id) else { return false };
+        let Some(watch) = cluster.covering(&key.gk, "") else { return false };
+        if !watch.is_live() {
+            return !(watch.told && watch.row.reason == "Forbidden");
+        }
+        let Some(since) = since else { return false };
+        let asked = cluster.probes.get(&key).filter(|probe| probe.asked_at >= since);
+        if let Some(probe) = asked {
+            return !probe.answered;
+        }
+        if !cluster.busy.contains_key(&key) {
+            cluster.probes.retain(|_, probe| now - probe.asked_at < PROBE_COUNTS_MS || !probe.answered);
+            cluster.probes.insert(key.clone(), Probe { asked_at: now, answered: false });
+            self.send_step(id, &key, Prepared::probe(), None);
+        }
+        true
+    }
+
+    /// A container was asked for: what that says of its end is noted, and the deletes that waited ask again.
+    pub(super) fn probed(
+        &mut self,
+        id: ClusterId,
+        key: &ObjectKey,
+        answer: Answer,
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        let known = self.store.object(id, key)?;
+        let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
+        let ended = match &answer {
+            Answer::Probed(probed) => {
+                probed.deleting || known.is_some_and(|known| known.uid.as_str() != probed.uid)
+            }
+            Answer::Gone(_) => true,
+            // Nobody may ask, or the agent is of the version before: it stays at what the watch tells.
+            Answer::Failed(failed) if MAY_NOT_ASK.contains(&failed.class.as_str()) => false,
+            _ => {
+                cluster.probes.remove(key);
+                return Ok(());
+            }
+        };
+        if let Some(probe) = cluster.probes.get_mut(key) {
+            probe.answered = true;
+        }
+        if ended {
+            let (none, before) = (ResourceVersion::default(), now.saturating_sub(REMEMBERED_MS));
+            self.store.put_container_gone(id, key, now, &none, before)?;
+        }
+        let states = vec![State::Pending];
+        self.scan_placements(PlacementFilter { source: Some(id), states, ..PlacementFilter::default() });
+        Ok(())
     }
 }

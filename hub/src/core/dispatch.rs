@@ -35,6 +35,11 @@ impl Prepared {
         Self { action: Action::Read(v1::Read { must_be_empty: false }), purpose: Purpose::Compare { ticket } }
     }
 
+    /// Looks whether a container is still there.
+    pub(super) fn probe() -> Self {
+        Self { action: Action::Probe(v1::Probe {}), purpose: Purpose::Probe }
+    }
+
     /// Deletes exactly the archived state.
     pub(super) fn delete(
         tombstone: i64,

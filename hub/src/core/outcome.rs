@@ -54,6 +54,10 @@ impl<S: Store> Core<S> {
             self.compared(ticket, answer);
             return self.after_outcome(id, &key, step.again, now);
         }
+        if step.purpose == Purpose::Probe {
+            self.probed(id, &key, answer, now)?;
+            return self.after_outcome(id, &key, step.again, now);
+        }
         let row = self.store.placement(id, &key)?;
         if let Some(row) = row {
             self.note(id, row, step, answer, now)?;

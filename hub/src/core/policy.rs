@@ -9,6 +9,7 @@ use lockstep_engine::status::{State, Status};
 use lockstep_engine::{ClusterId, ClusterName, Millis, ObjectKey};
 use lockstep_policies::{Change, CompiledPolicy, Disposition, LoadedFile, PolicySet, load};
 
+use super::containers::PROBE_RETRY_MS;
 use super::scan::Scan;
 use super::{Core, PolicyFiles};
 use crate::store::{DeleteStage, PlacementFilter, PlacementRow, PolicyFileRow, PolicyRow, Store, StoreError};
@@ -214,8 +215,10 @@ impl<S: Store> Core<S> {
                 self.hold(&mut row, "Recovered", message, now)?;
             } else if let Some(message) = self.lost_in_rewind(&row)? {
                 self.hold(&mut row, "SourceRewound", message, now)?;
-            } else if self.containers_unknown(&row) {
-                // Asked again when that is told.
+            } else if self.containers_unknown(&row, now)? {
+                // It asks again when that is told, or when nobody tells.
+                row.next_attempt = Some(now + PROBE_RETRY_MS);
+                self.note_due(row.next_attempt);
                 let message =
                     "the source object was deleted; whether what contained it went too is not known yet";
                 row.status = Status::new(State::Pending, "ContainerUnknown", message);

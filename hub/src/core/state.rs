@@ -125,6 +125,17 @@ pub enum Purpose {
         /// Index into the core's pending comparisons.
         ticket: u64,
     },
+    /// Look whether a container is still there.
+    Probe,
+}
+
+/// A question whether a container is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// When it was asked last, hub's clock.
+    pub asked_at: Millis,
+    /// Has the answer come?
+    pub answered: bool,
 }
 
 /// A step that was sent and not yet answered.
@@ -247,6 +258,8 @@ pub struct Cluster {
     pub echoes: BTreeMap<ObjectKey, ResourceVersion>,
     /// By kind: opens when the target does not answer for objects of that kind (I12).
     pub breakers: BTreeMap<GroupKind, KindBreaker>,
+    /// Containers that were asked for lately.
+    pub probes: BTreeMap<ObjectKey, Probe>,
     /// When sessions replaced each other lately: alternation means one identity in two places.
     pub takeovers: Vec<Millis>,
 }
@@ -270,6 +283,7 @@ impl Cluster {
             overflow: false,
             echoes: BTreeMap::new(),
             breakers: BTreeMap::new(),
+            probes: BTreeMap::new(),
             takeovers: Vec::new(),
         }
     }
@@ -344,6 +358,7 @@ impl Cluster {
             }
         }
         self.busy.clear();
+        self.probes.clear();
         self.ready = Ready::default();
         self.overflow = false;
     }

@@ -48,6 +48,12 @@ fn seed_8_a_copy_that_the_watch_never_saw() {
     holds(8, EVENTS);
 }
 
+/// Its agent was away; the delete was replayed before the end of its namespace.
+#[test]
+fn seed_14_a_delete_that_is_told_before_the_end_of_its_namespace() {
+    holds(14, EVENTS);
+}
+
 /// What a restore had lost was overwritten by our own write, without a tombstone.
 #[test]
 fn seed_34_a_lost_state_under_a_name_that_is_written_again() {

@@ -418,6 +418,33 @@ fn i7_replayed_deletes_of_a_namespace_that_is_back_are_held() {
     assert!(is_read(&fleet.one_step("b")));
 }
 
+/// A watch that goes on is live before it has caught up, and one that hangs is live for long: another
+/// watch tells of the delete first.
+#[test]
+fn i7_the_server_is_asked_for_the_namespace_of_what_was_deleted() {
+    let failed = |class: &str| Answer::Failed(v1::Failed { class: class.into(), ..Default::default() });
+    let probed = |uid: &str, deleting| Answer::Probed(v1::Probed { uid: uid.into(), deleting });
+    for (answer, status) in [
+        (probed("n", false), "Pending/Archiving"),
+        (probed("n", true), "Held/ContainerDeleted"),
+        (probed("n2", false), "Held/ContainerDeleted"),
+        (Answer::Gone(v1::Done {}), "Held/ContainerDeleted"),
+        (failed("Transient"), "Pending/ContainerUnknown"),
+        (failed("Forbidden"), "Pending/Archiving"),
+    ] {
+        let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+        fleet.in_step(1);
+        fleet.namespaces.insert(("a", "shop"), answer.clone());
+        fleet.section("a", vec![deleted("cm-0", "s0", 20)], None);
+        assert_eq!(fleet.status("b", "cm-0"), status, "{answer:?}");
+        // A server that did not answer is asked again.
+        fleet.namespaces.insert(("a", "shop"), probed("n", false));
+        fleet.tick(10_000);
+        let after = status.replace("ContainerUnknown", "Archiving");
+        assert_eq!(fleet.status("b", "cm-0"), after, "{answer:?}");
+    }
+}
+
 #[test]
 fn i7_a_hold_for_a_container_outlives_the_reason() {
     let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);

@@ -1,10 +1,10 @@
 //! A core on a real store with agents played by the test: synchronous, and without a clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use lockstep_engine::{ClusterId, ClusterName, GroupKind, Millis, ObjectKey, marks};
-use lockstep_wire::v1::{self, agent_message, hub_message, step::Action};
+use lockstep_wire::v1::{self, agent_message, hub_message, outcome::Result as Answer, step::Action};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::core::command::Command;
@@ -31,6 +31,8 @@ pub(super) struct Agent {
     pub session: u64,
     pub sequence: u64,
     pub commands: mpsc::Receiver<SessionCommand>,
+    /// Taken from there, and not looked at yet.
+    pub inbox: VecDeque<SessionCommand>,
     /// (watch, interest) by kind.
     pub watches: BTreeMap<String, (u32, lockstep_engine::interest::Interest)>,
 }
@@ -41,6 +43,8 @@ pub(super) struct Fleet {
     pub tokens: BTreeMap<&'static str, String>,
     /// Counters of the Leases, told with every Hello.
     pub leases: BTreeMap<&'static str, u64>,
+    /// What agents answer when the hub asks whether a namespace is there; else what they told of it.
+    pub namespaces: BTreeMap<(&'static str, &'static str), Answer>,
     dir: tempfile::TempDir,
     pub now: Millis,
 }
@@ -69,6 +73,7 @@ impl Fleet {
             agents: BTreeMap::new(),
             tokens: BTreeMap::new(),
             leases: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
             dir,
             now: 1_000,
         };
@@ -92,6 +97,37 @@ impl Fleet {
         let mut more = self.core.handle(vec![input], self.now).unwrap();
         while more {
             more = self.core.handle(Vec::new(), self.now).unwrap();
+        }
+        let names: Vec<&'static str> = self.agents.keys().copied().collect();
+        names.into_iter().for_each(|name| self.answer_probes(name));
+    }
+
+    /// Agents answer at once whether a namespace is there.
+    fn answer_probes(&mut self, name: &'static str) {
+        let Some(agent) = self.agents.get_mut(name) else { return };
+        let mut probes = Vec::new();
+        while let Ok(command) = agent.commands.try_recv() {
+            match probe(&command) {
+                Some(step) => probes.push(step),
+                None => agent.inbox.push_back(command),
+            }
+        }
+        for step in probes {
+            let told = self.namespaces.iter().find(|((at, of), _)| *at == name && *of == step.name);
+            let answer = match told.map(|(_, answer)| answer.clone()) {
+                Some(answer) => answer,
+                None => self.known_namespace(name, &step.name),
+            };
+            self.outcome(name, step.step, answer);
+        }
+    }
+
+    fn known_namespace(&mut self, name: &str, namespace: &str) -> Answer {
+        let id = self.core.names[&ClusterName::new(name).unwrap()];
+        let key = ObjectKey::new(GroupKind::new("", "Namespace"), "", namespace);
+        match self.core.store.object(id, &key).unwrap() {
+            Some(row) => Answer::Probed(v1::Probed { uid: row.uid.to_string(), deleting: row.deleting }),
+            None => Answer::Gone(v1::Done {}),
         }
     }
 
@@ -144,7 +180,8 @@ impl Fleet {
         let token = BearerToken::new(&self.tokens[name]);
         self.input(Input::Connect(Box::new(Connect { token, hello, out, reply })));
         let (id, session) = answer.try_recv().unwrap()?;
-        let agent = Agent { id, session, sequence: 0, commands, watches: BTreeMap::new() };
+        let agent =
+            Agent { id, session, sequence: 0, commands, inbox: VecDeque::new(), watches: BTreeMap::new() };
         self.agents.insert(name, agent);
         Ok(())
     }
@@ -186,6 +223,7 @@ impl Fleet {
         self.input(Input::Connect(Box::new(Connect { token, hello, out, reply })));
         (agent.id, agent.session) = answer.try_recv().unwrap().unwrap();
         agent.commands = commands;
+        agent.inbox.clear();
         self.agents.insert(name, agent);
     }
 
@@ -219,7 +257,7 @@ impl Fleet {
     pub(super) fn received(&mut self, name: &'static str) -> Vec<hub_message::Body> {
         let Some(agent) = self.agents.get_mut(name) else { return Vec::new() };
         let mut bodies = Vec::new();
-        while let Ok(command) = agent.commands.try_recv() {
+        while let Some(command) = agent.inbox.pop_front() {
             let SessionCommand::Message(message) = command else { continue };
             if let Some(hub_message::Body::Interest(set)) = &message.body {
                 agent.watches = set
@@ -288,7 +326,7 @@ impl Fleet {
     /// Watches that the hub asked to resume since the last look: kind, checkpoint, rewound.
     pub(super) fn resumes(&mut self, name: &'static str) -> Vec<(String, String, bool)> {
         let mut resumes = Vec::new();
-        while let Ok(command) = self.agents.get_mut(name).unwrap().commands.try_recv() {
+        while let Some(command) = self.agents.get_mut(name).unwrap().inbox.pop_front() {
             if let SessionCommand::Resume(rows) = command {
                 let rows = rows.into_iter();
                 resumes.extend(rows.map(|row| (row.gk.to_string(), row.checkpoint.to_string(), row.rewound)));
@@ -304,8 +342,8 @@ impl Fleet {
         let census = v1::Census { namespace: "shop".into(), count: census.count(), digest };
         self.tell(name, Vec::new(), None, vec![census]);
         let compare = |command: &SessionCommand| matches!(command, SessionCommand::Compare { .. });
-        let commands = &mut self.agents.get_mut(name).unwrap().commands;
-        std::iter::from_fn(|| commands.try_recv().ok()).any(|command| compare(&command))
+        let inbox = &mut self.agents.get_mut(name).unwrap().inbox;
+        std::iter::from_fn(|| inbox.pop_front()).any(|command| compare(&command))
     }
 
     fn tell(
@@ -437,6 +475,13 @@ impl Fleet {
             assert_eq!(self.status("b", &name), "InStep/InStep");
         }
     }
+}
+
+/// The step, if it asks whether a namespace is there.
+fn probe(command: &SessionCommand) -> Option<v1::Step> {
+    let SessionCommand::Message(message) = command else { return None };
+    let Some(hub_message::Body::Step(step)) = &message.body else { return None };
+    matches!(step.action, Some(Action::Probe(_))).then(|| step.clone())
 }
 
 pub(super) fn key(name: &str) -> ObjectKey {
