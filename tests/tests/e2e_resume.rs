@@ -69,6 +69,10 @@ impl<'a> Since<'a> {
             let mut probes = BTreeMap::new();
             for event in events.iter().filter(|event| event.verb == "list") {
                 let (path, query) = event.request_uri.split_once('?').unwrap_or((&event.request_uri, ""));
+                // One namespace by its name, after a delete in it.
+                if query.starts_with("fieldSelector=metadata.name") {
+                    continue;
+                }
                 ensure!(query == "limit=1", "{cluster} was listed: {}", event.request_uri);
                 *probes.entry(path).or_insert(0) += 1;
             }
