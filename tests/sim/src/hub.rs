@@ -200,7 +200,7 @@ impl Inner {
                     format_args!("deltas {deltas}, steps {}, {connected} connected", counts.steps),
                 );
             }
-            oracle.committed(&mut *reader);
+            oracle.committed(&mut *reader, counts);
         };
         let down = CancellationToken::new();
         let core = tokio::spawn(owner::serve(core, received, Box::new(observe), care));

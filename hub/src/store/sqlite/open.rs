@@ -265,6 +265,9 @@ fn connect(path: &Path, mode: OpenFlags) -> Result<Connection, StoreError> {
     // No mutex of its own: a connection is owned by one thread at a time.
     let db = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(database)?;
     db.busy_timeout(BUSY_TIMEOUT).map_err(database)?;
+    // Without it SQLite plans a prepared statement anew whenever a parameter that its statistics could speak of is bound
+    // to another value: it took more than running the statement. No plan of ours depends on a value.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(database)?;
     db.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(db)
 }
