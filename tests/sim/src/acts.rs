@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::journal::Actor;
 use crate::member::AGENT;
-use crate::objects::{self, CLUSTERS, FileState, Kind, NAMESPACES, key};
+use crate::objects::{self, CLUSTERS, FileState, Key, Kind, NAMESPACES, key};
 use crate::plan::Act;
 use crate::world::{End, World};
 
@@ -44,6 +44,9 @@ impl World {
                     .with(Actor::User, |server, now| server.user_create(now, "somebody", &object));
             }
             Act::Forge { source, kind, slot, target } => self.forge(source, kind, slot, target),
+            Act::OtherHub { source, kind, slot, target, goes } => {
+                self.other_hub(&key(source, kind, slot), target, goes);
+            }
             Act::StripMarks { source, kind, slot, target } => {
                 self.strip(source, kind, slot, target);
                 if self.lost_data {
@@ -106,7 +109,9 @@ impl World {
                 if bumped && self.log.elapsed() < self.saved[cluster] + LEASE_MS => {}
             Act::Restore { cluster, bumped } => {
                 let form = if bumped { Restore::Bumped } else { Restore::Plain };
-                self.members[cluster].restore(form);
+                if self.members[cluster].restore(form) {
+                    self.oracle.met_with("a cluster that was restored");
+                }
                 // Copies that come back without their marks are nobody's.
                 self.forget_stripped();
                 self.agents[cluster].to_api.reset();
@@ -193,7 +198,7 @@ impl World {
         Ok(())
     }
 
-    fn write(&mut self, cluster: usize, kind: Kind, slot: usize, selected: bool) {
+    pub(crate) fn write(&mut self, cluster: usize, kind: Kind, slot: usize, selected: bool) {
         self.serial += 1;
         let object = objects::object(&key(cluster, kind, slot), self.serial, selected);
         self.members[cluster].with(Actor::User, |server, now| server.user_apply(now, "user", &object, true));
@@ -242,6 +247,36 @@ impl World {
             metadata.insert("name".to_owned(), format!("forged{slot}").into());
             server.user_create(now, "velero", &object)
         });
+    }
+
+    /// What a second hub does: where nothing has that name it makes a copy of its own, as we do and under the same field
+    /// manager, and changes and deletes only that.
+    fn other_hub(&mut self, key: &Key, target: usize, goes: bool) {
+        let kind = key.kind;
+        let there =
+            self.members[target].with_journal(|journal| journal.live(key).map(|(uid, _)| uid.clone()));
+        if there.as_ref().is_some_and(|uid| !self.others.contains_key(&(target, uid.clone()))) {
+            return;
+        }
+        if goes {
+            self.members[target].with(Actor::User, |server, now| {
+                let path = server.path(kind.api_version(), kind.name(), &key.namespace, &key.name)?;
+                there.is_some().then(|| server.user_delete(now, &path))
+            });
+            return;
+        }
+        self.serial += 1;
+        let object = objects::of_other_hub(key, CLUSTERS[target], self.serial);
+        self.members[target]
+            .with(Actor::User, |server, now| server.user_apply(now, "lockstep", &object, false));
+        let written = self.members[target].with_journal(|journal| {
+            let (uid, life) = journal.live(key)?;
+            Some((uid.clone(), life.latest()?.content.clone()))
+        });
+        if let Some((uid, content)) = written {
+            self.oracle.met_with("a write of another hub");
+            self.others.entry((target, uid)).or_default().insert(content);
+        }
     }
 
     fn strip(&self, source: usize, kind: Kind, slot: usize, target: usize) {

@@ -21,7 +21,7 @@ use crate::dice::Dice;
 use crate::hub::Hub;
 use crate::link::Link;
 use crate::member::{Member, Transport};
-use crate::objects::CLUSTERS;
+use crate::objects::{CLUSTERS, Refusal};
 
 /// Messages under way in each direction.
 const UNDER_WAY: usize = 64;
@@ -36,6 +36,7 @@ pub(crate) struct Agent {
     pub(crate) to_hub: Link,
     clock: Clock,
     dice: Arc<Mutex<Dice>>,
+    refusal: Refusal,
     process: Option<Process>,
 }
 
@@ -52,11 +53,12 @@ impl Agent {
         token: String,
         clock: Clock,
         seed: u64,
+        refusal: Refusal,
     ) -> Self {
         let stream = |n: u64| Dice::new(seed, 100 + 10 * index as u64 + n);
         let (to_api, to_hub) = (Link::new(stream(0)), Link::new(stream(1)));
         let dice = Arc::new(Mutex::new(stream(2)));
-        Self { index, member, hub, token, to_api, to_hub, clock, dice, process: None }
+        Self { index, member, hub, token, to_api, to_hub, clock, dice, refusal, process: None }
     }
 
     pub(crate) fn runs(&self) -> bool {
@@ -76,6 +78,9 @@ impl Agent {
         }
         let killed = CancellationToken::new();
         let mut config = AgentConfig::new(cluster, "http://hub", Token::new(&self.token));
+        if self.index == Refusal::AT {
+            config.accept = self.refusal.accepted();
+        }
         config.lease_namespace = "kube-system".to_owned();
         config.census_interval_s = 20;
         config.discovery_interval_s = 10;

@@ -129,12 +129,45 @@ impl Member {
         }
     }
 
+    /// Counts what an exchange was a case of.
+    fn met(&self, request: &Request, reply: &Reply, changed: bool) {
+        let situation = match (&*request.method, &reply.response) {
+            (_, Response::Dropped) if changed => "a write whose answer was lost",
+            (_, Response::Dropped) => "a request without an answer",
+            ("GET", Response::Watch(_)) => "a watch that was opened",
+            ("GET", Response::Full(answer)) => match answer.status {
+                200 if request.query.contains("limit=1&") || request.query.ends_with("limit=1") => {
+                    "a probe instead of a list"
+                }
+                200 if request.query.contains("limit=") => "a page of a list",
+                410 => "410 to a list or watch",
+                403 | 404 | 429 | 500 | 503 | 504 => "a read that was refused",
+                _ => return,
+            },
+            ("DELETE", Response::Full(answer)) if answer.status == 409 => {
+                "a delete refused: the copy is not as archived"
+            }
+            ("PATCH", Response::Full(answer)) if answer.status == 409 => "an apply with a conflict",
+            (_, Response::Full(answer)) => match answer.status {
+                403 => "a write that was forbidden",
+                404 => "a write where kind, namespace or object was gone",
+                422 => "a write that was invalid",
+                429 | 500 | 503 | 504 => "a write that was refused for a while",
+                _ => return,
+            },
+            (_, Response::Watch(_)) => return,
+        };
+        self.oracle.met_with(situation);
+    }
+
     /// A request of an agent. None: its reply never arrives.
     fn handle(&self, request: &Request) -> Option<Reply> {
         let now = self.clock.now();
         let mut inner = self.lock();
         if request.method == "GET" {
-            return Some(inner.server.handle(now, request));
+            let reply = inner.server.handle(now, request);
+            self.met(request, &reply, false);
+            return Some(reply);
         }
         let subject = subject(&request.path);
         let before = subject.as_ref().and_then(|key| inner.journal.current.get(key).cloned());
@@ -143,6 +176,9 @@ impl Member {
         let changed = inner.server.revision() != revision;
         inner.absorb(Actor::Agent, now);
         let lease = request.path.contains("/leases");
+        if !lease {
+            self.met(request, &reply, changed);
+        }
         if changed && !lease {
             self.writes.fetch_add(1, Ordering::Relaxed);
         }
@@ -298,6 +334,9 @@ impl Open {
                 }
             };
             if !lines.is_empty() {
+                if lines.iter().any(|line| contains(line, b"\"code\":410")) {
+                    member.oracle.met_with("410 within a watch");
+                }
                 link.pass(self.generation).await.ok()?;
                 return Some(Bytes::from(lines.concat()));
             }
@@ -313,6 +352,11 @@ impl Open {
         }
         None
     }
+}
+
+fn contains(line: &[u8], part: &[u8]) -> bool {
+    // Errors are short; objects that are not, are none.
+    line.len() < 1_000 && line.windows(part.len()).any(|window| window == part)
 }
 
 fn full(answer: Answer) -> Result<http::Response<Body>, BoxError> {

@@ -1,5 +1,8 @@
 //! What is synced in a history: kinds, namespaces, names, policies.
 
+use lockstep_agent::AcceptEntry;
+use lockstep_engine::marks::{MANAGED, Marks, SourceMark, TargetMark};
+use lockstep_engine::{GroupKind, ObjectKey};
 use serde_json::{Value, json};
 
 /// Clusters of a fleet.
@@ -100,6 +103,34 @@ pub(crate) fn object(key: &Key, serial: u64, selected: bool) -> Value {
     object
 }
 
+/// Who the other hub says that it is.
+pub(crate) const OTHER_HUB: &str = "another-hub";
+
+/// A copy that another hub made under this name: all the marks, under a key that is not ours.
+pub(crate) fn of_other_hub(key: &Key, cluster: &str, serial: u64) -> Value {
+    let gk = GroupKind::new(key.kind.group(), key.kind.name());
+    let copy = ObjectKey::new(gk, &key.namespace, &key.name);
+    let marks = Marks {
+        policy: "theirs".to_owned(),
+        source: SourceMark {
+            cluster: CLUSTERS[0].to_owned(),
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            uid: format!("theirs-{}", key.name),
+            hops: 1,
+        },
+        target: TargetMark { cluster: cluster.to_owned(), key: copy },
+        hub: OTHER_HUB.to_owned(),
+        rendered: [3; 32],
+        mac: [0; 32],
+        intent: None,
+    };
+    let mut copy = object(key, serial, false);
+    copy["metadata"]["labels"] = json!({ MANAGED: "true" });
+    copy["metadata"]["annotations"] = json!(marks.signed(&[9; 32]).annotations());
+    copy
+}
+
 pub(crate) fn definition() -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -140,6 +171,42 @@ pub(crate) const POLICIES: [Policy; 3] = [
     Policy { name: "second", source: 1, targets: &[2, 0], kinds: &[Kind::ConfigMap], literal: false },
     Policy { name: "widgets", source: 1, targets: &[2], kinds: &[Kind::Widget, Kind::Secret], literal: true },
 ];
+
+/// What the agent of the last cluster does not accept (I16).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Nothing,
+    Secrets,
+    /// The namespace that is deleted and made again.
+    Doomed,
+}
+
+impl Refusal {
+    /// Where an agent refuses something.
+    pub(crate) const AT: usize = CLUSTERS.len() - 1;
+
+    pub(crate) fn refuses(self, cluster: usize, key: &Key) -> bool {
+        cluster == Self::AT
+            && match self {
+                Self::Nothing => false,
+                Self::Secrets => key.kind == Kind::Secret,
+                Self::Doomed => key.namespace == NAMESPACES[1],
+            }
+    }
+
+    /// The agent's accept list.
+    pub(crate) fn accepted(self) -> Vec<AcceptEntry> {
+        let mut accept = AcceptEntry::everything();
+        for entry in &mut accept {
+            match self {
+                Self::Nothing => {}
+                Self::Secrets => entry.kinds = vec!["ConfigMap".to_owned(), "Widget.sim.example".to_owned()],
+                Self::Doomed => entry.namespaces = vec![NAMESPACES[0].to_owned()],
+            }
+        }
+        accept
+    }
+}
 
 /// How a policy's file stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use bytes::Bytes;
 use lockstep_engine::{Millis, marks};
 use lockstep_hub::core as hub;
-use lockstep_hub::store::{Cause, Reader, StoreError, WatchRow};
+use lockstep_hub::store::{Cause, ClusterRow, Reader, StoreError, WatchRow};
 use lockstep_tests::model::Request;
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ use crate::archive::MemoryArchive;
 use crate::journal::{Actor, Journal, Life};
 use crate::log::Log;
 use crate::member::Member;
-use crate::objects::{CLUSTERS, Key, Kind, POLICIES};
+use crate::objects::{CLUSTERS, Key, Kind, POLICIES, Refusal};
 
 /// After so many commits that counted nothing the store is compared all the same.
 const UNCOUNTED: u64 = 32;
@@ -45,6 +45,10 @@ struct Known {
     checkpoints: BTreeMap<u32, String>,
     /// Objects whose bodies the store had: cluster and uid.
     stored: BTreeSet<(u32, String)>,
+    /// Situations, by name.
+    met: BTreeMap<&'static str, u64>,
+    /// The hub's clusters: they change with sessions only.
+    clusters: Vec<ClusterRow>,
     violation: Option<String>,
     counts: Counts,
 }
@@ -67,6 +71,7 @@ pub(crate) struct Oracle {
     members: Arc<OnceLock<Vec<Weak<Member>>>>,
     archive: MemoryArchive,
     log: Log,
+    refusal: Refusal,
 }
 
 /// A row of the hub's store.
@@ -91,8 +96,8 @@ pub(crate) struct Written<'a> {
 }
 
 impl Oracle {
-    pub(crate) fn new(archive: MemoryArchive, log: Log) -> Self {
-        Self { known: Arc::default(), members: Arc::default(), archive, log }
+    pub(crate) fn new(archive: MemoryArchive, log: Log, refusal: Refusal) -> Self {
+        Self { known: Arc::default(), members: Arc::default(), archive, log, refusal }
     }
 
     pub(crate) fn watch(&self, members: &[Arc<Member>]) {
@@ -114,6 +119,15 @@ impl Oracle {
 
     pub(crate) fn counts(&self) -> Counts {
         self.known().counts
+    }
+
+    pub(crate) fn met(&self) -> BTreeMap<&'static str, u64> {
+        self.known().met.clone()
+    }
+
+    /// A situation that is counted.
+    pub(crate) fn met_with(&self, situation: &'static str) {
+        *self.known().met.entry(situation).or_default() += 1;
     }
 
     pub(crate) fn approved(&self, now: Millis) {
@@ -140,6 +154,7 @@ impl Oracle {
         known.tombstones = 0;
         known.stored.clear();
         known.checkpoints.clear();
+        known.clusters.clear();
     }
 
     pub(crate) fn fail(&self, invariant: &str, what: std::fmt::Arguments<'_>) {
@@ -154,6 +169,12 @@ impl Oracle {
             return;
         }
         self.known().counts.writes += 1;
+        if self.refusal.refuses(written.at, &written.key) {
+            self.fail(
+                "I16",
+                format_args!("{} at {} is not accepted and was written", written.key, CLUSTERS[written.at]),
+            );
+        }
         match written.request.method.as_str() {
             "PATCH" => self.applied(written),
             "DELETE" => self.deleted(written),
@@ -285,31 +306,51 @@ impl Oracle {
     /// The hub committed: what its store says must be what the clusters' histories say. What a commit can have changed of
     /// that is seen by what it counted; the others are looked at now and then.
     pub(crate) fn committed(&self, reader: &mut dyn Reader, counts: &hub::Counts) {
-        let (all, any) = {
+        let (all, any, joined) = {
             let mut known = self.known();
             known.counts.commits += 1;
-            let (before, since) = &mut known.compared;
+            let Known { compared: (before, since), met, .. } = &mut *known;
+            for (situation, before, now) in [
+                ("deletes held", before.held, counts.held),
+                ("steps that failed", before.failed_steps, counts.failed_steps),
+                ("rewinds noticed", before.rewinds, counts.rewinds),
+                ("sessions begun", before.sessions, counts.sessions),
+                ("namespaces whose census differed", before.census_mismatches, counts.census_mismatches),
+                ("tombstones made", before.tombstones, counts.tombstones),
+                ("copies deleted", before.deletes, counts.deletes),
+            ] {
+                // A hub that starts again counts from nothing.
+                let more = now.checked_sub(before).unwrap_or(now);
+                if more > 0 {
+                    *met.entry(situation).or_default() += more;
+                }
+            }
             let took = |counts: &hub::Counts| {
                 let hub::Counts { deltas, tombstones, sessions, rewinds, census_mismatches, .. } = *counts;
                 [deltas, tombstones, sessions, rewinds, census_mismatches]
             };
             let all = took(before) != took(counts) || *since >= UNCOUNTED;
+            let joined = before.sessions != counts.sessions;
             let any = all || before.batches != counts.batches;
             before.clone_from(counts);
             *since = if all { 0 } else { *since + 1 };
-            (all, any)
+            (all, any, joined)
         };
         if !any {
             return;
         }
-        if let Err(error) = self.compare(reader, all) {
+        if let Err(error) = self.compare(reader, all, joined) {
             self.fail("store", format_args!("{error}"));
         }
     }
 
     /// Of all watches, or of those whose checkpoints moved.
-    fn compare(&self, reader: &mut dyn Reader, all: bool) -> Result<(), StoreError> {
-        let clusters = reader.clusters()?;
+    fn compare(&self, reader: &mut dyn Reader, all: bool, joined: bool) -> Result<(), StoreError> {
+        if joined || self.known().clusters.is_empty() {
+            let clusters = reader.clusters()?;
+            self.known().clusters = clusters;
+        }
+        let clusters = self.known().clusters.clone();
         let at = |name: &str| CLUSTERS.iter().position(|known| *known == name);
         for cluster in &clusters {
             let Some(member) = at(cluster.name.as_str()).and_then(|index| self.member(index)) else {
@@ -389,11 +430,7 @@ impl Oracle {
     }
 
     /// I3: what has a tombstone has gone.
-    fn compare_tombstones(
-        &self,
-        reader: &mut dyn Reader,
-        clusters: &[lockstep_hub::store::ClusterRow],
-    ) -> Result<(), StoreError> {
+    fn compare_tombstones(&self, reader: &mut dyn Reader, clusters: &[ClusterRow]) -> Result<(), StoreError> {
         loop {
             let last = self.known().tombstones;
             let Some(row) = reader.tombstone(last + 1)? else { return Ok(()) };
@@ -442,5 +479,14 @@ impl Oracle {
 /// Does a text with secrets in clear occur?
 pub(crate) fn has_canary(bytes: &Bytes) -> bool {
     let canary = crate::objects::CANARY.as_bytes();
-    bytes.windows(canary.len()).any(|window| window == canary)
+    let [first, ..] = canary else { return false };
+    let mut rest = &bytes[..];
+    while let Some(at) = rest.iter().position(|byte| byte == first) {
+        rest = &rest[at..];
+        if rest.starts_with(canary) {
+            return true;
+        }
+        rest = &rest[1..];
+    }
+    false
 }

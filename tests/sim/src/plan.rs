@@ -2,7 +2,7 @@
 
 use crate::dice::Dice;
 use crate::link::Mode;
-use crate::objects::{CLUSTERS, FileState, Kind, POLICIES, SLOTS};
+use crate::objects::{CLUSTERS, FileState, Kind, POLICIES, Refusal, SLOTS};
 
 /// One thing that is done. What does not apply when its time comes is skipped.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +64,14 @@ pub(crate) enum Act {
         kind: Kind,
         slot: usize,
         target: usize,
+    },
+    /// Another hub, with another key, has a copy of its own of that name; or takes it away.
+    OtherHub {
+        source: usize,
+        kind: Kind,
+        slot: usize,
+        target: usize,
+        goes: bool,
     },
     DeleteNamespace {
         cluster: usize,
@@ -180,6 +188,8 @@ pub struct Plan {
     pub(crate) versions: [(u32, u32); 3],
     /// Deletes that the policies' budgets allow.
     pub(crate) budget: u32,
+    /// What the last cluster's agent refuses.
+    pub(crate) refusal: Refusal,
     /// When each act happens, ms after the first sync; in order.
     pub(crate) acts: Vec<(u32, Act)>,
 }
@@ -188,6 +198,8 @@ const VERSIONS: [(u32, u32); 4] = [(1, 20), (1, 24), (1, 29), (1, 34)];
 const VERBS: [&str; 6] = ["list", "watch", "get", "apply", "delete", "discovery"];
 /// Mean time between two acts, ms.
 const SPACING: u32 = 150;
+/// Of 100 acts, where there is another hub.
+const OTHER_HUB: u32 = 6;
 /// Of a disturbance.
 const DURATION: (u32, u32) = (50, 9_000);
 
@@ -215,7 +227,28 @@ impl Plan {
                 (at, act)
             })
             .collect();
-        Self { seed, versions, budget, acts }
+        Self { seed, versions, budget, refusal: Refusal::Nothing, acts }.among_others(seed)
+    }
+
+    /// Some fleets have an agent that refuses something, some clusters another hub. Drawn beside all else, so that seeds
+    /// without them stay what they were.
+    fn among_others(mut self, seed: u64) -> Self {
+        let kind = seed % 11;
+        self.refusal = match kind {
+            0 | 10 => Refusal::Secrets,
+            2 => Refusal::Doomed,
+            _ => Refusal::Nothing,
+        };
+        if matches!(kind, 6 | 9 | 10) {
+            let mut dice = Dice::new(seed, 2);
+            for (_, act) in &mut self.acts {
+                if dice.chance(OTHER_HUB) {
+                    let (source, kind, slot, target) = copy(&mut dice);
+                    *act = Act::OtherHub { source, kind, slot, target, goes: dice.chance(30) };
+                }
+            }
+        }
+        self
     }
 
     /// How many acts there are.

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use lockstep_engine::status::State;
+use lockstep_engine::{GroupKind, ObjectKey, marks};
 use lockstep_hub::store::{PlacementFilter, TombstoneFilter};
 
 use crate::journal::Actor;
-use crate::objects::{CLUSTERS, Key, Kind, NAMESPACES, POLICIES};
+use crate::link::Mode;
+use crate::objects::{CLUSTERS, Key, Kind, NAMESPACES, OTHER_HUB, POLICIES, SLOTS, key};
 use crate::oracle::has_canary;
 use crate::world::World;
 
@@ -16,6 +18,8 @@ use crate::world::World;
 const BOUND_MS: i64 = 600_000;
 /// When a person looks into conflicts, where the hub's data was lost.
 const PERSON_MS: i64 = 90_000;
+/// A target that nothing is wrong with comes in step within this, whatever is wrong with others, ms.
+const PACE_MS: i64 = 5_000;
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(2);
 /// Nobody writes anything for so long afterwards (I8).
@@ -54,8 +58,63 @@ pub(crate) async fn settle(world: &mut World) -> Result<()> {
     if !world.is_over() {
         secrets(world);
         buried(world);
+        others(world);
     }
     Ok(())
+}
+
+/// I6: what another hub wrote is as that hub wrote it.
+fn others(world: &World) {
+    for ((at, uid), contents) in &world.others {
+        let (name, found) =
+            (CLUSTERS[*at], world.members[*at].with_journal(|journal| journal.lives.get(uid).cloned()));
+        let Some(life) = found.filter(|life| life.end.is_none()) else { continue };
+        let content = life.latest().map(|state| state.content.clone()).unwrap_or_default();
+        let hub = world.members[*at].with(Actor::User, |server, _| {
+            let (kind, key) = (life.key.kind, &life.key);
+            let object = server.find(kind.api_version(), kind.name(), &key.namespace, &key.name)?;
+            object["metadata"]["annotations"][marks::HUB].as_str().map(str::to_owned)
+        });
+        if !contents.contains(&content) || hub.as_deref() != Some(OTHER_HUB) {
+            world
+                .oracle
+                .fail("I6", format_args!("{} of {OTHER_HUB} at {name} is {content} of {hub:?}", life.key));
+        }
+    }
+}
+
+/// I12: while one target is frozen the other comes in step at its own pace, and the frozen one afterwards.
+pub(crate) async fn one_frozen(world: &mut World) {
+    let (policy, kind) = (&POLICIES[0], Kind::ConfigMap);
+    let [swift, frozen] = [policy.targets[0], policy.targets[1]];
+    world.log.say("frozen", format_args!("{} answers nothing", CLUSTERS[frozen]));
+    world.link(frozen, false).set(Mode::Hole);
+    for slot in 0..SLOTS {
+        world.write(policy.source, kind, slot, true);
+    }
+    let off = |world: &World, target| -> Vec<String> {
+        let keys = (0..SLOTS).map(|slot| key(policy.source, kind, slot));
+        let written = |key: &Key| {
+            world.members[policy.source].with_journal(|journal| {
+                journal.live(key).and_then(|(_, life)| Some(life.latest()?.content.clone()))
+            })
+        };
+        let wanted = keys.filter_map(|key| Some((written(&key)?, key)));
+        wanted.filter_map(|(content, key)| difference(world, policy.name, &key, &content, target)).collect()
+    };
+    for (target, bound, invariant) in [(swift, PACE_MS, "I12"), (frozen, BOUND_MS, "convergence")] {
+        let begun = world.log.elapsed();
+        while !world.is_over() && !off(world, target).is_empty() {
+            if world.log.elapsed() - begun > bound {
+                let off = off(world, target).join("; ");
+                world.oracle.fail(invariant, format_args!("with {} frozen: {off}", CLUSTERS[frozen]));
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        world.link(frozen, false).set(Mode::Open);
+    }
+    world.oracle.met_with("a target frozen while another was written to");
 }
 
 /// What is not as the policies say. Objects in the way of copies are removed, as their owners would.
@@ -89,6 +148,9 @@ fn difference(world: &World, policy: &str, key: &Key, content: &str, target: usi
         Some((uid.clone(), life.by, life.latest()?.content.clone()))
     });
     match there {
+        // Something of another hub is in the way, and stays.
+        Some((uid, _, _)) if world.others.contains_key(&(target, uid.clone())) => None,
+        None if world.refusal.refuses(target, key) => refused(world, key, target),
         None => Some(format!("{policy}: {key} is missing at {name}")),
         Some((uid, _, _)) if !world.oracle.is_copy(&uid) => {
             if !has_genuine_marks(world, target, key) {
@@ -105,6 +167,22 @@ fn difference(world: &World, policy: &str, key: &Key, content: &str, target: usi
         }
         Some(_) => None,
     }
+}
+
+/// I16: what an agent does not accept says so.
+fn refused(world: &World, key: &Key, target: usize) -> Option<String> {
+    let name = CLUSTERS[target];
+    let mut reader = world.hub.reader()?;
+    let clusters = reader.clusters().unwrap_or_default();
+    let id = clusters.iter().find(|cluster| cluster.name.as_str() == name)?.id;
+    let gk = GroupKind::new(key.kind.group(), key.kind.name());
+    let row = reader.placement(id, &ObjectKey::new(gk, &key.namespace, &key.name)).ok().flatten();
+    let reason = row.map(|row| row.status.reason);
+    if reason.as_deref() == Some("NotAccepted") {
+        world.oracle.met_with("a copy that an agent does not accept, and says so");
+        return None;
+    }
+    Some(format!("{key} at {name} is not accepted and says {reason:?}"))
 }
 
 /// Nobody remembers which fields of a copy were ours when the hub's data is lost. Where somebody changed some of them

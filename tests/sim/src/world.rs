@@ -1,7 +1,7 @@
 //! A fleet, and what is done to it.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Once};
@@ -23,7 +23,7 @@ use crate::journal::Actor;
 use crate::link::{Link, Mode};
 use crate::log::Log;
 use crate::member::Member;
-use crate::objects::{self, CLUSTERS, FileState, NAMESPACES, POLICIES};
+use crate::objects::{self, CLUSTERS, FileState, NAMESPACES, POLICIES, Refusal};
 use crate::oracle::{Counts, Oracle};
 use crate::plan::Plan;
 use crate::settle;
@@ -42,6 +42,8 @@ pub struct Outcome {
     pub violation: Option<String>,
     /// Faults that were met, by kind.
     pub faults: BTreeMap<String, u64>,
+    /// Situations that came of them, and how often.
+    pub met: BTreeMap<&'static str, u64>,
     /// What was looked at.
     pub counts: Counts,
     /// Virtual time that passed, ms.
@@ -92,8 +94,9 @@ pub fn run(plan: &Plan) -> Outcome {
 }
 
 fn failed(why: String) -> Outcome {
-    let (log, faults, counts) = (String::new(), BTreeMap::new(), Counts::default());
-    Outcome { log, violation: Some(why), faults, counts, took_ms: 0 }
+    let (log, counts) = (String::new(), Counts::default());
+    let (faults, met) = (BTreeMap::new(), BTreeMap::new());
+    Outcome { log, violation: Some(why), faults, met, counts, took_ms: 0 }
 }
 
 async fn history(plan: &Plan) -> Result<Outcome> {
@@ -102,10 +105,14 @@ async fn history(plan: &Plan) -> Result<Outcome> {
     if world.oracle.violation().is_none() {
         settle::settle(&mut world).await?;
     }
+    if world.oracle.violation().is_none() {
+        settle::one_frozen(&mut world).await;
+    }
     Ok(Outcome {
         log: world.log.text(),
         violation: world.oracle.violation(),
         faults: world.faults,
+        met: world.oracle.met(),
         counts: world.oracle.counts(),
         took_ms: world.log.elapsed(),
     })
@@ -141,6 +148,9 @@ pub(crate) struct World {
     pub(crate) tokens: Vec<String>,
     pub(crate) files: Vec<FileState>,
     budget: u32,
+    pub(crate) refusal: Refusal,
+    /// What another hub wrote: all contents, by cluster and uid.
+    pub(crate) others: BTreeMap<(usize, String), BTreeSet<String>>,
     pub(crate) serial: u64,
     ends: BTreeMap<(i64, u64), End>,
     ended: u64,
@@ -170,7 +180,7 @@ impl World {
         let skews: Vec<Arc<AtomicI64>> = (0..=CLUSTERS.len()).map(|_| Arc::default()).collect();
         let clock = skewed(&Arc::default());
         let archive = MemoryArchive::default();
-        let oracle = Oracle::new(archive.clone(), log.clone());
+        let oracle = Oracle::new(archive.clone(), log.clone(), plan.refusal);
         let members: Vec<Arc<Member>> = (0..CLUSTERS.len())
             .map(|index| {
                 let config = Config {
@@ -198,6 +208,8 @@ impl World {
             tokens: Vec::new(),
             files: vec![FileState::Whole; POLICIES.len()],
             budget: plan.budget,
+            refusal: plan.refusal,
+            others: BTreeMap::new(),
             serial: 0,
             ends: BTreeMap::new(),
             ended: 0,
@@ -218,7 +230,8 @@ impl World {
             let token = world.hub.token(name).await?;
             world.tokens.push(token.clone());
             let (member, clock) = (Arc::clone(&world.members[index]), skewed(&world.skews[index]));
-            let mut agent = Agent::new(index, member, world.hub.clone(), token, clock, plan.seed);
+            let mut agent =
+                Agent::new(index, member, world.hub.clone(), token, clock, plan.seed, plan.refusal);
             agent.start();
             world.agents.push(agent);
         }
@@ -279,6 +292,7 @@ impl World {
             let sprung = self.traps[index].as_ref().is_some_and(|(trap, _)| trap.is_cancelled());
             if sprung && let Some((_, for_ms)) = self.traps[index].take() {
                 self.log.say("act", format_args!("agent {index} is killed at its write"));
+                self.oracle.met_with("an agent killed between its write and the answer");
                 self.agents[index].kill();
                 self.later(for_ms, End::Agent(index));
             }
@@ -371,13 +385,19 @@ impl World {
                 let name = CLUSTERS[index];
                 let accept = |reply| Command::AcceptRewind { cluster: name.to_owned(), reply };
                 // Refused where there was no rewind, or not everything was listed since.
-                self.hub.ask(accept).await;
+                if let Some(Ok(_)) = self.hub.ask(accept).await {
+                    self.oracle.met_with("a rewind that was accepted");
+                }
             }
         }
         for policy in &POLICIES {
             let approve = |reply| Command::Approve { policy: policy.name.to_owned(), target: None, reply };
             // Refused where nothing is held.
-            self.hub.ask(approve).await;
+            if let Some(Ok(released)) = self.hub.ask(approve).await
+                && released.iter().any(|released| !released.objects.is_empty())
+            {
+                self.oracle.met_with("an approval that released deletes");
+            }
         }
     }
 }

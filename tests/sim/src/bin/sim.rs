@@ -76,6 +76,7 @@ struct Tally {
     virtual_ms: AtomicU64,
     stop: AtomicBool,
     faults: Mutex<BTreeMap<String, u64>>,
+    met: Mutex<BTreeMap<&'static str, u64>>,
     failures: Mutex<Vec<(u64, String)>>,
 }
 
@@ -138,6 +139,10 @@ fn add(tally: &Tally, outcome: &Outcome) {
     for (fault, count) in &outcome.faults {
         *faults.entry(fault.clone()).or_default() += count;
     }
+    let mut met = tally.met.lock().unwrap_or_else(PoisonError::into_inner);
+    for (situation, count) in &outcome.met {
+        *met.entry(situation).or_default() += count;
+    }
 }
 
 fn progress(tally: &Tally, seeds: u64, begun: Instant) {
@@ -158,8 +163,13 @@ fn report(tally: &Tally, options: &Options, begun: Instant) -> ExitCode {
     println!("  {} virtual hours", count(&tally.virtual_ms) / 3_600_000);
     println!("  {} writes of agents judged, {} of them deletes", count(&tally.writes), count(&tally.deletes));
     println!("  {} commits of the hub compared with what happened", count(&tally.commits));
+    println!("coverage, faults:");
     for (fault, count) in tally.faults.lock().unwrap_or_else(PoisonError::into_inner).iter() {
         println!("  {count:>7}  {fault}");
+    }
+    println!("coverage, what came of them:");
+    for (situation, count) in tally.met.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        println!("  {count:>7}  {situation}");
     }
     let failures = tally.failures.lock().unwrap_or_else(PoisonError::into_inner);
     let mut kinds: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
