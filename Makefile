@@ -4,7 +4,7 @@ CARGO ?= cargo
 TESTBED = target/debug/testbed
 
 .DEFAULT_GOAL := help
-.PHONY: help build lint test demo chaos sim fleet fuzz clusters clusters-down clusters-status prerequisites
+.PHONY: help build lint test demo chaos sim sim-guards fleet fuzz clusters clusters-down clusters-status prerequisites
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,12 @@ SEEDS ?= 1000
 sim: prerequisites ## SEEDS (1000) random histories of a fleet in virtual time, every invariant checked; SEED shows one
 	@$(CARGO) build --profile sim --package lockstep-sim --bin sim
 	@target/sim/sim --seeds $(SEEDS) $(if $(SEED),--seed $(SEED))
+
+# Built with a feature that nothing else turns on: some minutes.
+ONLY ?=
+sim-guards: prerequisites ## switch each guard off in turn: do SEEDS (1000) histories notice? ONLY names some, as in A,B+C
+	@$(CARGO) build --profile sim --package lockstep-sim --bin sim --features mutants
+	@target/sim/sim --guards --threads 2 --seeds $(SEEDS) $(if $(ONLY),--only $(ONLY))
 
 # FAULTS is a list as in "429,500,api-cut", all, or none; SEED repeats the faults of an earlier run.
 CLUSTERS ?= 100

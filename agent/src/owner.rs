@@ -16,6 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lockstep_cluster::Served;
 use lockstep_engine::coalesce::{Coalesce, CoalesceCounters, Limits};
+use lockstep_engine::guard as guards;
 use lockstep_engine::interest::Interest;
 use lockstep_engine::listwatch::Observation;
 use lockstep_engine::{GroupKind, Millis};
@@ -349,7 +350,7 @@ impl Owner {
 
     fn resumed(&mut self, mut resumed: Resumed, now: Millis, effects: &mut Vec<Effect>) {
         // The hub said this before it heard of the rewind.
-        resumed.rewound |= self.guard.holds();
+        resumed.rewound |= self.guard.holds() && guards::on(guards::Guard::RewindKnownToHub);
         let Some(watch) = self.watches.get_mut(&resumed.watch) else { return };
         if watch.stage == Stage::Running {
             effects.push(Effect::Stop { watch: watch.id });
@@ -370,7 +371,8 @@ impl Owner {
         effects: &mut Vec<Effect>,
     ) {
         let Some(watch) = self.watches.get_mut(&id) else { return };
-        if watch.stage != Stage::Running || watch.run != run {
+        let other = watch.run != run && guards::on(guards::Guard::RunOfWatch);
+        if watch.stage != Stage::Running || other {
             return;
         }
         let defines_kinds =

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lockstep_cluster::{Resource, Scope, Served};
 use lockstep_engine::coalesce::{CoalesceCounters, CoalescingQueue, Limits};
+use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::interest::Interest;
 use lockstep_engine::listwatch::Start;
 use lockstep_engine::relist::{Flags, KeyIndex, Seen};
@@ -190,7 +191,7 @@ impl Watch {
         self.reached = ResourceVersion::new(&checkpoint);
         // What this process found itself stands: only a list ends it.
         self.rewound |= rewound;
-        let same = interest == self.interest_digest;
+        let same = interest == self.interest_digest || !guard::on(Guard::ResumeSameInterest);
         self.start = if same && !checkpoint.is_empty() && !self.rewound && !self.mending {
             Start::Checkpoint(self.reached.clone())
         } else {
@@ -298,6 +299,7 @@ impl Watch {
         match self.index.get(namespace, name) {
             Some(_) => Some(true),
             None if sure && self.unkeyed_at_last == 0 => Some(false),
+            None if !guard::on(Guard::IndexSureOfAbsence) => Some(false),
             None => None,
         }
     }

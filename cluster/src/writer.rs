@@ -23,6 +23,7 @@ pub use types::{
 use bytes::Bytes;
 use http::Method;
 use lockstep_engine::ResourceVersion;
+use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::object::RawObject;
 use lockstep_engine::outcome::{Failure, FailureClass, Operation, Sensitivity, Status};
 use lockstep_engine::ownership::INTENT_ANNOTATION;
@@ -97,10 +98,12 @@ impl Writer {
     /// Deletes one object, if it is still the one and the state that we mean.
     pub async fn delete(&self, plan: &DeletePlan) -> Deleted {
         let path = plan.resource.object(&plan.namespace, &plan.name);
+        let uid = guard::on(Guard::DeleteNamesUid).then_some(plan.uid.as_str());
+        let version = guard::on(Guard::DeleteNamesVersion).then_some(plan.resource_version.as_str());
         let options = json!({
             "apiVersion": "v1",
             "kind": "DeleteOptions",
-            "preconditions": {"uid": plan.uid.as_str(), "resourceVersion": plan.resource_version.as_str()},
+            "preconditions": {"uid": uid, "resourceVersion": version},
             "propagationPolicy": "Background",
         });
         let call = Call {

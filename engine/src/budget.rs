@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Millis;
+use crate::guard::{self, Guard};
 
 /// What a policy allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,7 +63,8 @@ impl Budget {
             *self = Self { window_start: Some(now), base: placements, spent: 0, latched: None };
         }
         let allowed = self.allowed(limit);
-        if self.latched.is_some() || self.spent + asked > allowed {
+        let latched = self.latched.is_some() && guard::on(Guard::BudgetLatch);
+        if latched || (self.spent + asked > allowed && guard::on(Guard::BudgetLimit)) {
             self.latched.get_or_insert(now);
             return Answer::Held { allowed, spent: self.spent };
         }

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use crate::ResourceVersion;
+use crate::guard::{self, Guard};
 
 /// What a delta does to its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +153,9 @@ impl<K: Ord + Clone, D: Coalesce> CoalescingQueue<K, D> {
     /// A list begins: what was reached before it is no place to resume any more, and there is none
     /// until it completes. The deltas stay.
     pub fn restart(&mut self) {
+        if !guard::on(Guard::CheckpointVoidWhileListing) {
+            return;
+        }
         self.latest = None;
         self.told = None;
         for slot in self.slots.values_mut() {
@@ -189,7 +193,8 @@ impl<K: Ord + Clone, D: Coalesce> CoalescingQueue<K, D> {
         self.bytes -= freed;
         self.count -= items.len();
         self.counters.dequeued += items.len() as u64;
-        let reached = self.slots.first_key_value().map_or(&self.latest, |(_, slot)| &slot.before);
+        let first = self.slots.first_key_value().filter(|_| guard::on(Guard::CheckpointBehindQueue));
+        let reached = first.map_or(&self.latest, |(_, slot)| &slot.before);
         let checkpoint = if *reached == self.told { None } else { reached.clone() };
         if checkpoint.is_some() {
             self.told.clone_from(&checkpoint);
@@ -317,7 +322,7 @@ fn relation<D: Coalesce>(last: &D, newer: &D) -> Relation {
         (_, Undecodable) => telling || last.kind() == Delete,
         _ => telling,
     };
-    if keep { Relation::Follows } else { Relation::Supersedes }
+    if keep && guard::on(Guard::LastStateNotOverwritten) { Relation::Follows } else { Relation::Supersedes }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! decision (I8). Absence of knowledge never leads to a write: whatever is [`Observed::Unknown`]
 //! ends in a status that says what is not known (I3).
 
+use crate::guard::{self, Guard};
 use crate::identity::Uid;
 use crate::status::{State, Status};
 
@@ -310,12 +311,14 @@ fn decide_known(input: &Input<'_>, known: &Known<'_>, desired: [u8; 32]) -> Deci
         (_, Marks::Genuine { rendered, .. }) => (Some(rendered), None),
         _ => (None, None),
     };
-    if rendered != Some(desired) {
+    if rendered != Some(desired) || !guard::on(Guard::DesiredDigest) {
         return Decision::act(Act::Update, "Updating", "it is being updated").taking_over(marked);
     }
     let in_step = Decision::rest(State::InStep, "InStep", "the target holds what the policy asks for");
     match (owned, known.owned) {
-        (Some(recorded), OwnedView::Digest(seen)) if recorded == seen => in_step.taking_over(marked),
+        (Some(recorded), OwnedView::Digest(seen)) if recorded == seen && guard::on(Guard::OwnedProjection) => {
+            in_step.taking_over(marked)
+        }
         // Its record is of an older write, as after a restore of the hub's data: what it holds now is what
         // we take it to hold.
         (None, OwnedView::Digest(_)) if marked && input.record.is_some() => in_step.taking_over(true),
@@ -341,7 +344,7 @@ fn decide_known(input: &Input<'_>, known: &Known<'_>, desired: [u8; 32]) -> Deci
 
 fn owner(input: &Input<'_>, known: &Known<'_>) -> Owner {
     if let Some(uid) = input.record.as_ref().and_then(|record| record.uid) {
-        if uid == known.uid {
+        if uid == known.uid || !guard::on(Guard::RecordUid) {
             return Owner::Recorded;
         }
         return Owner::Other(
@@ -355,7 +358,11 @@ fn owner(input: &Input<'_>, known: &Known<'_>) -> Owner {
         {
             Owner::Marked
         }
-        (Marks::Genuine { .. }, _) if input.record.is_some() => Owner::Marked,
+        (Marks::Genuine { .. }, _) if input.record.is_some() || !guard::on(Guard::MarksOfOtherSource) => {
+            Owner::Marked
+        }
+        (Marks::Forged, _) if !guard::on(Guard::ForgedMarks) => Owner::Marked,
+        (Marks::Absent, _) if !guard::on(Guard::NoMarks) => Owner::Marked,
         (Marks::Genuine { .. }, _) => Owner::Other(
             "OtherSource",
             "the object carries marks of another source object, and the hub has no record of it",

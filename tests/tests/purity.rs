@@ -221,3 +221,23 @@ fn paths_are_recognised() {
     assert!(!names_path("the brand::x", "rand"));
     assert!(!names_path("use std::envelope::x;", "std::env"));
 }
+
+/// Guards can be switched off in one binary only, and only where it is built for that.
+#[test]
+fn no_ordinary_build_has_guards_that_can_be_off() -> Result<()> {
+    let metadata = metadata()?;
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let nodes = list(&metadata["resolve"]["nodes"]);
+    let with = |node: &&Value| list(&node["features"]).iter().any(|feature| feature == "mutants");
+    let on: Vec<&Value> = nodes.iter().filter(with).map(|node| &node["id"]).collect();
+    assert!(on.is_empty(), "the feature `mutants` is on: {on:?}");
+    let mut askers = BTreeSet::new();
+    for package in list(&metadata["packages"]) {
+        let text = serde_json::to_string(&[&package["features"], &package["dependencies"]])?;
+        if text.contains("mutants") {
+            askers.insert(package["name"].as_str().unwrap_or_default().to_owned());
+        }
+    }
+    assert_eq!(askers, BTreeSet::from(["lockstep-engine".to_owned(), "lockstep-sim".to_owned()]));
+    Ok(())
+}

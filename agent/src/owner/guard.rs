@@ -10,6 +10,7 @@
 
 use lockstep_cluster::LeaseState;
 use lockstep_engine::Millis;
+use lockstep_engine::guard::{self as guards, Guard as Named};
 
 use super::{Effect, Owner};
 use crate::error::{CLUSTER_UNREACHABLE, LEASE_FORBIDDEN};
@@ -145,7 +146,8 @@ impl Guard {
         let before = self.known.replace(counter);
         self.seen = lease;
         self.forbidden = false;
-        before.filter(|before| counter < *before).map(|before| (before, counter))
+        let back = |before: &u64| counter < *before && guards::on(Named::RewindByLeaseAtAgent);
+        before.filter(back).map(|before| (before, counter))
     }
 
     /// Is a refusal to be believed?

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use lockstep_cluster::Resource;
 use lockstep_engine::census::{Census, Member};
+use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::object::RawObject;
 use lockstep_engine::relist::{Entry, Flags, Seen};
 use lockstep_engine::{Millis, ResourceVersion};
@@ -288,6 +289,11 @@ impl Watch {
         self.tally.rereads += 1;
         match read {
             Read::Absent => {
+                if !guard::on(Guard::LeaseAfterReread) {
+                    asked.gone = Some(0);
+                    self.tell_gone(0, context.now);
+                    return Follow::default();
+                }
                 asked.gone = Some(context.next_read);
                 Follow { read: true, ..Follow::default() }
             }

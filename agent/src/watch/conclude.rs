@@ -2,6 +2,7 @@
 //! (docs/decisions/0008-rewinds.md).
 
 use bytes::Bytes;
+use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::listwatch::Absence;
 use lockstep_engine::relist::{Entry, Gone, Unseen};
 use lockstep_engine::{Millis, ResourceVersion};
@@ -32,7 +33,8 @@ impl Watch {
     ) -> Follow {
         self.listing = false;
         self.last_event = context.now;
-        let behind = absence == Absence::Rewound || is_older(&version, &self.reached);
+        let behind = absence == Absence::Rewound
+            || (guard::on(Guard::RewindByList) && is_older(&version, &self.reached));
         let begin_again = if self.rewound { !self.flagged } else { behind };
         if begin_again {
             return self.list_is_rewound();
@@ -56,8 +58,10 @@ impl Watch {
             return Follow::default();
         }
         if self.index.unseen().next().is_some() {
-            let (look, read) = (Some(context.next_look), Some(context.next_read));
+            let look = guard::on(Guard::DiscoveryAfterList).then_some(context.next_look);
+            let read = guard::on(Guard::LeaseAfterList).then_some(context.next_read);
             self.concluding = Some(Concluding { epoch, look, read, unheard: false });
+            self.conclude_if_heard(context.now);
             return Follow { look: true, read: true, stop: false };
         }
         self.conclude(epoch, context.now);
@@ -168,7 +172,12 @@ impl Watch {
         };
         let count = unseen.len();
         for Unseen { namespace, name, last } in unseen {
-            self.push(of_entry(namespace, name, &last, Change::Unseen(v1::Unseen {}), now), None);
+            let change = if guard::on(Guard::UnseenAfterRewind) {
+                Change::Unseen(v1::Unseen {})
+            } else {
+                Change::Delete(v1::Delete { body: Bytes::new(), inferred: true })
+            };
+            self.push(of_entry(namespace, name, &last, change, now), None);
         }
         tracing::warn!(kind = %self.interest.gk, unseen = count, "listed anew after a rewind");
         self.rewound = false;
@@ -188,7 +197,10 @@ impl Watch {
     /// pages). Only what was read one by one may be younger than a list that was on its way, so such
     /// entries prove nothing.
     pub(super) fn proves_rewind(&self, known: &Entry, version: &ResourceVersion) -> bool {
-        !self.rewound && is_sure(known) && is_older(version, &known.resource_version())
+        guard::on(Guard::RewindByObject)
+            && !self.rewound
+            && is_sure(known)
+            && is_older(version, &known.resource_version())
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstep_cluster::Resource;
+use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::listwatch::{Health, Observation};
 use lockstep_engine::object::{ObjectError, RawObject};
 use lockstep_engine::relist::{Entry, Flags, Seen};
@@ -115,7 +116,7 @@ impl Watch {
         // What is replayed must not undo it. After a rewind there is no such state: the list that
         // followed has put its own in the place of every entry.
         let ahead = |entry: &Entry| may_be_ahead(entry) && is_older(&version, &entry.resource_version());
-        if !listed && known.as_ref().is_some_and(ahead) {
+        if !listed && known.as_ref().is_some_and(ahead) && guard::on(Guard::ReplayUndoesNothing) {
             return Follow::default();
         }
         let again = self.is_reread(&judged.namespace, &judged.name);
@@ -233,7 +234,7 @@ impl Watch {
     /// May the checkpoint move? Not past deletes that a completed list still has to conclude, and
     /// not on the far side of a rewind.
     fn may_move(&self) -> bool {
-        self.concluding.is_none() && !self.rewound
+        !guard::on(Guard::CheckpointBehindConclusion) || (self.concluding.is_none() && !self.rewound)
     }
 
     fn bookmark(&mut self, version: ResourceVersion, now: Millis) {

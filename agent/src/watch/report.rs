@@ -1,6 +1,7 @@
 //! What a watch tells the hub: deltas, the checkpoint they lead to, and its status.
 
 use lockstep_cluster::Resource;
+use lockstep_engine::guard::{self, Guard};
 use lockstep_wire::v1::{self, WatchPhase, WatchStatus};
 
 use super::{Stage, Watch};
@@ -48,7 +49,7 @@ impl Watch {
     fn status(&self) -> Option<WatchStatus> {
         let (phase, reason, message) = self.phase();
         let live = phase == WatchPhase::Live;
-        if live && !self.queue.drained_to(self.live_at) {
+        if live && !self.queue.drained_to(self.live_at) && guard::on(Guard::LiveAfterQueue) {
             return None;
         }
         let interest = if live { &self.interest_digest } else { &self.judged };

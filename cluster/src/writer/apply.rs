@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use lockstep_engine::Uid;
+use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::object::RawObject;
 use lockstep_engine::outcome::{Failure, FailureClass, Operation};
 use lockstep_engine::ownership::{
@@ -57,7 +58,9 @@ impl Writer {
             // Our earlier call may have got through. An object with our nonce is ours, any other is
             // not, and then nothing is written at all.
             match self.read(&plan.resource, &plan.namespace, &plan.name).await? {
-                Some(live) if live.nonce.as_deref() == Some(nonce) => known = Some(live.uid),
+                Some(live) if live.nonce.as_deref() == Some(nonce) || !guard::on(Guard::NonceOfCreate) => {
+                    known = Some(live.uid);
+                }
                 Some(live) => return Ok(foreign(&live.body, Vec::new(), Undo::NotNeeded)),
                 None => {}
             }
@@ -95,7 +98,8 @@ impl Writer {
         }
         // A yield moves the version; the uid still guards the object.
         let version = version.filter(|_| plan.yields.is_none());
-        let extra = Extra { uid: Some(uid), resource_version: version, nonce: None };
+        let named = Some(uid).filter(|_| guard::on(Guard::UpdateNamesUid));
+        let extra = Extra { uid: named, resource_version: version, nonce: None };
         let reply = self.send(plan, &extra, false).await?;
         if reply.is_success() {
             return self.applied(plan, reply.body, false, false);

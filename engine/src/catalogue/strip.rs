@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::guard::{self, Guard};
 use crate::identity::GroupKind;
 use crate::marks;
 
@@ -55,8 +56,9 @@ pub fn strip(gk: &GroupKind, body: &mut Value) {
     for field in METADATA {
         metadata.remove(*field);
     }
-    retain(metadata, "annotations", |name| name != LAST_APPLIED && !marks::is_mark(name));
-    retain(metadata, "labels", |name| !marks::is_mark(name));
+    let stays = |name: &str| !(marks::is_mark(name) && guard::on(Guard::MarksStripped));
+    retain(metadata, "annotations", |name| name != LAST_APPLIED && stays(name));
+    retain(metadata, "labels", stays);
 }
 
 fn kind_row(gk: &GroupKind, object: &mut Object) {

@@ -4,6 +4,7 @@ use super::body::{bookmark_of, version_of};
 use super::{CALM_WATCH_MS, PROBE_TIMEOUT_MS, SHORT_WATCH_MS, WATCH_FAILURES_BEFORE_RELIST, WATCH_IDLE_MS};
 use super::{Command, Event, Machine, Next, Observation, Output, RequestFailure, State, is_older};
 use crate::Millis;
+use crate::guard::{self, Guard};
 use crate::identity::ResourceVersion;
 
 /// An open watch.
@@ -42,7 +43,9 @@ impl<B: AsRef<[u8]>> Machine<B> {
         self.silent_since = None;
         match self.checkpoint.clone() {
             None => self.list(false, false, out),
-            Some(checkpoint) if is_older(server, &checkpoint) => self.rewound(server.clone(), now, out),
+            Some(checkpoint) if is_older(server, &checkpoint) && guard::on(Guard::RewindByProbe) => {
+                self.rewound(server.clone(), now, out);
+            }
             Some(checkpoint) => self.watch(checkpoint, out),
         }
     }

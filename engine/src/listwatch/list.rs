@@ -4,6 +4,7 @@ use super::body::version_of;
 use super::{Absence, Command, Health, Machine, Next, Observation, Output, RequestFailure, State};
 use super::{PAGE_LIMIT, PAGE_LIMIT_DIVISOR, SLOW_PAGE_LIMIT, is_older};
 use crate::Millis;
+use crate::guard::{self, Guard};
 use crate::identity::ResourceVersion;
 
 /// A list under way.
@@ -119,7 +120,10 @@ impl<B: AsRef<[u8]>> Machine<B> {
         version: &ResourceVersion,
         out: &mut Vec<Output<B>>,
     ) {
-        if !listing.rewound && self.newest().is_some_and(|seen| is_older(version, seen)) {
+        if guard::on(Guard::RewindByList)
+            && !listing.rewound
+            && self.newest().is_some_and(|seen| is_older(version, seen))
+        {
             listing.rewound = true;
             self.suspect(version.clone(), out);
         }
@@ -160,7 +164,8 @@ impl<B: AsRef<[u8]>> Machine<B> {
         let absence = match (listing.rewound, listing.undecodable) {
             (true, _) => Absence::Rewound,
             (false, 0) => Absence::Conclusive,
-            (false, n) => Absence::Undecodable(n),
+            (false, n) if guard::on(Guard::UnkeyedItems) => Absence::Undecodable(n),
+            (false, _) => Absence::Conclusive,
         };
         self.limit = PAGE_LIMIT;
         self.shown = None;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use lockstep_engine::breaker::{Admission, Permit};
 use lockstep_engine::catalogue::wave;
+use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::marks;
 use lockstep_engine::object::RawObject;
 use lockstep_engine::status::State;
@@ -67,7 +68,7 @@ impl Prepared {
 
     /// Deletes wait for the commit (I4); writes may leave before it.
     fn waits_for_commit(&self) -> bool {
-        matches!(self.purpose, Purpose::Delete { .. } | Purpose::Image)
+        matches!(self.purpose, Purpose::Delete { .. } | Purpose::Image) && guard::on(Guard::DeleteAfterCommit)
     }
 }
 

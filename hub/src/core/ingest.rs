@@ -2,6 +2,7 @@
 //! there to the placements that they concern.
 
 use bytes::Bytes;
+use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
 use lockstep_wire::HubEffect;
@@ -28,7 +29,11 @@ impl<S: Store> Core<S> {
         now: Millis,
     ) -> Result<(), StoreError> {
         let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
-        let Some(live) = cluster.session.as_mut().filter(|live| live.number == session) else {
+        let Some(live) = cluster
+            .session
+            .as_mut()
+            .filter(|live| live.number == session || !guard::on(Guard::FencedSession))
+        else {
             return Ok(());
         };
         match live.stream.handle(message) {
@@ -87,7 +92,12 @@ impl<S: Store> Core<S> {
         // The ack leaves after the commit (I1).
         let ack = cluster.session.as_mut().and_then(|live| live.stream.committed(sequence));
         if let Some(ack) = ack {
-            self.after.push(AfterCommit::Send(id, session, SessionCommand::Message(Box::new(ack))));
+            let ack = SessionCommand::Message(Box::new(ack));
+            if guard::on(Guard::AckAfterCommit) {
+                self.after.push(AfterCommit::Send(id, session, ack));
+            } else {
+                self.send_to(id, session, ack);
+            }
         }
         Ok(())
     }
@@ -104,6 +114,7 @@ impl<S: Store> Core<S> {
         if let Some(watch) = self.clusters.get_mut(&id).and_then(|c| c.watches.get_mut(&watch))
             && status.is_some()
             && !live
+            && guard::on(Guard::FailingBeforeItems)
         {
             watch.told = false;
         }
@@ -207,7 +218,8 @@ impl<S: Store> Core<S> {
                 let version = if self.is_rewound(id, watch) { "" } else { &resource_version };
                 self.container_told(id, &key, before.as_ref(), is, version, observed_at)?;
                 // A uid that changed under one name is a delete and a create (I5).
-                if let Some(before) = before.filter(|row| row.uid.as_str() != uid && row.body.is_some()) {
+                let other = |row: &ObjectRow| row.uid.as_str() != uid && guard::on(Guard::UidChangeIsDelete);
+                if let Some(before) = before.filter(|row| other(row) && row.body.is_some()) {
                     self.entomb_once(before, Cause::Inferred, None, now)?;
                 }
                 let field_set = managed.as_ref().map(|managed| managed.field_set.clone()).unwrap_or_default();
@@ -288,7 +300,7 @@ impl<S: Store> Core<S> {
         let (ended, had) = (ResourceVersion::new(version).ordinal(), row.resource_version.ordinal());
         let is_elder = row.uid.as_str() != uid && had.is_some() && had < ended;
         // Of two histories versions say nothing.
-        if !is_elder || row.unseen.is_some() || self.is_rewound(id, watch) {
+        if !is_elder || !guard::on(Guard::ElderGoes) || row.unseen.is_some() || self.is_rewound(id, watch) {
             return Ok(Some(row));
         }
         if row.body.is_some() {
@@ -418,7 +430,7 @@ impl<S: Store> Core<S> {
         let Some(expected) = cluster.echoes.get(key) else { return false };
         let seen = ResourceVersion::new(resource_version);
         let older = match (seen.ordinal(), expected.ordinal()) {
-            (Some(seen), Some(expected)) => seen < expected,
+            (Some(seen), Some(expected)) => seen < expected && guard::on(Guard::EchoOrder),
             _ => false,
         };
         if !older {

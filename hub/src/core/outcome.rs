@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use lockstep_engine::backoff::{Backoff, LONGEST_RETRY_AFTER_MS};
 use lockstep_engine::breaker::BreakerState;
+use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::status::{State, Status};
 use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
 use lockstep_wire::v1::{self, outcome::Result as Answer};
@@ -229,11 +230,13 @@ impl<S: Store> Core<S> {
             .and_then(|record| record.uid.as_ref())
             .is_some_and(|uid| uid.as_str() == image.uid);
         let approved = row.delete == Some(DeleteStage::Approved);
-        if !ours || !(approved || row.delete == Some(DeleteStage::Granted)) {
+        if (!ours && guard::on(Guard::ImageOfRecord))
+            || !(approved || row.delete == Some(DeleteStage::Granted))
+        {
             // Replaced meanwhile, or claimed again: plan anew, keep nothing.
             return Ok(());
         }
-        if !approved && self.container_gone(&row)?.is_some() {
+        if !approved && guard::on(Guard::ContainerAtImage) && self.container_gone(&row)?.is_some() {
             // The news of what contained it came after the budget had granted: it asks again, and is held.
             row.delete = None;
             return self.store.put_placement(&row);
@@ -250,8 +253,13 @@ impl<S: Store> Core<S> {
             observed_at: now,
             unseen: None,
         };
+        let (uid, resource_version) = (object.uid.clone(), object.resource_version.clone());
         let tombstone = self.entomb(object, Cause::Lockstep { policy: row.policy.clone() }, None, now)?;
-        row.delete = Some(DeleteStage::Archiving { tombstone });
+        row.delete = Some(if guard::on(Guard::ArchiveBeforeDelete) {
+            DeleteStage::Archiving { tombstone }
+        } else {
+            DeleteStage::Archived { tombstone, uid, resource_version }
+        });
         self.store.put_placement(&row)
     }
 
@@ -322,7 +330,7 @@ impl<S: Store> Core<S> {
         row.attempts += 1;
         row.next_attempt = match (class, purpose) {
             ("Stale" | "Gone", _) => {
-                if matches!(purpose, Purpose::Delete { .. }) {
+                if matches!(purpose, Purpose::Delete { .. }) && guard::on(Guard::StaleDeleteReadsAgain) {
                     // Changed since it was archived: read and archive it again (I4).
                     // What was to be asked before the first image was asked then.
                     row.delete = Some(DeleteStage::Approved);

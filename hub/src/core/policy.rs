@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lockstep_engine::budget::{Answer, Limit};
+use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::status::{State, Status};
 use lockstep_engine::{ClusterId, ClusterName, Millis, ObjectKey};
 use lockstep_policies::{Change, CompiledPolicy, Disposition, LoadedFile, PolicySet, load};
@@ -207,15 +208,17 @@ impl<S: Store> Core<S> {
         let mut others = Vec::with_capacity(keys.len());
         for key in keys.drain(..) {
             let Some(mut row) = self.store.placement(target, &key)? else { continue };
-            if row.delete == Some(DeleteStage::Held) {
+            if row.delete == Some(DeleteStage::Held) && guard::on(Guard::HeldStays) {
                 // It stays so, also where the reason could no longer be seen, until a person has said so
                 // or the source is back.
                 self.hold_on(&mut row, now)?;
-            } else if let Some(message) = self.recovered(&row) {
+            } else if let Some(message) = self.recovered(&row).filter(|_| guard::on(Guard::RecoveredHeld)) {
                 self.hold(&mut row, "Recovered", message, now)?;
-            } else if let Some(message) = self.lost_in_rewind(&row)? {
+            } else if let Some(message) =
+                self.lost_in_rewind(&row)?.filter(|_| guard::on(Guard::SourceRewound))
+            {
                 self.hold(&mut row, "SourceRewound", message, now)?;
-            } else if self.containers_unknown(&row, now)? {
+            } else if guard::on(Guard::ContainerUnknown) && self.containers_unknown(&row, now)? {
                 // It asks again when that is told, or when nobody tells.
                 row.next_attempt = Some(now + PROBE_RETRY_MS);
                 self.note_due(row.next_attempt);
@@ -223,13 +226,15 @@ impl<S: Store> Core<S> {
                     "the source object was deleted; whether what contained it went too is not known yet";
                 row.status = Status::new(State::Pending, "ContainerUnknown", message);
                 self.store.put_placement(&row)?;
-            } else if let Some(why) = self.container_gone(&row)? {
+            } else if let Some(why) = self.container_gone(&row)?.filter(|_| guard::on(Guard::ContainerGone)) {
                 let message = format!(
                     "the source object was deleted, and {why}; the delete is held: `lockstep approve {}` releases it",
                     row.policy
                 );
                 self.hold(&mut row, "ContainerDeleted", message, now)?;
-            } else if let Some(message) = self.source_missing(&row)? {
+            } else if let Some(message) =
+                self.source_missing(&row)?.filter(|_| guard::on(Guard::SourceMissing))
+            {
                 self.hold(&mut row, "SourceMissing", message, now)?;
             } else {
                 others.push(key);

@@ -2,6 +2,7 @@
 //! the hub, or a restore at the target that brought an old copy back. Genuine marks make them ours
 //! again (I11); what no source accounts for is held, never deleted by itself.
 
+use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::marks;
 use lockstep_engine::ownership::FieldSet;
 use lockstep_engine::status::State;
@@ -34,7 +35,9 @@ impl<S: Store> Core<S> {
         let (id, key) = (object.cluster, &object.key);
         // A write of ours that met a foreign object is undone by the agent: until that is seen, the
         // object carries marks that are genuine and mean nothing (I6).
-        if self.clusters.get(&id).is_some_and(|cluster| cluster.busy.contains_key(key)) {
+        if self.clusters.get(&id).is_some_and(|cluster| cluster.busy.contains_key(key))
+            && guard::on(Guard::MarksWhileBusy)
+        {
             return Ok(false);
         }
         let placed = self.store.placement(id, key)?;
@@ -43,6 +46,7 @@ impl<S: Store> Core<S> {
         }
         if let Some(mut row) = placed.clone().filter(|row| row.status.state == State::Conflict)
             && now < row.since + UNDONE_MS
+            && guard::on(Guard::MarksAfterConflict)
         {
             row.next_attempt = Some(row.since + UNDONE_MS);
             self.store.put_placement(&row)?;

@@ -2,6 +2,7 @@
 //! watches; noted durably; what the restore lost waits object by object for a decision
 //! (docs/decisions/0008-rewinds.md).
 
+use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion};
 use lockstep_policies::OnRewind;
 
@@ -29,7 +30,7 @@ impl<S: Store> Core<S> {
         }
         cluster.row.lease_counter = counter;
         self.store.put_cluster(&cluster.row)?;
-        if counter > known {
+        if counter > known || !guard::on(Guard::RewindByLeaseAtHub) {
             return Ok(());
         }
         let how = match counter {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_engine::breaker::{Breaker, BreakerConfig, Permit};
+use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion};
 use lockstep_wire::{HubSession, v1};
 use serde::{Deserialize, Serialize};
@@ -72,7 +73,9 @@ pub struct Watch {
 impl Watch {
     /// Is everything up to the checkpoint here, judged by the interest that is wanted now?
     pub fn is_live(&self) -> bool {
-        self.told && self.row.phase == Phase::Live && self.row.interest.as_ref() == self.wanted
+        self.told
+            && self.row.phase == Phase::Live
+            && (self.row.interest.as_ref() == self.wanted || !guard::on(Guard::LiveByInterest))
     }
 }
 
@@ -350,7 +353,7 @@ impl Cluster {
         self.session = None;
         self.row.disconnected_at = Some(now);
         for watch in self.watches.values_mut() {
-            watch.told = false;
+            watch.told &= !guard::on(Guard::SessionEndsLive);
         }
         for (_, step) in std::mem::take(&mut self.in_flight) {
             if let Some(permit) = step.permit {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::plan::{self, Act, Decision, DeleteProgress, Input, RecordChange, RecordView, Wish};
 use lockstep_engine::status::{State, Status};
 use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
@@ -32,7 +33,9 @@ impl<S: Store> Core<S> {
         now: Millis,
     ) -> Result<(), StoreError> {
         let Some(cluster) = self.clusters.get_mut(&target) else { return Ok(()) };
-        if let Some(step) = cluster.busy.get(key).and_then(|step| cluster.in_flight.get_mut(step)) {
+        if let Some(step) = cluster.busy.get(key).and_then(|step| cluster.in_flight.get_mut(step))
+            && guard::on(Guard::OneStepPerKey)
+        {
             // Observations of a key are held while a step is in flight: echoes arrive before replies.
             step.again = true;
             return self.note_unselected(target, key);
@@ -103,7 +106,7 @@ impl<S: Store> Core<S> {
             return Ok(Asked::Claimed { claim, rendered });
         }
         row.rivals.clear();
-        if !self.policies_known {
+        if !self.policies_known && guard::on(Guard::PoliciesKnown) {
             let message = "the policies have not been read yet".to_owned();
             return Ok(Asked::Unknown { reason: "PoliciesUnknown", message });
         }
@@ -188,7 +191,7 @@ impl<S: Store> Core<S> {
 
     fn absence_of_source(&self, policy: &CompiledPolicy, key: &ObjectKey) -> Option<(&'static str, String)> {
         let source = self.names.get(&policy.spec.source_cluster)?;
-        self.absence(*source, key)
+        self.absence_at_source(*source, key)
     }
 
     fn decide(

@@ -10,6 +10,8 @@ mod acts;
 mod agent;
 mod archive;
 mod dice;
+#[cfg(feature = "mutants")]
+mod guards;
 mod hub;
 mod journal;
 mod link;
@@ -23,6 +25,8 @@ mod shrink;
 mod signal;
 mod world;
 
+#[cfg(feature = "mutants")]
+pub use guards::{Hunt, hunt};
 pub use oracle::Counts;
 pub use plan::Plan;
 pub use shrink::{Shrunk, shrink};

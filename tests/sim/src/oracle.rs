@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use bytes::Bytes;
+use lockstep_engine::budget::{Budget, Limit};
 use lockstep_engine::{Millis, marks};
 use lockstep_hub::core as hub;
 use lockstep_hub::store::{Cause, ClusterRow, Reader, StoreError, WatchRow};
@@ -43,6 +44,8 @@ struct Known {
     compared: (hub::Counts, u64),
     /// Checkpoints that were compared, by watch.
     checkpoints: BTreeMap<u32, String>,
+    /// The budgets at the last commit, by policy and target.
+    budgets: BTreeMap<(String, u32), Budget>,
     /// Objects whose bodies the store had: cluster and uid.
     stored: BTreeSet<(u32, String)>,
     /// Situations, by name.
@@ -72,6 +75,8 @@ pub(crate) struct Oracle {
     archive: MemoryArchive,
     log: Log,
     refusal: Refusal,
+    /// What the policies allow.
+    limit: Limit,
 }
 
 /// A row of the hub's store.
@@ -96,8 +101,9 @@ pub(crate) struct Written<'a> {
 }
 
 impl Oracle {
-    pub(crate) fn new(archive: MemoryArchive, log: Log, refusal: Refusal) -> Self {
-        Self { known: Arc::default(), members: Arc::default(), archive, log, refusal }
+    pub(crate) fn new(archive: MemoryArchive, log: Log, refusal: Refusal, budget: u32) -> Self {
+        let limit = Limit { count: budget, ..Limit::default() };
+        Self { known: Arc::default(), members: Arc::default(), archive, log, refusal, limit }
     }
 
     pub(crate) fn watch(&self, members: &[Arc<Member>]) {
@@ -152,6 +158,7 @@ impl Oracle {
     pub(crate) fn hub_data_lost(&self) {
         let mut known = self.known();
         known.tombstones = 0;
+        known.budgets.clear();
         known.stored.clear();
         known.checkpoints.clear();
         known.clusters.clear();
@@ -366,7 +373,34 @@ impl Oracle {
                 self.compare_watch(reader, &member, kind, &watch)?;
             }
         }
+        self.compare_budgets(reader)?;
         self.compare_tombstones(reader, &clusters)
+    }
+
+    /// I7: no more deletes are granted than the policy allows, and none after a breach.
+    fn compare_budgets(&self, reader: &mut dyn Reader) -> Result<(), StoreError> {
+        for (policy, target, json) in reader.budgets()? {
+            let Ok(budget) = serde_json::from_str::<Budget>(&json) else { continue };
+            let (spent, allowed) = (budget.spent, budget.allowed(self.limit));
+            let before = self.known().budgets.insert((policy.clone(), target.0), budget.clone());
+            if spent > allowed {
+                self.fail(
+                    "I7",
+                    format_args!("{policy} was granted {spent} deletes at {target}, and allows {allowed}"),
+                );
+            }
+            let breached =
+                before.filter(|before| before.latched.is_some() && before.latched == budget.latched);
+            if breached.is_some_and(|before| spent > before.spent) {
+                self.fail(
+                    "I7",
+                    format_args!(
+                        "{policy} was granted deletes at {target} after a breach that nobody approved"
+                    ),
+                );
+            }
+        }
+        Ok(())
     }
 
     /// I2: a checkpoint never runs ahead of the state that it covers.

@@ -180,7 +180,7 @@ impl World {
         let skews: Vec<Arc<AtomicI64>> = (0..=CLUSTERS.len()).map(|_| Arc::default()).collect();
         let clock = skewed(&Arc::default());
         let archive = MemoryArchive::default();
-        let oracle = Oracle::new(archive.clone(), log.clone(), plan.refusal);
+        let oracle = Oracle::new(archive.clone(), log.clone(), plan.refusal, plan.budget);
         let members: Vec<Arc<Member>> = (0..CLUSTERS.len())
             .map(|index| {
                 let config = Config {

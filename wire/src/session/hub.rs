@@ -1,5 +1,6 @@
 //! The hub's side of the session.
 
+use lockstep_engine::guard::{self, Guard};
 use prost::Message as _;
 use std::collections::VecDeque;
 
@@ -50,7 +51,11 @@ impl HubSession {
     pub fn open(hello: &Hello, stored: Option<(&str, u64)>, window: Window) -> Self {
         // An agent that can no longer send what comes next after our last commit has a future that
         // we never saw: it must start anew.
-        let resumable = |committed: u64| hello.oldest_unacked == 0 || hello.oldest_unacked <= committed + 1;
+        let resumable = |committed: u64| {
+            !guard::on(Guard::AgentAheadOfHub)
+                || hello.oldest_unacked == 0
+                || hello.oldest_unacked <= committed + 1
+        };
         let committed = stored
             .filter(|(instance, committed)| *instance == hello.instance && resumable(*committed))
             .map(|(_, committed)| committed);

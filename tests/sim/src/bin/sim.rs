@@ -42,6 +42,18 @@ struct Options {
     /// Do not shorten failures.
     #[arg(long)]
     no_shrink: bool,
+    /// Switch guards off in turn; at most `--seeds` histories for each.
+    #[cfg(feature = "mutants")]
+    #[arg(long)]
+    guards: bool,
+    /// Only these guards; `A+B` are switched off together. With --guards.
+    #[cfg(feature = "mutants")]
+    #[arg(long, value_delimiter = ',', value_parser = mutants::parse)]
+    only: Vec<mutants::Mutant>,
+    /// These guards are off, `A+B` or one. With --seed.
+    #[cfg(feature = "mutants")]
+    #[arg(long, value_parser = mutants::parse)]
+    without: Option<mutants::Mutant>,
 }
 
 /// Is what is traced shown?
@@ -86,6 +98,14 @@ fn main() -> ExitCode {
         let filter = format!("sim=info,{filter}");
         tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(Traced).init();
     }
+    #[cfg(feature = "mutants")]
+    if options.guards {
+        return mutants::hunt_all(&options);
+    }
+    #[cfg(feature = "mutants")]
+    if let Some(mutant) = &options.without {
+        lockstep_engine::guard::switch_off(&mutant.0);
+    }
     if let Some(seed) = options.seed {
         return one(seed, &options);
     }
@@ -108,6 +128,66 @@ fn main() -> ExitCode {
         }
     });
     report(&tally, &options, begun)
+}
+
+/// Guards switched off in turn.
+#[cfg(feature = "mutants")]
+mod mutants {
+    use std::process::ExitCode;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use lockstep_engine::guard::Guard;
+    use lockstep_sim::{Hunt, hunt};
+
+    use super::Options;
+
+    /// Guards that are off together.
+    #[derive(Clone, Debug)]
+    pub(super) struct Mutant(pub(super) Vec<Guard>);
+
+    pub(super) fn parse(text: &str) -> Result<Mutant, String> {
+        let find = |name: &str| Guard::ALL.iter().copied().find(|guard| guard.name() == name);
+        let guards =
+            text.split('+').map(|name| find(name).ok_or_else(|| format!("no guard is called {name}")));
+        guards.collect::<Result<_, _>>().map(Mutant)
+    }
+
+    pub(super) fn hunt_all(options: &Options) -> ExitCode {
+        let mutants = if options.only.is_empty() {
+            Guard::ALL.iter().map(|guard| Mutant(vec![*guard])).collect()
+        } else {
+            options.only.clone()
+        };
+        let (next, survivors) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let threads = options.threads.unwrap_or(1).max(1);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while let Some(mutant) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let found =
+                            hunt(&mutant.0, options.from..options.from + options.seeds, options.events);
+                        survivors.fetch_add(usize::from(found.found.is_none()), Ordering::Relaxed);
+                        tell(mutant, &found);
+                    }
+                });
+            }
+        });
+        let survivors = survivors.load(Ordering::Relaxed);
+        println!("{} guards, {survivors} of them not missed", mutants.len());
+        if survivors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    fn tell(Mutant(guards): &Mutant, hunt: &Hunt) {
+        let names: Vec<&str> = guards.iter().map(|guard| guard.name()).collect();
+        let serves = guards.first().map_or("", |guard| guard.invariant());
+        let (names, seeds) = (names.join("+"), hunt.seeds);
+        match &hunt.found {
+            Some((seed, violation)) => {
+                println!("{names} ({serves}): after {seeds} seeds, seed {seed}: {violation}")
+            }
+            None => println!("{names} ({serves}): SURVIVES {seeds} seeds"),
+        }
+    }
 }
 
 fn work(options: &Options, tally: &Tally, next: &AtomicU64, end: u64) {
