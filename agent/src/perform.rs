@@ -133,6 +133,9 @@ impl Call<'_> {
                 resource_version: (!resource_version.is_empty())
                     .then(|| ResourceVersion::new(resource_version)),
             },
+            Some(Wanted::Adopt(v1::Adopt { uid, only_if_equal })) => {
+                Expect::Foreign { uid: Uid::new(uid), only_if_equal: *only_if_equal }
+            }
             None => return Err(failure(FailureClass::Invalid, "an apply that expects nothing")),
         };
         let last_applied = match apply.last_field_set.as_ref() {
@@ -353,11 +356,13 @@ fn failed(failure: Failure) -> v1::Failed {
 }
 
 fn conflict(foreign: Foreign) -> v1::Failed {
-    let Foreign { managers, causes, owners, uid: _, undo } = foreign;
-    let mut message = if causes.is_empty() {
-        "an object that is not ours is already there".to_owned()
-    } else {
-        format!("fields are owned by {}", managers.join(", "))
+    let Foreign { managers, causes, owners, uid, undo } = foreign;
+    let mut message = match (causes.is_empty(), uid) {
+        (true, _) => "an object that is not ours is already there".to_owned(),
+        (false, Some(_)) => {
+            "an object that is not ours is there, and differs from what is asked for".to_owned()
+        }
+        (false, None) => format!("fields are owned by {}", managers.join(", ")),
     };
     if let Undo::Failed(failure) = &undo {
         message.push_str(&format!("; what was merged into it could not be taken back: {failure}"));

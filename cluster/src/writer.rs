@@ -3,6 +3,7 @@
 //! Every rule here is from KUBERNETES.md, "Writing". A write names what it expects to find; what it
 //! finds instead is an outcome, never something to be overridden.
 
+mod adopt;
 mod apply;
 mod compose;
 mod contents;

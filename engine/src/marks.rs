@@ -29,6 +29,8 @@ pub const HUB: &str = "lockstep.dev/hub";
 pub const RENDERED: &str = "lockstep.dev/rendered";
 /// Annotation: keyed digest over all other marks but the intent, in hex.
 pub const MAC: &str = "lockstep.dev/mac";
+/// Annotation, on what was there before lockstep and was adopted: `"true"`.
+pub const ADOPTED: &str = "lockstep.dev/adopted";
 /// Annotation: nonce of the call that created the object, to recognise a reply that was lost.
 pub const INTENT: &str = "lockstep.dev/intent";
 
@@ -77,6 +79,9 @@ pub struct Marks {
     pub hub: String,
     /// Digest of the desired body without marks.
     pub rendered: [u8; 32],
+    /// The object was there before, and lockstep took it over: a hub that lost its disk must not take it
+    /// for one that it created.
+    pub adopted: bool,
     /// Keyed digest over the above; [`Marks::signed`] sets it.
     pub mac: [u8; 32],
     /// Nonce of the creating call, while it is not yet known to have succeeded.
@@ -94,12 +99,13 @@ impl Marks {
     fn compute_mac(&self, key: &[u8; 32]) -> blake3::Hash {
         // Destructured so that a new mark is either covered or left out on purpose. The intent is
         // left out: it comes and goes without a new desired state.
-        let Self { policy, source, target, hub, rendered, mac: _, intent: _ } = self;
+        let Self { policy, source, target, hub, rendered, adopted, mac: _, intent: _ } = self;
         let mut hasher = blake3::Hasher::new_keyed(key);
         let (source, target) = (json(source), json(target));
         for part in [b"lockstep marks v1".as_slice(), policy.as_bytes(), source.as_bytes(), target.as_bytes()]
             .into_iter()
             .chain([hub.as_bytes(), rendered.as_slice()])
+            .chain(adopted.then_some(b"adopted".as_slice()))
         {
             // The length keeps the border between two parts from moving.
             hasher.update(&(part.len() as u64).to_le_bytes());
@@ -119,6 +125,9 @@ impl Marks {
             (RENDERED, hex(&self.rendered)),
             (MAC, hex(&self.mac)),
         ]);
+        if self.adopted {
+            annotations.insert(ADOPTED, "true".to_owned());
+        }
         if let Some(intent) = &self.intent {
             annotations.insert(INTENT, intent.clone());
         }
@@ -166,6 +175,7 @@ pub fn read_marks(
         target: serde_json::from_str(annotations.get(TARGET)?).ok()?,
         hub: annotations.get(HUB)?.clone(),
         rendered: unhex(annotations.get(RENDERED)?)?,
+        adopted: annotations.get(ADOPTED).is_some_and(|value| value == "true"),
         mac: unhex(annotations.get(MAC)?)?,
         intent: annotations.get(INTENT).cloned(),
     })
@@ -229,6 +239,7 @@ mod tests {
                 cluster: "t".to_owned(),
                 key: ObjectKey::new(GroupKind::new("apps", "Deployment"), "shop", "web"),
             },
+            adopted: false,
             hub: "h".to_owned(),
             rendered: [1; 32],
             mac: [0; 32],
@@ -263,7 +274,7 @@ mod tests {
     #[test]
     fn the_mac_covers_every_mark_but_the_intent() {
         assert!(!verify(&marks(), &[8; 32]), "another key");
-        let changed: [fn(&mut Marks); 8] = [
+        let changed: [fn(&mut Marks); 9] = [
             |m| m.policy.push('x'),
             |m| m.source.cluster.push('x'),
             |m| m.source.uid.push('x'),
@@ -272,6 +283,7 @@ mod tests {
             |m| m.target.key.name = "x".into(),
             |m| m.hub.push('x'),
             |m| m.rendered[0] ^= 1,
+            |m| m.adopted = true,
         ];
         for change in changed {
             let mut forged = marks();

@@ -9,11 +9,13 @@
 //! shrinks our set without changing any value that is left.
 
 mod conflict;
+mod differences;
 mod entries;
 mod fieldset;
 mod project;
 
 pub use conflict::{ConflictCause, conflicts, force_allowed};
+pub use differences::differences;
 pub use entries::{ManagedFields, ManagerEntry, ManagerSummary, SUMMARY_BYTES, SUMMARY_PATHS};
 pub use fieldset::{FieldSet, FieldSetError, PathElement};
 pub use project::{canonical_json, project};

@@ -4,6 +4,8 @@
 //! decision (I8). Absence of knowledge never leads to a write: whatever is [`Observed::Unknown`]
 //! ends in a status that says what is not known (I3).
 
+use serde::{Deserialize, Serialize};
+
 use crate::guard::{self, Guard};
 use crate::identity::Uid;
 use crate::status::{State, Status};
@@ -98,6 +100,8 @@ pub enum Wish<'a> {
         obstacle: Option<&'a Status>,
         /// A Job: never created a second time with the same body.
         run_once: bool,
+        /// What becomes of an object of this name that is not ours.
+        on_conflict: OnConflict,
     },
     /// Nothing claims it any more, for a reason that asks for its deletion.
     Gone {
@@ -120,6 +124,19 @@ pub enum Wish<'a> {
         /// One sentence.
         message: &'a str,
     },
+}
+
+/// What becomes of an object that is there already and is not ours. It is settled by policy; objects with
+/// marks, of whomever, are never adopted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnConflict {
+    /// It is left alone.
+    #[default]
+    Fail,
+    /// It is adopted if it holds everything that is asked for already; else it is left alone.
+    AdoptIfEqual,
+    /// It is adopted and changed to what is asked for.
+    TakeOver,
 }
 
 /// How far the delete of a placement has come.
@@ -161,6 +178,8 @@ pub enum Act {
     Create,
     /// Apply onto the object with that uid.
     Update,
+    /// Make an object ours that nobody marked, as [`OnConflict`] says.
+    Adopt,
     /// Ask the budget for leave to delete.
     AskToDelete,
     /// Read the image for the archive.
@@ -241,7 +260,7 @@ fn decide_left(input: &Input<'_>, reason: &str, why: &str) -> Decision {
 }
 
 fn decide_present(input: &Input<'_>) -> Decision {
-    let Wish::Present { desired, source_deleting, obstacle, run_once, .. } = &input.wish else {
+    let Wish::Present { desired, source_deleting, obstacle, run_once, on_conflict, .. } = &input.wish else {
         return Decision::rest(State::Unknown, "NotClaimed", "nothing claims it");
     };
     if let Some(pause) = input.paused {
@@ -285,11 +304,26 @@ fn decide_present(input: &Input<'_>) -> Decision {
         }
         Observed::Known(known) => known,
     };
-    decide_known(input, known, *desired)
+    decide_known(input, known, *desired, *on_conflict)
 }
 
-fn decide_known(input: &Input<'_>, known: &Known<'_>, desired: [u8; 32]) -> Decision {
+fn decide_known(
+    input: &Input<'_>,
+    known: &Known<'_>,
+    desired: [u8; 32],
+    on_conflict: OnConflict,
+) -> Decision {
     let marked = match owner(input, known) {
+        // Marks say that somebody else manages it, or that nobody can tell; only what has none is adopted.
+        Owner::Other(..)
+            if on_conflict != OnConflict::Fail && known.marks == Marks::Absent && !known.deleting =>
+        {
+            return Decision::act(
+                Act::Adopt,
+                "Adopting",
+                "an object of this name exists; it is being adopted",
+            );
+        }
         Owner::Other(reason, message) => return Decision::rest(State::Conflict, reason, message),
         Owner::Recorded => false,
         Owner::Marked => true,

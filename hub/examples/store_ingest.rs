@@ -61,6 +61,7 @@ fn placement(n: usize, state: State) -> PlacementRow {
         field_set: Bytes::from(br#"{"f:data":{"f:setting-0":{},"f:setting-1":{}},"f:metadata":{"f:annotations":{"f:lockstep.dev/source":{}},"f:labels":{"f:app.kubernetes.io/name":{}}}}"#.to_vec()),
         api_version: "v1".into(),
         implicit: false,
+        adopted: false,
         created_at: 1,
     };
     PlacementRow {

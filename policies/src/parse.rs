@@ -1,5 +1,6 @@
 //! From the text of a file to policies, with every finding.
 
+mod ownership;
 mod resource;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +11,7 @@ use lockstep_engine::ClusterName;
 use crate::codes;
 use crate::finding::{Finding, Place, nearest};
 use crate::node::{self, Node};
-use crate::policy::{Budget, CompiledPolicy, Deletion, Disposition, OnRewind, PolicyName, Spec};
+use crate::policy::{Budget, CompiledPolicy, Deletion, Disposition, OnRewind, Ownership, PolicyName, Spec};
 use crate::reader::{Fields, Reader, join, shown};
 use crate::syntax;
 
@@ -151,7 +152,8 @@ fn metadata(reader: &mut Reader<'_>, node: &Node) -> Option<(PolicyName, Place)>
     Some((PolicyName::new(name), node.place))
 }
 
-const SPEC_FIELDS: &[&str] = &["sourceCluster", "targetClusters", "resources", "suspend", "deletion"];
+const SPEC_FIELDS: &[&str] =
+    &["sourceCluster", "targetClusters", "resources", "suspend", "ownership", "deletion"];
 
 fn spec(reader: &mut Reader<'_>, node: &Node, known: Known<'_>) -> Option<Spec> {
     let fields = reader.fields(node, "spec", SPEC_FIELDS)?;
@@ -161,9 +163,11 @@ fn spec(reader: &mut Reader<'_>, node: &Node, known: Known<'_>) -> Option<Spec> 
     let target_clusters = reader
         .required(&fields, "spec", "targetClusters", "list the clusters that copies go to")
         .and_then(|node| targets(reader, node, source_cluster.as_ref(), known));
+    let ownership =
+        ownership::ownership(reader, fields.get("ownership"), "spec.ownership", Ownership::default());
     let resources = reader
         .required(&fields, "spec", "resources", "list what is synced, as in: - kind: ConfigMap")
-        .and_then(|node| resource::resources(reader, node));
+        .and_then(|node| resource::resources(reader, node, ownership));
     let suspend = fields.get("suspend").map_or(Some(false), |node| reader.flag(node, "spec.suspend"));
     let deletion = fields.get("deletion").map_or(Some(Deletion::default()), |node| deletion(reader, node));
     Some(Spec {

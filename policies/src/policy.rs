@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use lockstep_engine::budget::Limit;
 use lockstep_engine::interest::Condition;
+use lockstep_engine::plan::OnConflict;
 use lockstep_engine::{ClusterName, GroupKind};
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +69,16 @@ pub struct Resource {
     pub condition: Condition,
     /// Also objects that a controller owns.
     pub include_owned: bool,
+    /// What becomes of objects and fields that are not ours: as the entry says, else as the policy says.
+    pub ownership: Ownership,
+}
+
+/// What becomes of objects and fields at a target that lockstep does not own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ownership {
+    /// An object of the same name is there. Default: Fail.
+    pub conflict: OnConflict,
 }
 
 /// What happens to copies when their reason goes away.

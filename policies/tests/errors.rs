@@ -193,7 +193,7 @@ fn duplicate_names_name_both_places() {
             "{ kind: Secret, names: [x, y] }, { names: [y, x], apiGroup: '', kind: Secret }",
         ),
         &[
-            "a.yaml:4:93: LS0113 spec.resources[1]: the entry says the same as spec.resources[0]; remove one of them",
+            "a.yaml:4:93: LS0113 spec.resources[1]: the entry selects the same as spec.resources[0]; remove one of them",
         ],
     );
 }

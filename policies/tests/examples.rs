@@ -47,4 +47,5 @@ fn the_defaults_that_are_explained_are_the_defaults() {
     assert_eq!(explained.deletion, plain.deletion);
     assert_eq!(explained.suspend, plain.suspend);
     assert_eq!(explained.resources[0].include_owned, plain.resources[0].include_owned);
+    assert_eq!(explained.resources[0].ownership, plain.resources[0].ownership);
 }

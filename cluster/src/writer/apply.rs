@@ -39,6 +39,7 @@ impl Writer {
         let done = match &plan.expect {
             Expect::Absent { nonce, seen, retry } => self.create(plan, nonce, seen.as_deref(), *retry).await,
             Expect::Present { uid, .. } => self.update(plan, uid).await,
+            Expect::Foreign { uid, only_if_equal } => self.adopt(plan, uid, *only_if_equal).await,
         };
         done.unwrap_or_else(|failure| match failure.class {
             FailureClass::NamespaceMissing => Outcome::NamespaceMissing,
@@ -91,7 +92,7 @@ impl Writer {
     async fn update(&self, plan: &ApplyPlan, uid: &Uid) -> Result<Outcome, Failure> {
         let version = match &plan.expect {
             Expect::Present { resource_version, .. } => given(resource_version.as_ref()),
-            Expect::Absent { .. } => None,
+            Expect::Absent { .. } | Expect::Foreign { .. } => None,
         };
         if let Some(yields) = &plan.yields {
             self.yield_fields(plan, uid, yields).await?;
@@ -165,20 +166,36 @@ impl Writer {
         }
     }
 
-    async fn send(&self, plan: &ApplyPlan, extra: &Extra<'_>, force: bool) -> Result<Reply, Failure> {
+    pub(super) async fn send(
+        &self,
+        plan: &ApplyPlan,
+        extra: &Extra<'_>,
+        force: bool,
+    ) -> Result<Reply, Failure> {
+        self.send_as(plan, extra, force, plan.dry_run).await
+    }
+
+    /// [`Self::send`], or only a question what would come of it.
+    pub(super) async fn send_as(
+        &self,
+        plan: &ApplyPlan,
+        extra: &Extra<'_>,
+        force: bool,
+        dry_run: bool,
+    ) -> Result<Reply, Failure> {
         self.send_apply(ApplyCall {
             resource: &plan.resource,
             namespace: &plan.namespace,
             name: &plan.name,
             manager: MANAGER,
             force,
-            dry_run: plan.dry_run,
+            dry_run,
             body: compose(&plan.body, extra)?,
         })
         .await
     }
 
-    fn refused(&self, plan: &ApplyPlan, reply: &Reply) -> Result<Outcome, Failure> {
+    pub(super) fn refused(&self, plan: &ApplyPlan, reply: &Reply) -> Result<Outcome, Failure> {
         let causes = conflicts(&status(reply));
         if causes.is_empty() {
             return Err(reply.failure(Operation::Apply, sensitivity(&plan.resource)));

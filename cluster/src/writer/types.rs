@@ -29,6 +29,13 @@ pub enum Expect {
         /// Its version, where the write depends on it; else any.
         resource_version: Option<ResourceVersion>,
     },
+    /// This object, which is not ours and becomes ours.
+    Foreign {
+        /// Its uid; always sent.
+        uid: Uid,
+        /// Only if it holds every value of the body already.
+        only_if_equal: bool,
+    },
 }
 
 /// What our last apply to an object owned after it: only that is ever forced.

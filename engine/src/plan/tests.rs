@@ -22,6 +22,7 @@ impl Case {
             source_deleting: false,
             obstacle: None,
             run_once: false,
+            on_conflict: OnConflict::Fail,
         }
     }
     fn gone() -> Wish<'static> {
@@ -129,6 +130,39 @@ fn what_is_not_ours_is_a_conflict_and_forged_marks_change_nothing() {
 }
 
 #[test]
+fn only_what_nobody_marked_is_adopted_and_only_where_the_policy_says_so() {
+    let c = Case::new();
+    let replaced = RecordView { uid: Some(&c.other), ..c.record().unwrap() };
+    for mode in [OnConflict::AdoptIfEqual, OnConflict::TakeOver] {
+        let Wish::Present { source_uid, desired, .. } = c.wish() else { unreachable!() };
+        let wish = Wish::Present {
+            source_uid,
+            desired,
+            source_deleting: false,
+            obstacle: None,
+            run_once: false,
+            on_conflict: mode,
+        };
+        let observed = |marks| c.known(marks, OwnedView::NoEntry);
+        for record in [None, Some(replaced.clone())] {
+            let input = input(wish.clone(), record, observed(Marks::Absent));
+            check(&input, Act::Adopt, State::Pending, "Adopting");
+        }
+        for marks in [Marks::Forged, Marks::ForeignHub, genuine("other-source", D1)] {
+            for record in [None, Some(replaced.clone())] {
+                let decision = decide(&input(wish.clone(), record, observed(marks)));
+                assert_eq!((decision.act, decision.status.state), (Act::Rest, State::Conflict), "{marks:?}");
+            }
+        }
+        let Observed::Known(known) = observed(Marks::Absent) else { unreachable!() };
+        let deleting = Observed::Known(Known { deleting: true, ..known });
+        check(&input(wish.clone(), None, deleting), Act::Rest, State::Conflict, "Exists");
+        let paused = Input { paused: Some("p"), ..input(wish, None, observed(Marks::Absent)) };
+        check(&paused, Act::Rest, State::Paused, "Paused");
+    }
+}
+
+#[test]
 fn i5_i6_a_replaced_object_is_neither_updated_nor_deleted() {
     let c = Case::new();
     let record = Some(RecordView { uid: Some(&c.other), ..c.record().unwrap() });
@@ -202,6 +236,7 @@ fn a_collected_job_is_not_run_again_unless_it_changed() {
         source_deleting: false,
         obstacle: None,
         run_once: true,
+        on_conflict: OnConflict::Fail,
     };
     check(&input(job(D1), c.record(), Observed::Absent), Act::Rest, State::InStep, "Collected");
     check(&input(job(D2), c.record(), Observed::Absent), Act::Create, State::Pending, "Creating");

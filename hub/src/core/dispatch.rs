@@ -8,6 +8,7 @@ use lockstep_engine::catalogue::wave;
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::marks;
 use lockstep_engine::object::RawObject;
+use lockstep_engine::plan::{Act, OnConflict};
 use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
 use lockstep_wire::v1::{self, step::Action};
@@ -105,18 +106,31 @@ impl<S: Store> Core<S> {
         row: &PlacementRow,
         desired: &Desired,
         object: Option<&ObjectRow>,
-        create: bool,
+        act: Act,
     ) -> Prepared {
         let Desired { claim, rendered } = desired;
-        let body = self.stamped(row.target, &row.key, claim, rendered);
+        // Marks say of the very object that is there whether it was adopted.
+        let there = object.filter(|_| act != Act::Create);
+        let recorded = row.record.as_ref().filter(|record| there.map(|o| &o.uid) == record.uid.as_ref());
+        let adopts = act == Act::Adopt && there.is_some();
+        let adopted = adopts || recorded.is_some_and(|record| record.adopted);
+        let body = self.stamped(row.target, &row.key, claim, rendered, adopted);
         let (api_version, marks) = written(&body);
         let mut target: Vec<&str> = Vec::new();
         if let Some(cluster) = self.clusters.get(&row.target) {
             target.push(&cluster.row.server_version);
             target.extend(cluster.row.accepts.iter().map(String::as_str));
         }
+        let on_conflict = claim.ownership().conflict;
+        if adopts {
+            target.push(if on_conflict == OnConflict::TakeOver { "take over" } else { "adopt if equal" });
+        }
         let fingerprint = fingerprint(row, &rendered.digest, object, &target);
-        let expect = match object.filter(|_| !create) {
+        let expect = match there {
+            Some(object) if adopts => v1::apply::Expect::Adopt(v1::Adopt {
+                uid: object.uid.to_string(),
+                only_if_equal: on_conflict != OnConflict::TakeOver,
+            }),
             Some(object) => v1::apply::Expect::Present(v1::Present {
                 uid: object.uid.to_string(),
                 resource_version: String::new(),
@@ -129,7 +143,8 @@ impl<S: Store> Core<S> {
         };
         let digest = self.desired_digest(claim, rendered);
         // Also where only its marks tell (after a loss): what was applied last is this very body.
-        let same_body = !create && row.record.as_ref().is_some_and(|record| record.rendered == digest);
+        let same_body =
+            there.is_some() && !adopts && row.record.as_ref().is_some_and(|record| record.rendered == digest);
         // What a recovered copy was found to own is less than that, where somebody took fields over.
         let last = row.record.as_ref().filter(|record| !(same_body && is_recovered(record)));
         let action = Action::Apply(v1::Apply {
@@ -142,7 +157,14 @@ impl<S: Store> Core<S> {
         });
         Prepared {
             action,
-            purpose: Purpose::Apply { rendered: digest, fingerprint, source_seen: None, api_version, marks },
+            purpose: Purpose::Apply {
+                rendered: digest,
+                fingerprint,
+                source_seen: None,
+                api_version,
+                adopts,
+                marks,
+            },
         }
     }
 

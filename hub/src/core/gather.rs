@@ -10,7 +10,7 @@ use lockstep_engine::object::RawObject;
 use lockstep_engine::plan::{self, Observed, OwnedView};
 use lockstep_engine::status::{State, Status};
 use lockstep_engine::{ClusterId, GroupKind, ObjectKey, ResourceVersion, Uid};
-use lockstep_policies::{CompiledPolicy, RenderInput, Rendered, Selection, render, select};
+use lockstep_policies::{CompiledPolicy, Ownership, RenderInput, Rendered, Selection, render, select};
 
 use super::Core;
 use super::state::Cluster;
@@ -25,6 +25,8 @@ pub(super) struct Claim {
     pub policy: Arc<CompiledPolicy>,
     pub source: ClusterId,
     pub object: Arc<ObjectRow>,
+    /// Index of the entry of `spec.resources` that selects it.
+    pub entry: usize,
 }
 
 /// Why a policy does not claim a key.
@@ -53,6 +55,13 @@ struct CacheKey {
     key: ObjectKey,
     uid: Uid,
     resource_version: lockstep_engine::ResourceVersion,
+}
+
+impl Claim {
+    /// What the policy says of objects and fields that are not ours.
+    pub(super) fn ownership(&self) -> Ownership {
+        self.policy.spec.resources.get(self.entry).map_or_else(Ownership::default, |entry| entry.ownership)
+    }
 }
 
 impl<S: Store> Core<S> {
@@ -122,9 +131,9 @@ impl<S: Store> Core<S> {
             )));
         };
         Ok(match select(policy, key, &facts.bound(bound)) {
-            Selection::Selected { .. } => {
+            Selection::Selected { resource: entry } => {
                 drop(raw);
-                Ok(Claim { policy: policy.clone(), source, object: Arc::new(object) })
+                Ok(Claim { policy: policy.clone(), source, object: Arc::new(object), entry })
             }
             Selection::NotSelected { why } => {
                 Err(NoClaim::NotSelected(why.code(), why.sentence(policy, key)))
@@ -240,6 +249,7 @@ impl<S: Store> Core<S> {
         key: &ObjectKey,
         claim: &Claim,
         rendered: &Rendered,
+        adopted: bool,
     ) -> Bytes {
         let target_uid = self
             .clusters
@@ -261,6 +271,7 @@ impl<S: Store> Core<S> {
             target: TargetMark { cluster: target_uid, key: key.clone() },
             hub: self.hub_id.clone(),
             rendered: self.desired_digest(claim, rendered),
+            adopted,
             mac: [0; 32],
             intent: Some(intent),
         }

@@ -117,6 +117,7 @@ impl<S: Store> Core<S> {
         let uid = Uid::new(&applied.uid);
         let resource_version = ResourceVersion::new(&applied.resource_version);
         let owned = <[u8; 16]>::try_from(applied.owned_digest.as_ref()).ok();
+        let adopted = marks.contains_key(lockstep_engine::marks::ADOPTED);
         self.own_echo(id, &row.key, &uid, &resource_version, owned, marks, now)?;
         if !applied.created_namespace_uid.is_empty() {
             self.record_namespace(&row, &applied.created_namespace_uid, now)?;
@@ -131,6 +132,7 @@ impl<S: Store> Core<S> {
             field_set: applied.field_set,
             api_version: if applied.api_version.is_empty() { api_version } else { applied.api_version },
             implicit,
+            adopted,
             created_at,
         });
         row.attempts = 0;
@@ -217,6 +219,7 @@ impl<S: Store> Core<S> {
             field_set: bytes::Bytes::new(),
             api_version: "v1".to_owned(),
             implicit: true,
+            adopted: false,
             created_at: now,
         });
         self.store.put_placement(&row)
@@ -321,7 +324,11 @@ impl<S: Store> Core<S> {
             // What is in the way was known; the agent adds who manages it.
             Status::new(state, &row.status.reason, with_managers(row.status.message.clone(), &failed))
         } else {
-            Status::new(state, class, with_managers(failed.message.clone(), &failed))
+            Status::new(
+                state,
+                reason(class, purpose, &failed),
+                with_managers(failed.message.clone(), &failed),
+            )
         };
         if (row.status.state, &row.status.reason) != (status.state, &status.reason) {
             row.since = now;
@@ -341,11 +348,12 @@ impl<S: Store> Core<S> {
             (
                 "Conflict" | "Immutable" | "Invalid" | "SchemaMismatch" | "DuplicateKeys" | "NotServed"
                 | "TooLarge" | "NotAccepted",
-                Purpose::Apply { fingerprint, .. },
+                Purpose::Apply { fingerprint, adopts, .. },
             ) => {
                 row.barred = Some(fingerprint.to_vec().into());
                 // What it failed for may be mended where nothing tells us (a schema, a port in use).
-                (class != "Conflict").then_some(now + BARRED_RETRY_MS)
+                // Of an object that is not ours the agent tells only that it is there.
+                (class != "Conflict" || *adopts).then_some(now + BARRED_RETRY_MS)
             }
             _ => {
                 let seed = u64::from(row.target.0) ^ u64::from(row.attempts);
@@ -358,6 +366,12 @@ impl<S: Store> Core<S> {
         self.note_due(row.next_attempt);
         Ok(())
     }
+}
+
+/// The reason that is shown: of an object that was to be adopted as it is, and is not, that it differs.
+fn reason<'a>(class: &'a str, purpose: &Purpose, failed: &v1::Failed) -> &'a str {
+    let adopts = matches!(purpose, Purpose::Apply { adopts: true, .. });
+    if adopts && class == "Conflict" && !failed.paths.is_empty() { "Differs" } else { class }
 }
 
 fn answered(answer: &Answer) -> Answered {

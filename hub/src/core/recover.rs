@@ -64,7 +64,7 @@ impl<S: Store> Core<S> {
         let record = match self.store.former_record(id, key, &object.uid)? {
             Some(former) => {
                 tracing::info!(cluster = self.cluster_name(id), object = %key, "a copy that was gone is there again; its record is taken up");
-                brought_back(former, read.rendered)
+                Record { adopted: read.adopted, ..brought_back(former, read.rendered) }
             }
             None => Record {
                 uid: Some(object.uid.clone()),
@@ -82,6 +82,7 @@ impl<S: Store> Core<S> {
                 // None: not written by what this hub remembers ([`is_recovered`]).
                 api_version: String::new(),
                 implicit: false,
+                adopted: read.adopted,
                 created_at: now,
             },
         };

@@ -113,6 +113,8 @@ pub enum Purpose {
         source_seen: Option<Millis>,
         /// API version written.
         api_version: String,
+        /// It adopts an object that is not ours.
+        adopts: bool,
         /// The `lockstep.dev/*` annotations that are written.
         marks: BTreeMap<String, String>,
     },

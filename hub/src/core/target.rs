@@ -233,8 +233,12 @@ impl<S: Store> Core<S> {
                 source_deleting: claim.object.deleting,
                 obstacle: obstacle.as_ref(),
                 run_once: row.key.gk.is("batch", "Job"),
+                on_conflict: claim.ownership().conflict,
             },
-            Asked::Ended { why, delete: true, .. } => {
+            // What was there before lockstep is not lockstep's to delete (I6).
+            Asked::Ended { why, delete: true, .. }
+                if !row.record.as_ref().is_some_and(|record| record.adopted) =>
+            {
                 Wish::Gone { why, takes_others: takes_others(&row.key) }
             }
             Asked::Ended { why, ending, .. } => Wish::Left { reason: ending_reason(*ending), why },
@@ -403,6 +407,7 @@ fn take_over(row: &mut PlacementRow, object: Option<&ObjectRow>, asked: &Asked, 
         field_set: old.as_ref().map(|record| record.field_set.clone()).unwrap_or_default(),
         api_version,
         implicit: old.as_ref().is_some_and(|record| record.implicit),
+        adopted: managed.marks.contains_key(lockstep_engine::marks::ADOPTED),
         created_at: old.map_or(now, |record| record.created_at),
     });
 }
@@ -436,8 +441,9 @@ impl<S: Store> Core<S> {
     ) -> Option<super::dispatch::Prepared> {
         use super::dispatch::Prepared;
         match act {
-            Act::Create => asked.desired().map(|desired| self.prepare_apply(row, &desired, object, true)),
-            Act::Update => asked.desired().map(|desired| self.prepare_apply(row, &desired, object, false)),
+            Act::Create | Act::Update | Act::Adopt => {
+                asked.desired().map(|desired| self.prepare_apply(row, &desired, object, act))
+            }
             Act::ReadImage => Some(Prepared::read(takes_others(&row.key))),
             Act::Delete => match &row.delete {
                 Some(DeleteStage::Archived { tombstone, uid, resource_version }) => {
@@ -448,7 +454,7 @@ impl<S: Store> Core<S> {
             // Only the agent can tell who manages what is in the way: a create that expects nothing
             // there looks first, writes nothing, and answers with the managers.
             Act::Rest if status.state == State::Conflict => {
-                asked.desired().map(|desired| self.prepare_apply(row, &desired, object, true))
+                asked.desired().map(|desired| self.prepare_apply(row, &desired, object, Act::Create))
             }
             Act::Rest | Act::AskToDelete | Act::Forget => None,
         }

@@ -2,6 +2,7 @@
 
 mod deletes;
 mod fleet;
+mod ownership;
 mod rewinds;
 mod sessions;
 mod syncing;

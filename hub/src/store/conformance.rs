@@ -97,8 +97,10 @@ fn rows_come_back_as_they_were<B: Bed>(bed: &B) {
         row.body = [None, Some(Bytes::from(vec![b'y'; 9_000])), Some(Bytes::new())][n].clone();
         objects.push(row);
     }
+    let mut adopted = full_placement(2, key("Deployment", "n", "z"));
+    adopted.record.as_mut().unwrap().adopted = true;
     let placements =
-        [placement(2, key("ConfigMap", "", "x")), full_placement(2, key("Deployment", "n", "y"))];
+        [placement(2, key("ConfigMap", "", "x")), full_placement(2, key("Deployment", "n", "y")), adopted];
     within(&mut store, |store| {
         objects.iter().for_each(|row| store.put_object(row).unwrap());
         placements.iter().for_each(|row| store.put_placement(row).unwrap());
@@ -470,6 +472,7 @@ fn former_records_are_found_by_uid_until_they_are_old<B: Bed>(bed: &B) {
         uid: Some(Uid::new(uid)),
         rendered: [rendered; 32],
         implicit: false,
+        adopted: false,
         ..full_placement(2, key.clone()).record.unwrap()
     };
     within(&mut store, |store| {

@@ -223,6 +223,8 @@ pub struct Record {
     pub api_version: String,
     /// A namespace that was created in passing: never deleted.
     pub implicit: bool,
+    /// It was there before, and a policy had it adopted.
+    pub adopted: bool,
     /// When we first wrote it.
     pub created_at: Millis,
 }

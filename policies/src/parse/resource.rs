@@ -9,7 +9,7 @@ use lockstep_engine::selector::{LabelSelector, Operator, Requirement};
 
 use crate::codes;
 use crate::node::Node;
-use crate::policy::Resource;
+use crate::policy::{Ownership, Resource};
 use crate::reader::{Fields, Reader, join, shown};
 use crate::syntax;
 
@@ -22,6 +22,7 @@ const FIELDS: &[&str] = &[
     "excludeNamespaces",
     "names",
     "includeOwned",
+    "ownership",
 ];
 
 const OPERATORS: &[(&str, Operator)] = &[
@@ -31,7 +32,7 @@ const OPERATORS: &[(&str, Operator)] = &[
     ("DoesNotExist", Operator::DoesNotExist),
 ];
 
-pub(super) fn resources(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<Resource>> {
+pub(super) fn resources(reader: &mut Reader<'_>, node: &Node, ownership: Ownership) -> Option<Vec<Resource>> {
     const PATH: &str = "spec.resources";
     let list = reader.list(node, PATH, "list at least one kind, as in: - kind: ConfigMap")?;
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
@@ -39,15 +40,16 @@ pub(super) fn resources(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<Reso
     for (i, node) in list.iter().enumerate() {
         let path = format!("{PATH}[{i}]");
         let before = reader.findings.len();
-        let Some(resource) = resource(reader, node, &path) else { continue };
+        let Some(resource) = resource(reader, node, &path, ownership) else { continue };
         if reader.findings.len() > before {
             // What is left of a faulty entry may look like another one; the faults say enough.
             continue;
         }
-        // The canonical form of equal entries is equal.
-        let canonical = serde_json::to_string(&resource).unwrap_or_default();
+        // The canonical form of entries that select the same is equal.
+        let selects = (&resource.gk, &resource.condition, resource.include_owned);
+        let canonical = serde_json::to_string(&selects).unwrap_or_default();
         if let Some(first) = seen.get(&canonical) {
-            let message = format!("the entry says the same as spec.resources[{first}]");
+            let message = format!("the entry selects the same as spec.resources[{first}]");
             reader.error(codes::DUPLICATE_ENTRY, node.place, &path, message, "remove one of them");
         } else {
             seen.insert(canonical, i);
@@ -58,7 +60,7 @@ pub(super) fn resources(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<Reso
     Some(resources)
 }
 
-fn resource(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Resource> {
+fn resource(reader: &mut Reader<'_>, node: &Node, path: &str, ownership: Ownership) -> Option<Resource> {
     let fields = reader.fields(node, path, FIELDS)?;
     let gk = group_kind(reader, &fields, path);
     let selector = LabelSelector {
@@ -87,7 +89,9 @@ fn resource(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<Resource
         .and_then(|node| reader.flag(node, &join(path, "includeOwned")))
         .unwrap_or(false);
     let condition = Condition { namespaces, exclude_namespaces, names, selector };
-    Some(Resource { gk: gk?, condition, include_owned })
+    let ownership =
+        super::ownership::ownership(reader, fields.get("ownership"), &join(path, "ownership"), ownership);
+    Some(Resource { gk: gk?, condition, include_owned, ownership })
 }
 
 fn is_literal_name(text: &str) -> bool {

@@ -84,6 +84,7 @@ pub(crate) fn full_placement(target: u32, key: ObjectKey) -> PlacementRow {
             field_set: Bytes::from_static(b"{\"f:data\":{}}"),
             api_version: "apps/v1".into(),
             implicit: true,
+            adopted: false,
             created_at: 11,
         }),
         status: Status::new(State::Held, "Budget", "waits"),

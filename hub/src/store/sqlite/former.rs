@@ -33,6 +33,8 @@ impl Inner {
                     field_set: bodies.unpack(TABLE, row.blob(4)?)?,
                     api_version: row.string(3)?,
                     implicit: false,
+                    // Its marks tell.
+                    adopted: false,
                     created_at: row.int(5)?,
                 })
             },

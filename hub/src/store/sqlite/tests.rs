@@ -198,6 +198,11 @@ fn old_versions_upgrade() {
     assert_eq!(store.container_gone(ClusterId(1), &gone).unwrap(), Some((4, version)));
     assert_eq!(store.clusters().unwrap()[0].rewound.as_ref().unwrap().how, "restored");
     assert!(store.watches(None).unwrap()[0].rewound);
+    let (_dir, mut store) = upgrades(include_str!("../../../fixtures/store/v3.sql"));
+    let web = key("Deployment", "shop", "web");
+    let former =
+        store.former_record(ClusterId(2), &web, &lockstep_engine::Uid::new("uid-before")).unwrap().unwrap();
+    assert_eq!(former.field_set, "{\"f:data\":{}}");
 }
 
 fn upgrades(dump: &str) -> (Dir, SqliteStore) {

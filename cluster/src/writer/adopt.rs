@@ -1,0 +1,64 @@
+//! Making an object ours that somebody else created, because a policy says so.
+
+use lockstep_engine::Uid;
+use lockstep_engine::marks::has_marks;
+use lockstep_engine::object::RawObject;
+use lockstep_engine::outcome::{Failure, FailureClass};
+use lockstep_engine::ownership::{ConflictCause, differences};
+
+use super::Writer;
+use super::apply::foreign;
+use super::compose::Extra;
+use super::types::{ApplyPlan, Live, Outcome, Undo};
+
+impl Writer {
+    /// Applies by force onto exactly the state that was looked at: its uid and resourceVersion go along.
+    pub(super) async fn adopt(
+        &self,
+        plan: &ApplyPlan,
+        uid: &Uid,
+        only_if_equal: bool,
+    ) -> Result<Outcome, Failure> {
+        let Some(live) = self.read(&plan.resource, &plan.namespace, &plan.name).await? else {
+            return Err(Failure::local(FailureClass::Gone, "the object is gone"));
+        };
+        if live.uid != *uid {
+            return Err(Failure::local(FailureClass::Stale, "another object has taken the name"));
+        }
+        if is_marked(&live)? {
+            // By another hub, or copied from elsewhere: who looks again will see.
+            return Err(Failure::local(FailureClass::Stale, "the object carries marks of lockstep now"));
+        }
+        let extra = Extra { uid: Some(uid), resource_version: Some(&live.resource_version), nonce: None };
+        if only_if_equal {
+            let reply = self.send_as(plan, &extra, true, true).await?;
+            if !reply.is_success() {
+                return self.refused(plan, &reply);
+            }
+            let paths = differences(&live.body, &reply.body).map_err(unreadable)?;
+            if !paths.is_empty() {
+                let manager = String::new();
+                let cause = |path| ConflictCause { manager: manager.clone(), path };
+                return Ok(foreign(&live.body, paths.into_iter().map(cause).collect(), Undo::NotNeeded));
+            }
+        }
+        let reply = self.send(plan, &extra, true).await?;
+        if !reply.is_success() {
+            return self.refused(plan, &reply);
+        }
+        tracing::info!(
+            kind = %plan.resource.kind, namespace = %plan.namespace, name = %plan.name,
+            "adopted an object that was there"
+        );
+        self.applied(plan, reply.body, false, true)
+    }
+}
+
+fn is_marked(live: &Live) -> Result<bool, Failure> {
+    let object = RawObject::parse(&live.body).map_err(unreadable)?;
+    Ok(has_marks(&object.metadata.annotations, &object.metadata.labels))
+}
+
+fn unreadable(_: lockstep_engine::object::ObjectError) -> Failure {
+    Failure::local(FailureClass::Transient, "the object cannot be read")
+}
