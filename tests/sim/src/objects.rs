@@ -124,6 +124,7 @@ pub(crate) fn of_other_hub(key: &Key, cluster: &str, serial: u64) -> Value {
         rendered: [3; 32],
         mac: [0; 32],
         intent: None,
+        adopted: false,
     };
     let mut copy = object(key, serial, false);
     copy["metadata"]["labels"] = json!({ MANAGED: "true" });
