@@ -385,8 +385,10 @@ impl World {
                 let name = CLUSTERS[index];
                 let accept = |reply| Command::AcceptRewind { cluster: name.to_owned(), reply };
                 // Refused where there was no rewind, or not everything was listed since.
-                if let Some(Ok(_)) = self.hub.ask(accept).await {
-                    self.oracle.met_with("a rewind that was accepted");
+                if let Some(Ok(accepted)) = self.hub.ask(accept).await
+                    && accepted.objects > 0
+                {
+                    self.oracle.met_with("an accepted rewind that had lost objects");
                 }
             }
         }
