@@ -1,6 +1,6 @@
 //! What really happened to the objects of one cluster, by whom and when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_engine::Millis;
 use lockstep_tests::model::Changed;
@@ -66,6 +66,8 @@ pub(crate) struct Journal {
     pub(crate) current: BTreeMap<Key, String>,
     /// Lives, and ends of lives, that a restore threw away.
     pub(crate) lost: BTreeMap<String, Life>,
+    /// Were unselected once, be it in a history that a restore threw away: their bodies need not be held any more.
+    pub(crate) unselected: BTreeSet<String>,
     /// When it was restored.
     pub(crate) rewinds: Vec<Millis>,
     revision: u64,
@@ -95,6 +97,9 @@ impl Journal {
                 deleting: !object["metadata"]["deletionTimestamp"].is_null(),
                 content: kind.content(&object),
             };
+            if !state.selected {
+                self.unselected.insert(changed.uid.clone());
+            }
             self.current.insert(key.clone(), changed.uid.clone());
             let life = self.lives.entry(changed.uid);
             life.or_insert_with(|| Life { key, by: actor, states: Vec::new(), end: None }).states.push(state);
@@ -115,8 +120,9 @@ impl Journal {
                 lost.insert(uid, life);
             }
         }
+        let unselected = std::mem::take(&mut self.unselected);
         let mut rewinds = std::mem::take(&mut self.rewinds);
         rewinds.push(now);
-        *self = Self { lost, rewinds, revision, ..saved.clone() };
+        *self = Self { lost, unselected, rewinds, revision, ..saved.clone() };
     }
 }

@@ -502,7 +502,7 @@ impl Oracle {
                 && (0..CLUSTERS.len()).filter_map(|index| self.member(index)).any(|member| {
                     member.with_journal(|journal| {
                         let life = journal.lives.get(uid).or_else(|| journal.lost.get(uid));
-                        life.is_some_and(|life| life.states.iter().all(|state| state.selected))
+                        life.is_some() && !journal.unselected.contains(uid)
                     })
                 })
         };
