@@ -219,7 +219,7 @@ fn has_genuine_marks(world: &World, target: usize, key: &Key) -> bool {
 /// Copies without a source.
 fn leftovers(world: &World) -> Vec<String> {
     if world.released {
-        return Vec::new();
+        return under_way(world);
     }
     let mut left = Vec::new();
     for (index, member) in world.members.iter().enumerate() {
@@ -244,6 +244,15 @@ fn leftovers(world: &World) -> Vec<String> {
         }
     }
     left
+}
+
+/// What the hub still means to write: where leftovers are nobody's, those that are not may take a minute more.
+fn under_way(world: &World) -> Vec<String> {
+    let Some(mut reader) = world.hub.reader() else { return vec!["the hub does not run".to_owned()] };
+    let states = vec![State::Pending, State::Failed];
+    let filter = PlacementFilter { states, ..PlacementFilter::default() };
+    let rows = reader.placements(&filter, None, 10_000).unwrap_or_default();
+    rows.iter().map(|row| format!("{} at {} is {}", row.key, row.target, row.status.reason)).collect()
 }
 
 /// I8: in step means that nothing is written.
