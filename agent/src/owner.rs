@@ -33,6 +33,8 @@ pub(crate) use guard::{LeaseRead, LeaseWritten};
 /// Bytes of one batch, about: a commit of the hub's store costs the same for one delta and for
 /// hundreds, and a step behind a batch of this size waits for milliseconds only.
 const BATCH_BYTES: usize = 256 << 10;
+/// And at most this part of what may be queued: batches are kept until they are acknowledged.
+const BATCHES_IN_QUEUE: usize = 4;
 
 /// What happened.
 #[derive(Debug)]
@@ -197,7 +199,10 @@ impl Owner {
     pub(crate) fn flush(&mut self) -> Vec<Effect> {
         let mut effects = Vec::new();
         while let Some(room) = self.session.room() {
-            let room = usize::try_from(room).unwrap_or(usize::MAX).min(BATCH_BYTES);
+            let room = usize::try_from(room)
+                .unwrap_or(usize::MAX)
+                .min(BATCH_BYTES)
+                .min(self.bounds.queue.bytes / BATCHES_IN_QUEUE);
             let sections = self.sections(room);
             if sections.is_empty() {
                 break;

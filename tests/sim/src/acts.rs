@@ -33,13 +33,20 @@ impl World {
             }
             Act::Drift { source, kind, slot, target } => self.drift(source, kind, slot, target),
             Act::Annotate { source, kind, slot, target } => {
-                let patch = json!({ "metadata": { "annotations": { "example.com/note": "mine" } } });
-                self.patch_copy(source, kind, slot, target, &patch);
+                self.annotate(source, kind, slot, target, "mine");
             }
             Act::DeleteCopy { source, kind, slot, target } => self.delete(target, source, kind, slot),
             Act::Foreign { source, kind, slot, target } => {
                 let mut object = objects::object(&key(source, kind, slot), 0, false);
                 object["metadata"]["labels"] = json!({ "owner": "somebody" });
+                if slot % 2 == 1 {
+                    // Nothing of it is in the way of what is written.
+                    for content in ["data", "spec"] {
+                        if object.get(content).is_some() {
+                            object[content] = json!({ "mine": "bWluZQ==" });
+                        }
+                    }
+                }
                 self.members[target]
                     .with(Actor::User, |server, now| server.user_create(now, "somebody", &object));
             }
@@ -219,6 +226,12 @@ impl World {
             Kind::Secret => json!({ "data": { "k": "ZHJpZnRlZA==" } }),
             Kind::Widget => json!({ "spec": { "k": "drift" } }),
         };
+        self.patch_copy(source, kind, slot, target, &patch);
+    }
+
+    /// Something of a copy changes that is not ours.
+    pub(crate) fn annotate(&self, source: usize, kind: Kind, slot: usize, target: usize, note: &str) {
+        let patch = json!({ "metadata": { "annotations": { "example.com/note": note } } });
         self.patch_copy(source, kind, slot, target, &patch);
     }
 

@@ -83,6 +83,8 @@ impl Agent {
         }
         config.lease_namespace = "kube-system".to_owned();
         config.census_interval_s = 20;
+        // A handful of objects: queues fill up while the hub is away, and are told in many batches.
+        config.queue_bytes = 6 << 10;
         config.discovery_interval_s = 10;
         let transport =
             Transport { member: Arc::clone(&self.member), link: self.to_api.clone(), killed: killed.clone() };

@@ -32,6 +32,8 @@ use crate::signal::Signal;
 const CLOCK: Duration = Duration::from_secs(5);
 /// How often controllers take a step.
 const TICK: Duration = Duration::from_millis(500);
+/// Writes at one cluster in one history: some hundreds are usual.
+const MOST_WRITES: u64 = 5_000;
 /// What agents are called by the model.
 pub(crate) const AGENT: &str = "agent";
 
@@ -42,7 +44,7 @@ pub(crate) struct Member {
     inner: Mutex<Inner>,
     /// Grows with every change, so that watches look.
     changes: Signal,
-    /// Writes of agents beside their Leases.
+    /// Writes that agents asked for, beside Leases.
     writes: AtomicU64,
     clock: Clock,
     log: Log,
@@ -77,7 +79,7 @@ impl Member {
         look(&self.lock().journal)
     }
 
-    /// Requests of agents that changed something, beside Leases.
+    /// Writes that agents asked for, beside Leases.
     pub(crate) fn writes(&self) -> u64 {
         self.writes.load(Ordering::Relaxed)
     }
@@ -179,8 +181,11 @@ impl Member {
         if !lease {
             self.met(request, &reply, changed);
         }
-        if changed && !lease {
-            self.writes.fetch_add(1, Ordering::Relaxed);
+        // What changes nothing counts, too: nobody should ask for it (I8).
+        let writes = !lease && !request.query.contains("dryRun");
+        if writes && self.writes.fetch_add(1, Ordering::Relaxed) == MOST_WRITES {
+            self.oracle
+                .fail("I8", format_args!("{MOST_WRITES} writes at {}, and no end of them", self.name()));
         }
         let status = reply.status();
         if !lease {
