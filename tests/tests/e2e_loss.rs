@@ -90,7 +90,13 @@ async fn i11_after_the_loss_of_the_data_directory_nothing_is_written_and_leftove
     fleet.everywhere("v1", "ConfigMap", "m1", |m| m["data"]["k"] == "2").await?;
     lockstep.text(&["approve", "losses"]).await?;
     fleet.nowhere("v1", "ConfigMap", "m0").await?;
-    let kept = lockstep.json(&["tombstones", "list", "configmap", "-n", namespace, "--name", "m0"]).await?;
-    ensure!(kept["items"].as_array().is_some_and(|items| items.len() == 2), "one per target: {kept}");
+    // Listed is what is known to be deleted: the answers may be on their way still.
+    eventually(PATIENCE, "one tombstone per target", async || {
+        let list = ["tombstones", "list", "configmap", "-n", namespace, "--name", "m0"];
+        let kept = lockstep.json(&list).await?;
+        ensure!(kept["items"].as_array().is_some_and(|items| items.len() == 2), "{kept}");
+        Ok(())
+    })
+    .await?;
     lockstep.stop().await
 }

@@ -1,5 +1,4 @@
-//! What is there at a target already: left alone, adopted where it is equal, taken over (pain 3 of those who
-//! bring clusters together that were filled by hand).
+//! What is there at a target already: left alone, adopted where it is equal, or taken over.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use anyhow::{Result, ensure};
@@ -20,6 +19,8 @@ async fn what_is_there_already_is_left_adopted_or_taken_over_as_the_policy_says(
     let namespace = fleet.namespace.as_str();
     let [b, _] = fleet.targets();
     let kind = ("v1", "ConfigMap", Some(namespace));
+    let there = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+    b.apply_value(&there).await?;
     for name in ["left", "equal", "differs", "taken"] {
         let value = if name == "equal" { "1" } else { "theirs" };
         b.apply_value(&map(namespace, name, json!({"k": value, "beside": "theirs"}))).await?;
