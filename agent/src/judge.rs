@@ -10,7 +10,7 @@ use lockstep_engine::interest::Interest;
 use lockstep_engine::marks::{MANAGED, is_mark};
 use lockstep_engine::object::{ObjectError, RawObject, without_managed_fields};
 use lockstep_engine::outcome::Sensitivity;
-use lockstep_engine::ownership::{ManagedFields, ManagerSummary, Owned, owned_digest};
+use lockstep_engine::ownership::{ManagedFields, ManagerSummary, Owned, has_entry_of_ours, owned_digest};
 use lockstep_engine::relist::{Digest, Entry, Flags};
 use lockstep_wire::v1::{self, Item, item::Change};
 use serde::Deserialize;
@@ -94,7 +94,9 @@ impl Bench<'_> {
         let meta = &object.metadata;
         let wanted = self.interest.wants_body(&meta.namespace, &meta.name, &meta.labels)
             && !self.is_token(bytes, object);
-        let managed = self.interest.managed && meta.labels.get(MANAGED).is_some_and(|value| value == "true");
+        let labelled = self.interest.managed && meta.labels.get(MANAGED).is_some_and(|value| value == "true");
+        // A copy that lost its marks is no source (I9): our entry tells.
+        let managed = labelled || wanted && meta.managed_fields.is_some_and(has_entry_of_ours);
         let deleting = meta.deletion_timestamp.is_some();
         Judged {
             namespace: meta.namespace.clone().into_owned(),

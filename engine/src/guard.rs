@@ -76,6 +76,7 @@ guards! {
     TargetUnknown "I3" "nothing is written to a target whose watch is not live",
     CopyByRecord "I9" "what the record names is no source",
     CopyByMarks "I9" "what carries genuine marks is no source",
+    CopyByEntry "I9" "what has a managedFields entry of ours and no marks is no source",
     MarksStripped "I9" "marks of a source are not copied",
     MarksMac "I6" "marks count only with our MAC",
     MarksTarget "I6" "marks count only in the cluster and under the key that they name",
@@ -110,7 +111,7 @@ guards! {
 }
 
 /// As many as a word has bits.
-const _: () = assert!(Guard::ALL.len() <= 64);
+const _: () = assert!(Guard::ALL.len() <= 128);
 
 /// Is this guard on?
 #[cfg(not(feature = "mutants"))]
@@ -131,17 +132,17 @@ mod mutants {
 
     thread_local! {
         /// A bit for each guard that is off. A history runs in one thread.
-        static OFF: Cell<u64> = const { Cell::new(0) };
+        static OFF: Cell<u128> = const { Cell::new(0) };
     }
 
     /// Is this guard on, in this thread?
     #[must_use]
     pub fn on(guard: Guard) -> bool {
-        OFF.get() & (1 << guard as u64) == 0
+        OFF.get() & (1 << guard as u128) == 0
     }
 
     /// From now on exactly these are off, in this thread.
     pub fn switch_off(guards: &[Guard]) {
-        OFF.set(guards.iter().fold(0, |off, guard| off | 1 << *guard as u64));
+        OFF.set(guards.iter().fold(0, |off, guard| off | 1 << *guard as u128));
     }
 }

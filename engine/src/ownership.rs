@@ -16,7 +16,9 @@ mod project;
 
 pub use conflict::{ConflictCause, conflicts, force_allowed};
 pub use differences::differences;
-pub use entries::{ManagedFields, ManagerEntry, ManagerSummary, SUMMARY_BYTES, SUMMARY_PATHS};
+pub use entries::{
+    ManagedFields, ManagerEntry, ManagerSummary, SUMMARY_BYTES, SUMMARY_PATHS, has_entry_of_ours,
+};
 pub use fieldset::{FieldSet, FieldSetError, PathElement};
 pub use project::{canonical_json, project};
 

@@ -14,6 +14,9 @@ pub const SUMMARY_PATHS: usize = 64;
 /// message to the hub may be.
 pub const SUMMARY_BYTES: usize = 64 << 10;
 
+/// [`MANAGER`] as JSON has it.
+const QUOTED_MANAGER: &str = "\"lockstep\"";
+
 /// One entry of managedFields.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -71,6 +74,14 @@ pub struct ManagerSummary {
     pub fields: Vec<String>,
     /// Are there more than [`SUMMARY_PATHS`] and [`SUMMARY_BYTES`] allow?
     pub truncated: bool,
+}
+
+/// Is there an entry of ours among `metadata.managedFields`? For every object that a watch delivers, so
+/// nothing is parsed where no manager has our name.
+#[must_use]
+pub fn has_entry_of_ours(raw: &RawValue) -> bool {
+    raw.get().contains(QUOTED_MANAGER)
+        && ManagedFields::parse(raw).is_ok_and(|entries| entries.ours().is_some())
 }
 
 /// All entries of an object.

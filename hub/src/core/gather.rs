@@ -119,7 +119,7 @@ impl<S: Store> Core<S> {
                 "the source object cannot be read".to_owned(),
             )));
         };
-        if self.is_our_copy(source, key, &object.uid, &raw)? {
+        if self.is_our_copy(&object, &raw)? {
             let message = "lockstep wrote the source object itself; a copy is not a source".to_owned();
             return Ok(Err(NoClaim::NotSelected("WrittenByLockstep", message)));
         }
@@ -169,20 +169,19 @@ impl<S: Store> Core<S> {
         })
     }
 
-    /// Did lockstep write this object (I9)? By the record first, by genuine marks after a loss.
-    fn is_our_copy(
-        &mut self,
-        id: ClusterId,
-        key: &ObjectKey,
-        uid: &Uid,
-        raw: &RawObject<'_>,
-    ) -> Result<bool, StoreError> {
-        let recorded = self.store.placement(id, key)?.and_then(|row| row.record);
+    /// Did lockstep write this object (I9)? By the record first, by genuine marks after a loss, and where
+    /// somebody took the marks before the record was made, by our managedFields entry.
+    fn is_our_copy(&mut self, object: &ObjectRow, raw: &RawObject<'_>) -> Result<bool, StoreError> {
+        let ObjectRow { cluster, key, uid, managed, .. } = object;
+        let recorded = self.store.placement(*cluster, key)?.and_then(|row| row.record);
         if recorded.is_some_and(|record| record.uid.as_ref() == Some(uid)) && guard::on(Guard::CopyByRecord) {
             return Ok(true);
         }
-        let marks = marks::read_marks(&raw.metadata.annotations, &raw.metadata.labels);
-        Ok(marks.is_some_and(|marks| self.is_genuine(id, key, &marks)) && guard::on(Guard::CopyByMarks))
+        let Some(marks) = marks::read_marks(&raw.metadata.annotations, &raw.metadata.labels) else {
+            let entry = managed.as_ref().is_some_and(|managed| managed.owned != Owned::NoEntry);
+            return Ok(entry && guard::on(Guard::CopyByEntry));
+        };
+        Ok(self.is_genuine(*cluster, key, &marks) && guard::on(Guard::CopyByMarks))
     }
 
     pub(super) fn is_genuine(&self, id: ClusterId, key: &ObjectKey, marks: &Marks) -> bool {
@@ -201,7 +200,10 @@ impl<S: Store> Core<S> {
         managed: Option<&ManagedRow>,
         source_uid: &'a mut String,
     ) -> plan::Marks<'a> {
-        let Some(managed) = managed else { return plan::Marks::Absent };
+        // Without marks it is told of where our managedFields entry says that it was ours (I9).
+        let Some(managed) = managed.filter(|managed| !managed.marks.is_empty()) else {
+            return plan::Marks::Absent;
+        };
         let labels = std::collections::BTreeMap::from([(marks::MANAGED.to_owned(), "true".to_owned())]);
         let Some(read) = marks::read_marks(&managed.marks, &labels) else { return plan::Marks::Forged };
         if !self.is_genuine(id, key, &read) {

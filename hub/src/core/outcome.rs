@@ -236,8 +236,11 @@ impl<S: Store> Core<S> {
         if (!ours && guard::on(Guard::ImageOfRecord))
             || !(approved || row.delete == Some(DeleteStage::Granted))
         {
-            // Replaced meanwhile, or claimed again: plan anew, keep nothing.
-            return Ok(());
+            // Replaced meanwhile, or claimed again: plan anew, keep nothing. The watch may be long in telling
+            // of what is there now.
+            row.next_attempt = (!ours).then_some(now + STALE_RETRY_MS);
+            self.note_due(row.next_attempt);
+            return self.store.put_placement(&row);
         }
         if !approved && guard::on(Guard::ContainerAtImage) && self.container_gone(&row)?.is_some() {
             // The news of what contained it came after the budget had granted: it asks again, and is held.

@@ -293,8 +293,7 @@ impl<S: Store> Core<S> {
         }
         let Decision { status, act, .. } = decision;
         if act == Act::Forget {
-            self.forget(&row, now)?;
-            return Ok(());
+            return self.forget(&row, object.as_ref(), now);
         }
         let prepared = self.prepare(&row, act, &asked, object.as_ref(), &status);
         // What failed for good waits only for as long as its inputs are the same.
@@ -337,7 +336,12 @@ impl<S: Store> Core<S> {
         if before == Some(row) { Ok(()) } else { self.store.put_placement(row) }
     }
 
-    fn forget(&mut self, row: &PlacementRow, now: Millis) -> Result<(), StoreError> {
+    fn forget(
+        &mut self,
+        row: &PlacementRow,
+        there: Option<&ObjectRow>,
+        now: Millis,
+    ) -> Result<(), StoreError> {
         if let Some(DeleteStage::Archived { tombstone, .. } | DeleteStage::Archiving { tombstone }) =
             &row.delete
         {
@@ -347,6 +351,11 @@ impl<S: Store> Core<S> {
         // A watch may have been kept for this one only.
         self.review_interest |= self.kept_watches;
         self.keep_record(row, now)?;
+        if row.record.is_some() && there.is_some_and(|object| object.managed.is_some()) {
+            // What has the name now may be of an older write of ours, which a restore brought back.
+            self.store.put_placement(&PlacementRow { record: None, delete: None, ..row.clone() })?;
+            return self.plan(row.target, &row.key, None, now);
+        }
         self.store.delete_placement(row.target, &row.key)
     }
 }

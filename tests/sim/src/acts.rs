@@ -56,9 +56,6 @@ impl World {
             }
             Act::StripMarks { source, kind, slot, target } => {
                 self.strip(source, kind, slot, target);
-                if self.lost_data {
-                    self.forget_stripped();
-                }
             }
             Act::Approve => self.approve(false).await,
             Act::Impostor { agent, claims } => self.impostor(agent, claims),
@@ -119,8 +116,6 @@ impl World {
                 if self.members[cluster].restore(form) {
                     self.oracle.met_with("a cluster that was restored");
                 }
-                // Copies that come back without their marks are nobody's.
-                self.forget_stripped();
                 self.agents[cluster].to_api.reset();
             }
             Act::Refuse { cluster, verb, code, times } => {
@@ -169,6 +164,8 @@ impl World {
                 self.later(for_ms, End::Agent(agent));
             }
             Act::KillAgentAtWrite { agent, for_ms } if self.agents[agent].runs() => {
+                // Nobody hears of that write before its fields may be another's.
+                self.forgot = true;
                 let trap = CancellationToken::new();
                 self.members[agent].set_trap(Some(trap.clone()));
                 self.traps[agent] = Some((trap, for_ms));
@@ -190,9 +187,7 @@ impl World {
             }
             Act::LoseHubData { for_ms } => {
                 self.hub.kill().await;
-                self.forget_stripped();
                 self.forgot = true;
-                self.lost_data = true;
                 self.hub.lose_data()?;
                 self.later(for_ms, End::Hub);
             }
@@ -300,20 +295,6 @@ impl World {
             "labels": { "lockstep.dev/managed": null }, "annotations": annotations,
         } });
         self.patch_copy(source, kind, slot, target, &patch);
-    }
-
-    /// Copies whose marks were removed are nobody's once the hub's data is lost.
-    fn forget_stripped(&self) {
-        for member in &self.members {
-            let stripped: Vec<String> = member.with(Actor::User, |server, _| {
-                let all = Kind::ALL.iter().flat_map(|kind| server.all(kind.api_version(), kind.name()));
-                let bare = all.filter(|object| {
-                    object["metadata"]["annotations"][lockstep_engine::marks::MAC].is_null()
-                });
-                bare.filter_map(|object| object["metadata"]["uid"].as_str().map(str::to_owned)).collect()
-            });
-            self.oracle.forget(&stripped);
-        }
     }
 
     /// Somebody with the token of one cluster says to be another (I15).

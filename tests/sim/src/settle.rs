@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use lockstep_engine::status::State;
 use lockstep_engine::{GroupKind, ObjectKey, marks};
-use lockstep_hub::store::{PlacementFilter, TombstoneFilter};
+use lockstep_hub::store::{PlacementFilter, PlacementRow, TombstoneFilter};
 
 use crate::journal::Actor;
 use crate::link::Mode;
@@ -154,15 +154,18 @@ fn difference(world: &World, policy: &str, key: &Key, content: &str, target: usi
         None => Some(format!("{policy}: {key} is missing at {name}")),
         Some((uid, _, _)) if !world.oracle.is_copy(&uid) => {
             if !has_genuine_marks(world, target, key) {
-                let kind = key.kind;
-                world.members[target].with(Actor::User, |server, now| {
-                    let path = server.path(kind.api_version(), kind.name(), &key.namespace, &key.name)?;
-                    Some(server.user_delete(now, &path))
-                });
+                remove(world, target, key);
             }
             Some(format!("{policy}: {key} at {name} is not ours"))
         }
         Some((_, _, found)) if found != content => {
+            let row = placement(world, target, key);
+            if row.is_some_and(|row| row.status.state == State::Conflict)
+                && !has_genuine_marks(world, target, key)
+            {
+                // Its marks were taken while the hub could not hear of it.
+                remove(world, target, key);
+            }
             Some(format!("{policy}: {key} at {name} is {found}, its source {content}"))
         }
         Some(_) => None,
@@ -172,17 +175,30 @@ fn difference(world: &World, policy: &str, key: &Key, content: &str, target: usi
 /// I16: what an agent does not accept says so.
 fn refused(world: &World, key: &Key, target: usize) -> Option<String> {
     let name = CLUSTERS[target];
-    let mut reader = world.hub.reader()?;
-    let clusters = reader.clusters().unwrap_or_default();
-    let id = clusters.iter().find(|cluster| cluster.name.as_str() == name)?.id;
-    let gk = GroupKind::new(key.kind.group(), key.kind.name());
-    let row = reader.placement(id, &ObjectKey::new(gk, &key.namespace, &key.name)).ok().flatten();
-    let reason = row.map(|row| row.status.reason);
+    let reason = placement(world, target, key).map(|row| row.status.reason);
     if reason.as_deref() == Some("NotAccepted") {
         world.oracle.met_with("a copy that an agent does not accept, and says so");
         return None;
     }
     Some(format!("{key} at {name} is not accepted and says {reason:?}"))
+}
+
+/// What the hub says of a copy.
+fn placement(world: &World, target: usize, key: &Key) -> Option<PlacementRow> {
+    let mut reader = world.hub.reader()?;
+    let clusters = reader.clusters().unwrap_or_default();
+    let id = clusters.iter().find(|cluster| cluster.name.as_str() == CLUSTERS[target])?.id;
+    let gk = GroupKind::new(key.kind.group(), key.kind.name());
+    reader.placement(id, &ObjectKey::new(gk, &key.namespace, &key.name)).ok().flatten()
+}
+
+/// A person deletes it.
+fn remove(world: &World, target: usize, key: &Key) {
+    let kind = key.kind;
+    world.members[target].with(Actor::User, |server, now| {
+        let path = server.path(kind.api_version(), kind.name(), &key.namespace, &key.name)?;
+        Some(server.user_delete(now, &path))
+    });
 }
 
 /// Nobody remembers which fields of a copy were ours when the hub's data is lost. Where somebody changed some of them
@@ -227,9 +243,7 @@ fn leftovers(world: &World) -> Vec<String> {
             let copies = journal.current.iter().filter(|(_, uid)| world.oracle.is_copy(uid));
             copies.map(|(key, _)| key.clone()).collect()
         });
-        // A copy that a restore brought back under another uid is nobody's when its source went meanwhile.
-        let rewound = member.with_journal(|journal| !journal.rewinds.is_empty());
-        for key in copies.into_iter().filter(|_| !rewound) {
+        for key in copies {
             let claimed = POLICIES.iter().any(|policy| {
                 policy.targets.contains(&index)
                     && policy.covers(&key)
@@ -239,6 +253,10 @@ fn leftovers(world: &World) -> Vec<String> {
                     })
             });
             if !claimed {
+                if !has_genuine_marks(world, index, &key) && placement(world, index, &key).is_none() {
+                    // The marks were taken before the hub heard of its own write: nobody's, but a person's.
+                    remove(world, index, &key);
+                }
                 left.push(format!("{key} at {} has no source", CLUSTERS[index]));
             }
         }

@@ -160,8 +160,6 @@ pub(crate) struct World {
     pub(crate) saved: [i64; 3],
     /// The hub's data was lost once, or an answer may have been lost with its process.
     pub(crate) forgot: bool,
-    /// The hub's data was lost once.
-    pub(crate) lost_data: bool,
     /// Policies or targets were taken away for a while: what lost its source then is nobody's.
     pub(crate) released: bool,
 }
@@ -217,7 +215,6 @@ impl World {
             faults: BTreeMap::new(),
             saved: [0; 3],
             forgot: false,
-            lost_data: false,
             released: false,
         };
         world.hub.start()?;

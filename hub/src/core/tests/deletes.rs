@@ -546,3 +546,16 @@ fn i5_the_end_of_a_later_life_ends_what_had_the_name_before() {
     let apply = fleet.one_step("b");
     assert!(matches!(apply.action, Some(Action::Apply(_))), "{apply:?}");
 }
+
+/// The watch may be long in telling what has the name now; until then asking once more brings the same answer.
+#[test]
+fn i8_what_was_replaced_before_its_image_was_read_is_not_read_again_at_once() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(1);
+    fleet.section("a", vec![deleted("cm-0", "s0", 20)], None);
+    let read = fleet.one_step("b");
+    fleet.outcome("b", read.step, image("another", 50));
+    assert!(fleet.steps("b").is_empty());
+    fleet.tick(1_000);
+    assert!(is_read(&fleet.one_step("b")));
+}
