@@ -232,7 +232,9 @@ impl Call<'_> {
             uid: Uid::new(&release.uid),
         };
         match self.tools.writer.release(&plan).await {
-            Released::Done { .. } => Ok(Done::Released(v1::Done {})),
+            Released::Done { resource_version } => {
+                Ok(Done::Released(v1::Released { resource_version: resource_version.to_string() }))
+            }
             Released::Gone => Ok(Done::Gone(v1::Done {})),
             Released::Stale => Err(stale()),
             Released::Failed(failure) => Err(failure),

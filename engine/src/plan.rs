@@ -4,6 +4,8 @@
 //! decision (I8). Absence of knowledge never leads to a write: whatever is [`Observed::Unknown`]
 //! ends in a status that says what is not known (I3).
 
+mod ending;
+
 use serde::{Deserialize, Serialize};
 
 use crate::guard::{self, Guard};
@@ -116,7 +118,11 @@ pub enum Wish<'a> {
         reason: &'a str,
         /// One sentence.
         why: &'a str,
+        /// Our marks go; without it they stay, and so does our record.
+        release: bool,
     },
+    /// A person asks to let go of it, whatever claims it.
+    Release,
     /// Whether anything claims it cannot be known now.
     Unknown {
         /// PascalCase.
@@ -167,6 +173,8 @@ pub struct Input<'a> {
     pub paused: Option<&'a str>,
     /// Progress of its delete.
     pub delete: DeleteProgress,
+    /// Its grace period is not over: when it is, in words.
+    pub grace: Option<&'a str>,
 }
 
 /// What to do.
@@ -186,6 +194,8 @@ pub enum Act {
     ReadImage,
     /// Delete exactly the archived state.
     Delete,
+    /// Take our marks and entries off the object that we wrote.
+    Release,
     /// Forget the placement: it is gone, or was never ours.
     Forget,
 }
@@ -242,20 +252,10 @@ enum Owner {
 pub fn decide(input: &Input<'_>) -> Decision {
     match &input.wish {
         Wish::Unknown { reason, message } => Decision::rest(State::Unknown, reason, *message),
-        Wish::Left { reason, why } => decide_left(input, reason, why),
-        Wish::Gone { why, takes_others } => decide_gone(input, why, *takes_others),
+        Wish::Left { reason, why, release } => ending::decide_left(input, reason, why, *release),
+        Wish::Release => ending::decide_release(input),
+        Wish::Gone { why, takes_others } => ending::decide_gone(input, why, *takes_others),
         Wish::Present { .. } => decide_present(input),
-    }
-}
-
-fn decide_left(input: &Input<'_>, reason: &str, why: &str) -> Decision {
-    match (&input.record, &input.observed) {
-        (None, _) => Decision { act: Act::Forget, ..Decision::rest(State::Orphaned, reason, why) },
-        (Some(_), Observed::Absent) => Decision {
-            act: Act::Forget,
-            ..Decision::rest(State::Orphaned, "Gone", "it is gone from the target")
-        },
-        _ => Decision::rest(State::Orphaned, reason, format!("{why}; the object was left as it is")),
     }
 }
 
@@ -411,68 +411,6 @@ fn owner(input: &Input<'_>, known: &Known<'_>) -> Owner {
             "an object of this name exists that lockstep does not own; it is not touched",
         ),
     }
-}
-
-fn decide_gone(input: &Input<'_>, why: &str, takes_others: bool) -> Decision {
-    let forget = |reason: &str, message: &str| Decision {
-        act: Act::Forget,
-        ..Decision::rest(State::InStep, reason, message)
-    };
-    let Some(record) = &input.record else {
-        return forget("NeverWritten", "lockstep never wrote it");
-    };
-    if record.implicit {
-        return Decision::rest(
-            State::Orphaned,
-            "ImplicitNamespace",
-            "the namespace was created in passing; such namespaces are never deleted",
-        );
-    }
-    let known = match &input.observed {
-        Observed::Absent => return forget("Deleted", "it is gone from the target"),
-        Observed::Unknown { reason, message } => {
-            return Decision::rest(State::Unknown, reason, format!("{why}; {message}"));
-        }
-        Observed::Known(known) => known,
-    };
-    let marked = match owner(input, known) {
-        Owner::Recorded => false,
-        Owner::Marked => true,
-        Owner::Other(..) => return forget("Replaced", "the object there now is not the one lockstep wrote"),
-    };
-    if known.deleting {
-        return Decision::rest(State::Pending, "TargetTerminating", "it is being deleted at the target")
-            .taking_over(marked);
-    }
-    if let Some(pause) = input.paused {
-        return Decision::rest(State::Paused, "Paused", format!("{why}; {pause}")).taking_over(marked);
-    }
-    if matches!(known.marks, Marks::Genuine { prevent_deletion: true, .. }) {
-        return Decision::rest(
-            State::Held,
-            "DeletionPrevented",
-            format!("{why}; the object at the target carries lockstep.dev/prevent-deletion"),
-        )
-        .taking_over(marked);
-    }
-    match input.delete {
-        DeleteProgress::Asking if takes_others => Decision::rest(
-            State::Held,
-            "TakesOthers",
-            format!("{why}; deleting it takes other objects with it: `lockstep approve` releases the delete, which then succeeds only if nothing is left inside"),
-        ),
-        DeleteProgress::Asking => Decision::act(Act::AskToDelete, "Deleting", format!("{why}; it is being deleted")),
-        DeleteProgress::Granted => {
-            Decision::act(Act::ReadImage, "Archiving", format!("{why}; its last state is being archived"))
-        }
-        DeleteProgress::Archiving => {
-            Decision::rest(State::Pending, "Archiving", format!("{why}; its last state is being archived"))
-        }
-        DeleteProgress::Archived => {
-            Decision::act(Act::Delete, "Deleting", format!("{why}; archived, and being deleted"))
-        }
-    }
-    .taking_over(marked)
 }
 
 #[cfg(test)]

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use lockstep_engine::status::State;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -46,6 +47,13 @@ struct Placement {
 struct Target {
     policy: String,
     target: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HeldLabel {
+    policy: String,
+    cluster: String,
+    reason: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -89,6 +97,7 @@ pub struct Metrics {
     transactions: Option<Histogram>,
     placements: Family<Placement, Level>,
     lag: Family<Target, Level>,
+    held_now: Family<HeldLabel, Level>,
 }
 
 impl Metrics {
@@ -132,6 +141,8 @@ impl Metrics {
         hub.register("cluster_rewound", help, metrics.rewound.clone());
         let help = "Objects at targets by state, as of the last scrape";
         hub.register("placements", help, metrics.placements.clone());
+        let help = "Deletes that are held, as of the last scrape";
+        hub.register("held_deletes", help, metrics.held_now.clone());
         let help = "Largest lag from source event to applied write, as of the last scrape, milliseconds";
         hub.register("lag_milliseconds", help, metrics.lag.clone());
         metrics
@@ -215,6 +226,7 @@ impl Metrics {
         }
         self.placements.clear();
         self.lag.clear();
+        self.held_now.clear();
         for row in rows.into_iter().filter(|row| !row.policy.is_empty()) {
             let target =
                 clusters.iter().find(|c| c.id == row.target).map(|c| c.name.to_string()).unwrap_or_default();
@@ -224,6 +236,11 @@ impl Metrics {
                 state: row.state.to_string(),
             };
             self.placements.get_or_create(&label).inc_by(i64::try_from(row.count).unwrap_or(i64::MAX));
+            if row.state == State::Held {
+                let (policy, cluster) = (row.policy.clone(), target.clone());
+                let label = HeldLabel { policy, cluster, reason: row.reason.clone() };
+                self.held_now.get_or_create(&label).inc_by(i64::try_from(row.count).unwrap_or(i64::MAX));
+            }
             if let Some(lag) = row.max_lag_ms {
                 let gauge = self.lag.get_or_create(&Target { policy: row.policy, target });
                 gauge.set(gauge.get().max(lag));
@@ -259,7 +276,7 @@ pub fn router(scraped: Scraped) -> Router {
         .with_state(scraped)
 }
 
-async fn scrape(State(scraped): State<Scraped>) -> impl IntoResponse {
+async fn scrape(Shared(scraped): Shared<Scraped>) -> impl IntoResponse {
     let (metrics, readers, database) = (scraped.metrics.clone(), scraped.readers.clone(), scraped.database);
     // A store that cannot be read now leaves the last figures out; the counters still tell.
     let refresh = move || {
@@ -277,7 +294,7 @@ async fn scrape(State(scraped): State<Scraped>) -> impl IntoResponse {
     }
 }
 
-async fn ready(State(scraped): State<Scraped>) -> impl IntoResponse {
+async fn ready(Shared(scraped): Shared<Scraped>) -> impl IntoResponse {
     if !scraped.ready.load(Ordering::Acquire) {
         return (StatusCode::SERVICE_UNAVAILABLE, "starting or stopping\n".to_owned());
     }

@@ -1,5 +1,6 @@
 //! From the text of a file to policies, with every finding.
 
+mod deletion;
 mod ownership;
 mod resource;
 
@@ -11,7 +12,7 @@ use lockstep_engine::ClusterName;
 use crate::codes;
 use crate::finding::{Finding, Place, nearest};
 use crate::node::{self, Node};
-use crate::policy::{Budget, CompiledPolicy, Deletion, Disposition, OnRewind, Ownership, PolicyName, Spec};
+use crate::policy::{CompiledPolicy, Deletion, Ownership, PolicyName, Spec};
 use crate::reader::{Fields, Reader, join, shown};
 use crate::syntax;
 
@@ -19,10 +20,6 @@ use crate::syntax;
 pub const API_VERSION: &str = "sync.k8s.io/v1";
 /// The kind of policies.
 pub const KIND: &str = "ClusterSyncPolicy";
-
-const DISPOSITIONS: &[(&str, Disposition)] =
-    &[("Delete", Disposition::Delete), ("Orphan", Disposition::Orphan)];
-const REWINDS: &[(&str, OnRewind)] = &[("Hold", OnRewind::Hold), ("Delete", OnRewind::Delete)];
 
 /// Clusters that have registered; None: not checked.
 pub type Known<'a> = Option<&'a BTreeSet<ClusterName>>;
@@ -169,7 +166,8 @@ fn spec(reader: &mut Reader<'_>, node: &Node, known: Known<'_>) -> Option<Spec> 
         .required(&fields, "spec", "resources", "list what is synced, as in: - kind: ConfigMap")
         .and_then(|node| resource::resources(reader, node, ownership));
     let suspend = fields.get("suspend").map_or(Some(false), |node| reader.flag(node, "spec.suspend"));
-    let deletion = fields.get("deletion").map_or(Some(Deletion::default()), |node| deletion(reader, node));
+    let deletion =
+        fields.get("deletion").map_or(Some(Deletion::default()), |node| deletion::deletion(reader, node));
     Some(Spec {
         source_cluster: source_cluster?,
         target_clusters: target_clusters?,
@@ -224,43 +222,4 @@ fn cluster(reader: &mut Reader<'_>, node: &Node, path: &str, known: Known<'_>) -
         reader.error(codes::UNKNOWN_CLUSTER, node.place, path, format!("unknown cluster {name}"), remedy);
     }
     Some(name)
-}
-
-fn deletion(reader: &mut Reader<'_>, node: &Node) -> Option<Deletion> {
-    const PATH: &str = "spec.deletion";
-    const FIELDS: &[&str] = &["budget", "onSourceDelete", "onUnselect", "onPolicyDelete", "onSourceRewind"];
-    let fields = reader.fields(node, PATH, FIELDS)?;
-    let default = Deletion::default();
-    let mut choice = |name: &str, default| match fields.get(name) {
-        Some(node) => reader.one_of(node, &join(PATH, name), DISPOSITIONS),
-        None => Some(default),
-    };
-    let on_source_delete = choice("onSourceDelete", default.on_source_delete);
-    let on_unselect = choice("onUnselect", default.on_unselect);
-    let on_policy_delete = choice("onPolicyDelete", default.on_policy_delete);
-    let on_source_rewind = match fields.get("onSourceRewind") {
-        Some(node) => reader.one_of(node, &join(PATH, "onSourceRewind"), REWINDS),
-        None => Some(default.on_source_rewind),
-    };
-    let budget = fields.get("budget").map_or(Some(default.budget), |node| budget(reader, node));
-    Some(Deletion {
-        budget: budget?,
-        on_source_delete: on_source_delete?,
-        on_unselect: on_unselect?,
-        on_policy_delete: on_policy_delete?,
-        on_source_rewind: on_source_rewind?,
-    })
-}
-
-fn budget(reader: &mut Reader<'_>, node: &Node) -> Option<Budget> {
-    const PATH: &str = "spec.deletion.budget";
-    let fields = reader.fields(node, PATH, &["count", "percent"])?;
-    let default = Budget::default();
-    let mut number = |name: &str, most, default| match fields.get(name) {
-        Some(node) => reader.number(node, &join(PATH, name), &(0..=most)),
-        None => Some(default),
-    };
-    let count = number("count", 1_000_000, default.count);
-    let percent = number("percent", 100, u32::from(default.percent));
-    Some(Budget { count: count?, percent: u8::try_from(percent?).ok()? })
 }

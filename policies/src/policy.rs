@@ -87,6 +87,9 @@ pub struct Ownership {
 pub struct Deletion {
     /// How many deletes go through without approval.
     pub budget: Budget,
+    /// How long a copy stays after the end of its source was seen, milliseconds: a source that is
+    /// back within it finds its copy. Default: 0.
+    pub grace_ms: i64,
     /// When the source object is deleted. Default: Delete.
     pub on_source_delete: Disposition,
     /// When the policy no longer selects the object. Default: Delete.
@@ -95,16 +98,20 @@ pub struct Deletion {
     pub on_policy_delete: Disposition,
     /// When the source cluster was restored to a state in which the object is not. Default: Hold.
     pub on_source_rewind: OnRewind,
+    /// When the source object went together with its namespace or definition. Default: Hold.
+    pub container_deleted: OnContainer,
 }
 
 impl Default for Deletion {
     fn default() -> Self {
         Self {
             budget: Budget::default(),
+            grace_ms: 0,
             on_source_delete: Disposition::Delete,
             on_unselect: Disposition::Delete,
             on_policy_delete: Disposition::Orphan,
             on_source_rewind: OnRewind::Hold,
+            container_deleted: OnContainer::Hold,
         }
     }
 }
@@ -116,18 +123,21 @@ pub struct Budget {
     pub count: u32,
     /// So much of what the policy keeps in the target, in percent; 0 to 100.
     pub percent: u8,
+    /// Within such a time, milliseconds.
+    pub window_ms: i64,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { count: 3, percent: 20 }
+        let Limit { count, percent, window_ms } = Limit::default();
+        Self { count, percent, window_ms }
     }
 }
 
 impl From<Budget> for Limit {
-    /// With the engine's own window.
     fn from(budget: Budget) -> Self {
-        Self { count: budget.count, percent: budget.percent, ..Self::default() }
+        let Budget { count, percent, window_ms } = budget;
+        Self { count, percent, window_ms }
     }
 }
 
@@ -146,6 +156,15 @@ pub enum OnRewind {
     /// Its delete is held until somebody decides.
     Hold,
     /// As if the object had been deleted: `on_source_delete`, within the budget.
+    Delete,
+}
+
+/// What happens to the copy of an object that went together with what contained it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnContainer {
+    /// Its delete is held until somebody approves.
+    Hold,
+    /// As if the object had been deleted alone: `on_source_delete`, within the budget.
     Delete,
 }
 

@@ -327,7 +327,7 @@ async fn a_damaged_store_is_kept_aside_and_built_anew_without_a_loss() -> Result
     let rest = |all: Vec<String>| all.into_iter().filter(|c| !c.contains("\"m7\"")).collect::<Vec<_>>();
     let (after, before) = (rest(bed.copies().await?), rest(before));
     ensure!(after == before, "something was written:\n{before:?}\n{after:?}");
-    bed.lockstep.text(&["approve", "damages"]).await?;
+    bed.lockstep.text(&["approve", "damages", "--yes"]).await?;
     fleet.nowhere("v1", "ConfigMap", "m1").await?;
     bed.in_step(OBJECTS - 1).await?;
     // People are told until they have looked.

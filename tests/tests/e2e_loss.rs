@@ -88,7 +88,7 @@ async fn i11_after_the_loss_of_the_data_directory_nothing_is_written_and_leftove
     changed["data"]["k"] = json!("2");
     fleet.source().apply_value(&changed).await?;
     fleet.everywhere("v1", "ConfigMap", "m1", |m| m["data"]["k"] == "2").await?;
-    lockstep.text(&["approve", "losses"]).await?;
+    lockstep.text(&["approve", "losses", "--yes"]).await?;
     fleet.nowhere("v1", "ConfigMap", "m0").await?;
     // Listed is what is known to be deleted: the answers may be on their way still.
     eventually(PATIENCE, "one tombstone per target", async || {

@@ -111,7 +111,7 @@ async fn i7_deletes_beyond_the_budget_are_held_until_approved() -> Result<()> {
         ensure!(says.contains("lockstep approve budget"), "{says}");
     }
     fleet.everywhere("v1", "ConfigMap", "m3", |_| true).await?;
-    lockstep.text(&["approve", "budget", "--target", "cluster-b"]).await?;
+    lockstep.text(&["approve", "budget", "--target", "cluster-b", "--yes"]).await?;
     let [b, c] = fleet.targets();
     eventually(PATIENCE, "the approved delete is carried out", async || {
         ensure!(b.find("v1", "ConfigMap", Some(namespace), "m3").await?.is_none());

@@ -119,6 +119,8 @@ pub enum Command {
     Diff(DiffArgs),
     /// Release deletes that are held
     Approve(ApproveArgs),
+    /// Let go of copies: they stay as they are, and nothing of lockstep stays on them
+    Orphan(OrphanArgs),
     /// Stop writing: for a policy, to a cluster, or everywhere
     Pause(ScopeArgs),
     /// Write again
@@ -278,12 +280,35 @@ pub struct ApproveArgs {
     /// Only at this target
     #[arg(long, value_name = "CLUSTER")]
     pub target: Option<String>,
+    /// Only show what would be released
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Release whatever is held, without asking
+    #[arg(short, long)]
+    pub yes: bool,
     /// Format.
     #[command(flatten)]
     pub output: OutputArgs,
 }
 
-/// `lockstep pause` and `lockstep resume`.
+/// `lockstep orphan`.
+#[derive(Clone, Debug, Args)]
+pub struct OrphanArgs {
+    /// What to let go of.
+    #[command(flatten)]
+    pub scope: ScopeArgs,
+    /// Only count it
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do it without asking
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Format.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `lockstep pause`, `lockstep resume` and `lockstep orphan`.
 #[derive(Clone, Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct ScopeArgs {

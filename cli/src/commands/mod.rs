@@ -2,6 +2,7 @@
 
 pub(crate) mod act;
 pub(crate) mod clusters;
+pub(crate) mod deletes;
 pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod get;

@@ -23,7 +23,8 @@ impl Writer {
         match self.read(&plan.resource, &plan.namespace, &plan.name).await {
             Err(failure) => Released::Failed(failure),
             Ok(None) => Released::Gone,
-            Ok(Some(live)) if live.uid != plan.uid => Released::Stale,
+            // Another object has the name: what we wrote is gone.
+            Ok(Some(live)) if live.uid != plan.uid => Released::Gone,
             Ok(Some(live)) => self.patch_away(plan, &live).await.unwrap_or_else(Released::Failed),
         }
     }

@@ -206,9 +206,9 @@ pub enum Released {
         /// After the release.
         resource_version: ResourceVersion,
     },
-    /// It was not there.
+    /// It is not there, or another object has its name.
     Gone,
-    /// It is another object, or it changed meanwhile: try again.
+    /// It changed meanwhile: try again.
     Stale,
     /// Anything else.
     Failed(Failure),

@@ -44,7 +44,15 @@ fn genuine(source_uid: &'static str, rendered: [u8; 32]) -> Marks<'static> {
 }
 
 fn input<'a>(wish: Wish<'a>, record: Option<RecordView<'a>>, observed: Observed<'a>) -> Input<'a> {
-    Input { wish, record, observed, served: Some(true), paused: None, delete: DeleteProgress::Asking }
+    Input {
+        wish,
+        record,
+        observed,
+        served: Some(true),
+        paused: None,
+        delete: DeleteProgress::Asking,
+        grace: None,
+    }
 }
 
 fn check(input: &Input<'_>, act: Act, state: State, reason: &str) -> Decision {
@@ -62,7 +70,7 @@ const UNKNOWN: Observed<'static> = Observed::Unknown { reason: "Listing", messag
 #[test]
 fn i3_unknown_never_leads_to_an_act() {
     let c = Case::new();
-    for wish in [c.wish(), Case::gone(), Wish::Left { reason: "PolicyRemoved", why: "w" }] {
+    for wish in [c.wish(), Case::gone(), Wish::Left { reason: "PolicyRemoved", why: "w", release: true }] {
         for record in [None, c.record()] {
             for delete in [DeleteProgress::Asking, DeleteProgress::Granted, DeleteProgress::Archived] {
                 let input = Input { delete, ..input(wish.clone(), record.clone(), UNKNOWN) };
@@ -222,9 +230,37 @@ fn prevent_deletion_and_pauses_hold() {
 #[test]
 fn a_removed_policy_orphans() {
     let c = Case::new();
-    let left = Wish::Left { reason: "PolicyRemoved", why: "the policy was removed" };
+    let left = Wish::Left { reason: "PolicyRemoved", why: "the policy was removed", release: false };
     check(&input(left.clone(), c.record(), c.ours()), Act::Rest, State::Orphaned, "PolicyRemoved");
     check(&input(left, c.record(), Observed::Absent), Act::Forget, State::Orphaned, "Gone");
+}
+
+#[test]
+fn what_is_let_go_of_loses_our_marks_and_only_what_we_wrote_does() {
+    let c = Case::new();
+    let left = Wish::Left { reason: "SourceDeleted", why: "the source object was deleted", release: true };
+    check(&input(left.clone(), c.record(), c.ours()), Act::Release, State::Pending, "Releasing");
+    check(&input(left.clone(), c.record(), UNKNOWN), Act::Rest, State::Orphaned, "SourceDeleted");
+    let record = Some(RecordView { uid: Some(&c.other), ..c.record().unwrap() });
+    check(&input(left.clone(), record.clone(), c.ours()), Act::Forget, State::Orphaned, "Replaced");
+    let waits = Input { grace: Some("at noon"), ..input(left, c.record(), c.ours()) };
+    check(&waits, Act::Rest, State::Pending, "GracePeriod");
+    // A person asks: the agent looks whether it is still the one with that uid.
+    check(&input(Wish::Release, c.record(), UNKNOWN), Act::Release, State::Pending, "Releasing");
+    check(&input(Wish::Release, record, c.ours()), Act::Forget, State::Orphaned, "Released");
+    check(&input(Wish::Release, None, c.ours()), Act::Forget, State::Orphaned, "Released");
+}
+
+#[test]
+fn within_its_grace_period_a_delete_does_not_even_ask() {
+    let c = Case::new();
+    for (delete, act, reason) in [
+        (DeleteProgress::Asking, Act::Rest, "GracePeriod"),
+        (DeleteProgress::Granted, Act::ReadImage, "Archiving"),
+    ] {
+        let input = Input { delete, grace: Some("at noon"), ..input(Case::gone(), c.record(), c.ours()) };
+        check(&input, act, State::Pending, reason);
+    }
 }
 
 #[test]

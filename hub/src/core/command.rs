@@ -6,7 +6,7 @@ use lockstep_engine::status::Status;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-/// What a pause covers.
+/// What a pause covers, or letting go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum PauseScope {
@@ -44,7 +44,9 @@ pub enum Command {
         policy: String,
         /// At this target only.
         target: Option<String>,
-        /// Answer: what was released.
+        /// What of it.
+        how: Approval,
+        /// Answer: what was, or would be, released.
         reply: Reply<Vec<Approved>>,
     },
     /// Pause (true) or resume (false).
@@ -55,6 +57,15 @@ pub enum Command {
         paused: bool,
         /// Answer.
         reply: Reply<()>,
+    },
+    /// Let go of copies: they stay, and nothing of lockstep stays on them.
+    Orphan {
+        /// Which.
+        scope: PauseScope,
+        /// Only count them.
+        dry_run: bool,
+        /// Answer: how many, where.
+        reply: Reply<Vec<Releasing>>,
     },
     /// A cluster that was rewound: its restored state is what counts, and what it lost is deleted.
     AcceptRewind {
@@ -102,7 +113,29 @@ pub struct CommandError {
     pub remedy: String,
 }
 
-/// Deletes that an approval released.
+/// How an approval goes about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Approval {
+    /// It only says what is held.
+    DryRun,
+    /// It releases what is held, whatever that is.
+    Whatever,
+    /// It releases what is held if it is what was shown, by its digest ([`digest_of`]).
+    AsShown(String),
+}
+
+/// Names exactly the objects of a list of held deletes.
+#[must_use]
+pub fn digest_of(held: &[Approved]) -> String {
+    let mut names: Vec<String> = Vec::new();
+    for Approved { target, objects, .. } in held {
+        names.extend(objects.iter().map(|o| format!("{target} {} {}/{}", o.kind, o.namespace, o.name)));
+    }
+    names.sort_unstable();
+    blake3::hash(names.join("\n").as_bytes()).to_hex().to_string()
+}
+
+/// Deletes that an approval released, or would release.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Approved {
@@ -110,8 +143,38 @@ pub struct Approved {
     pub policy: String,
     /// Target cluster.
     pub target: String,
-    /// `kind namespace/name` of each.
-    pub objects: Vec<String>,
+    /// Each of them.
+    pub objects: Vec<HeldDelete>,
+}
+
+/// One delete that is held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldDelete {
+    /// `Deployment.apps`.
+    pub kind: String,
+    /// Empty for cluster-scoped kinds.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// PascalCase.
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
+    /// Since when, ms since the epoch.
+    pub since_ms: i64,
+}
+
+/// Copies that are let go of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Releasing {
+    /// Policy; empty for namespaces that were created in passing.
+    pub policy: String,
+    /// Target cluster.
+    pub target: String,
+    /// How many.
+    pub objects: u64,
 }
 
 /// A rewind that was accepted.

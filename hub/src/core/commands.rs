@@ -4,10 +4,12 @@ use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, ClusterName, GroupKind, Millis};
 
 use super::Core;
-use super::command::{Approved, Command, CommandError, ObjectRef, PauseScope};
+use super::command::{
+    Approval, Approved, Command, CommandError, HeldDelete, ObjectRef, PauseScope, digest_of,
+};
 use super::state::Cluster;
 use crate::seal::BearerToken;
-use crate::store::{DeleteStage, PlacementFilter, Store, StoreError};
+use crate::store::{DeleteStage, PlacementFilter, PlacementRow, Store, StoreError};
 
 /// Placements that one approval visits at a time.
 const PAGE: usize = 512;
@@ -16,15 +18,34 @@ pub(super) fn refusal(code: &str, message: String, remedy: &str) -> CommandError
     CommandError { code: code.to_owned(), message, remedy: remedy.to_owned() }
 }
 
+fn note_held(held: &mut Vec<Approved>, policy: &str, target: String, row: &PlacementRow) {
+    let object = HeldDelete {
+        kind: row.key.gk.to_string(),
+        namespace: row.key.namespace.to_string(),
+        name: row.key.name.to_string(),
+        reason: row.status.reason.clone(),
+        message: row.status.message.clone(),
+        since_ms: row.since,
+    };
+    match held.last_mut().filter(|last| last.target == target) {
+        Some(last) => last.objects.push(object),
+        None => held.push(Approved { policy: policy.to_owned(), target, objects: vec![object] }),
+    }
+}
+
 impl<S: Store> Core<S> {
     pub(super) fn command(&mut self, command: Command, now: Millis) -> Result<(), StoreError> {
         match command {
-            Command::Approve { policy, target, reply } => {
-                let result = self.approve(&policy, target.as_deref())?;
+            Command::Approve { policy, target, how, reply } => {
+                let result = self.approve(&policy, target.as_deref(), &how)?;
                 self.answer(reply, result);
             }
             Command::Pause { scope, paused, reply } => {
                 let result = self.pause(&scope, paused)?;
+                self.answer(reply, result);
+            }
+            Command::Orphan { scope, dry_run, reply } => {
+                let result = self.orphan(&scope, dry_run)?;
                 self.answer(reply, result);
             }
             Command::AcceptRewind { cluster, reply } => {
@@ -55,7 +76,7 @@ impl<S: Store> Core<S> {
         })
     }
 
-    fn policy_exists(&mut self, policy: &str) -> Result<Result<(), CommandError>, StoreError> {
+    pub(super) fn policy_exists(&mut self, policy: &str) -> Result<Result<(), CommandError>, StoreError> {
         if self.set.by_name(policy).is_some() {
             return Ok(Ok(()));
         }
@@ -74,6 +95,7 @@ impl<S: Store> Core<S> {
         &mut self,
         policy: &str,
         target: Option<&str>,
+        how: &Approval,
     ) -> Result<Result<Vec<Approved>, CommandError>, StoreError> {
         if let Err(refused) = self.policy_exists(policy)? {
             return Ok(Err(refused));
@@ -83,15 +105,21 @@ impl<S: Store> Core<S> {
             Err(refused) => return Ok(Err(refused)),
         };
         let all = PlacementFilter { policy: Some(policy.to_owned()), target, ..PlacementFilter::default() };
-        let mut approved: Vec<Approved> = Vec::new();
-        // Those whose delete asked and was held, whatever covers it now (a pause, a silent target);
-        // then those that are held before they may ask.
-        for filter in [
-            PlacementFilter { held: true, ..all.clone() },
-            PlacementFilter { states: vec![State::Held], ..all.clone() },
-        ] {
-            self.release_held(policy, &filter, &mut approved)?;
+        if *how != Approval::Whatever {
+            let held = self.held(policy, &all, false)?;
+            match how {
+                Approval::AsShown(digest) if *digest != digest_of(&held) => {
+                    return Ok(Err(refusal(
+                        "LS0215",
+                        "what is held is not what was shown any more".to_owned(),
+                        "look at it again: `lockstep approve POLICY --dry-run`",
+                    )));
+                }
+                Approval::DryRun => return Ok(Ok(held)),
+                Approval::AsShown(_) | Approval::Whatever => {}
+            }
         }
+        let approved = self.held(policy, &all, true)?;
         self.release_budgets(policy, target)?;
         self.scan_placements(all);
         let released = approved.iter().map(|a| a.objects.len()).sum::<usize>();
@@ -99,37 +127,44 @@ impl<S: Store> Core<S> {
         Ok(Ok(approved))
     }
 
-    fn release_held(
+    /// What is held: deletes that asked and were held, whatever covers them now (a pause, a silent
+    /// target), then those that are held before they may ask.
+    fn held(
         &mut self,
         policy: &str,
-        filter: &PlacementFilter,
-        approved: &mut Vec<Approved>,
-    ) -> Result<(), StoreError> {
-        let mut after = None;
-        loop {
-            let rows = self.store.placements(filter, after.as_ref(), PAGE)?;
-            let full = rows.len() == PAGE;
-            for mut row in rows {
-                after = Some((row.target, row.key.clone()));
-                if row.status.reason == "DeletionPrevented" || row.delete == Some(DeleteStage::Approved) {
-                    continue;
+        all: &PlacementFilter,
+        release: bool,
+    ) -> Result<Vec<Approved>, StoreError> {
+        let mut held: Vec<Approved> = Vec::new();
+        for filter in [
+            PlacementFilter { held: true, ..all.clone() },
+            PlacementFilter { states: vec![State::Held], ..all.clone() },
+        ] {
+            let mut after = None;
+            loop {
+                let rows = self.store.placements(&filter, after.as_ref(), PAGE)?;
+                let full = rows.len() == PAGE;
+                for mut row in rows {
+                    after = Some((row.target, row.key.clone()));
+                    // The second look meets again what the first one found.
+                    let known =
+                        !filter.held && matches!(row.delete, Some(DeleteStage::Held | DeleteStage::Approved));
+                    if known || row.status.reason == "DeletionPrevented" {
+                        continue;
+                    }
+                    let name = self.cluster_name(row.target).to_owned();
+                    note_held(&mut held, policy, name, &row);
+                    if release {
+                        row.delete = Some(DeleteStage::Approved);
+                        self.store.put_placement(&row)?;
+                    }
                 }
-                row.delete = Some(DeleteStage::Approved);
-                self.store.put_placement(&row)?;
-                let name = self.cluster_name(row.target).to_owned();
-                match approved.last_mut().filter(|last| last.target == name) {
-                    Some(last) => last.objects.push(row.key.to_string()),
-                    None => approved.push(Approved {
-                        policy: policy.to_owned(),
-                        target: name,
-                        objects: vec![row.key.to_string()],
-                    }),
+                if !full {
+                    break;
                 }
-            }
-            if !full {
-                return Ok(());
             }
         }
+        Ok(held)
     }
 
     fn release_budgets(&mut self, policy: &str, target: Option<ClusterId>) -> Result<(), StoreError> {

@@ -4,6 +4,7 @@
 
 use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion};
+use lockstep_policies::OnContainer;
 use lockstep_wire::v1::outcome::Result as Answer;
 
 use super::Core;
@@ -92,11 +93,20 @@ impl<S: Store> Core<S> {
         containers
     }
 
+    /// Does the policy take what went with its namespace or definition for deleted like anything else?
+    pub(super) fn follows_containers(&self, policy: &str) -> bool {
+        let policy = self.set.by_name(policy);
+        policy.is_some_and(|policy| policy.spec.deletion.container_deleted == OnContainer::Delete)
+    }
+
     /// Was the source deleted together with what contained it? One sentence, if a live watch tells so.
     pub(super) fn container_gone(&mut self, row: &PlacementRow) -> Result<Option<String>, StoreError> {
         let (Some(Ending::SourceDeleted), Some(source)) = (row.ending, row.source.clone()) else {
             return Ok(None);
         };
+        if self.follows_containers(&row.policy) {
+            return Ok(None);
+        }
         for (key, what) in self.containers_of(&row.key.gk, &source.namespace) {
             let known = self.absence(source.cluster, &key).is_none();
             let there = self.store.object(source.cluster, &key)?.is_some_and(|object| !object.deleting);
@@ -227,7 +237,7 @@ impl<S: Store> Core<S> {
             let (none, before) = (ResourceVersion::default(), now.saturating_sub(REMEMBERED_MS));
             self.store.put_container_gone(id, key, now, &none, before)?;
         }
-        let states = vec![State::Pending];
+        let states = vec![State::Pending, State::Orphaned];
         self.scan_placements(PlacementFilter { source: Some(id), states, ..PlacementFilter::default() });
         Ok(())
     }

@@ -78,6 +78,7 @@ impl<S: Store> Core<S> {
 fn refuse(command: Command, error: CommandError) {
     match command {
         Command::Approve { reply, .. } => drop(reply.send(Err(error))),
+        Command::Orphan { reply, .. } => drop(reply.send(Err(error))),
         Command::Pause { reply, .. } => drop(reply.send(Err(error))),
         Command::AcceptRewind { reply, .. } => drop(reply.send(Err(error))),
         Command::CreateToken { reply, .. } => drop(reply.send(Err(error))),

@@ -57,6 +57,11 @@ impl Prepared {
         Self { action, purpose: Purpose::Delete { tombstone } }
     }
 
+    /// Takes our marks and entries off the object with that uid.
+    pub(super) fn release(uid: &Uid) -> Self {
+        Self { action: Action::Release(v1::Release { uid: uid.to_string() }), purpose: Purpose::Release }
+    }
+
     /// Did these very inputs fail for good?
     pub(super) fn is_barred(&self, row: &PlacementRow) -> bool {
         match &self.purpose {
@@ -67,9 +72,10 @@ impl Prepared {
         }
     }
 
-    /// Deletes wait for the commit (I4); writes may leave before it.
+    /// Deletes wait for the commit (I4), and so does what gives an object up; writes may leave before it.
     fn waits_for_commit(&self) -> bool {
-        matches!(self.purpose, Purpose::Delete { .. } | Purpose::Image) && guard::on(Guard::DeleteAfterCommit)
+        matches!(self.purpose, Purpose::Delete { .. } | Purpose::Image | Purpose::Release)
+            && guard::on(Guard::DeleteAfterCommit)
     }
 }
 

@@ -162,7 +162,7 @@ impl<S: Store> Core<S> {
         }
         if news && is_container(&gk) {
             // Deletes that had to wait for what it tells.
-            let states = vec![State::Pending];
+            let states = vec![State::Pending, State::Orphaned];
             self.scan_placements(PlacementFilter { source: Some(id), states, ..PlacementFilter::default() });
         }
         if moved {

@@ -20,6 +20,7 @@ mod missing;
 mod outcome;
 mod policy;
 mod recover;
+mod release;
 mod retry;
 mod rewind;
 mod scan;
@@ -54,6 +55,8 @@ pub const CODES: &[Code] = &[
     Code { code: "LS0208", title: "the session broke its protocol" },
     Code { code: "LS0209", title: "the system gives no random bytes" },
     Code { code: "LS0213", title: "a rewind cannot be accepted yet" },
+    Code { code: "LS0214", title: "a policy still asks for what is to be let go of" },
+    Code { code: "LS0215", title: "what is held is not what was shown" },
 ];
 
 /// Files of the policies directory, or why it cannot be read.

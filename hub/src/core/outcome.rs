@@ -93,6 +93,8 @@ impl<S: Store> Core<S> {
             }
             (Answer::Image(image), Purpose::Image) => self.image(row, image, now),
             (Answer::Deleted(_), Purpose::Delete { tombstone }) => self.deleted(row, tombstone),
+            (Answer::Released(released), Purpose::Release) => self.released(&row, &released),
+            (Answer::Gone(_), Purpose::Release) => self.let_go(&row),
             (Answer::Gone(_), Purpose::Image | Purpose::Delete { .. }) => self.gone(id, row),
             (Answer::Failed(failed), purpose) => self.failed(row, failed, &purpose, now),
             (_, purpose) => {

@@ -81,19 +81,21 @@ impl<S: Store> Core<S> {
     }
 
     fn policy_removed(&mut self, before: &PolicySet, name: &str) -> Result<(), StoreError> {
-        let delete = before
-            .by_name(name)
-            .is_some_and(|policy| policy.spec.deletion.on_policy_delete == Disposition::Delete);
-        self.store.put_meta(&removal_key(name), if delete { "Delete" } else { "Orphan" })?;
+        let deletion = before.by_name(name).map(|policy| policy.spec.deletion);
+        let delete = deletion.is_some_and(|deletion| deletion.on_policy_delete == Disposition::Delete);
+        let limit = deletion.filter(|_| delete).map(|deletion| Limit::from(deletion.budget));
+        // A struct of numbers always serialises.
+        self.store.put_meta(&removal_key(name), &serde_json::to_string(&limit).unwrap_or_default())?;
         self.store.delete_policy(name)?;
         self.policies.remove(name);
         self.scan_placements(PlacementFilter { policy: Some(name.to_owned()), ..PlacementFilter::default() });
         Ok(())
     }
 
-    /// Did the policy that was removed ask for its copies to be deleted?
-    pub(super) fn deletes_on_removal(&mut self, policy: &str) -> Result<bool, StoreError> {
-        Ok(self.store.meta(&removal_key(policy))?.as_deref() == Some("Delete"))
+    /// Did the policy that was removed ask for its copies to be deleted? Then within this limit.
+    pub(super) fn limit_of_removed(&mut self, policy: &str) -> Result<Option<Limit>, StoreError> {
+        let kept = self.store.meta(&removal_key(policy))?;
+        Ok(kept.and_then(|json| serde_json::from_str(&json).ok()).flatten())
     }
 
     /// Gives generations to what changed, and plans whatever was not planned with its generation.
@@ -155,10 +157,10 @@ impl<S: Store> Core<S> {
             if keys.is_empty() {
                 continue;
             }
-            let limit = self
-                .set
-                .by_name(&policy)
-                .map_or_else(Limit::default, |policy| policy.spec.deletion.budget.into());
+            let limit = match self.set.by_name(&policy) {
+                Some(policy) => policy.spec.deletion.budget.into(),
+                None => self.limit_of_removed(&policy)?.unwrap_or_default(),
+            };
             let filter = PlacementFilter {
                 policy: Some(policy.clone()),
                 target: Some(target),
@@ -175,7 +177,7 @@ impl<S: Store> Core<S> {
             let json = serde_json::to_string(budget).unwrap_or_default();
             self.store.put_budget(&policy, target, &json)?;
             for key in keys {
-                self.settle(target, &key, answer, now)?;
+                self.settle(target, &key, answer, limit, now)?;
             }
         }
         Ok(())
@@ -187,7 +189,8 @@ impl<S: Store> Core<S> {
         for key in keys.drain(..) {
             let row = self.store.placement(target, &key)?;
             if row.is_some_and(|row| {
-                row.ending.is_some() && matches!(row.delete, None | Some(DeleteStage::Held))
+                let asks = matches!(row.delete, None | Some(DeleteStage::Waiting { .. } | DeleteStage::Held));
+                row.ending.is_some() && asks
             }) {
                 still.push(key);
             }
@@ -218,7 +221,10 @@ impl<S: Store> Core<S> {
                 self.lost_in_rewind(&row)?.filter(|_| guard::on(Guard::SourceRewound))
             {
                 self.hold(&mut row, "SourceRewound", message, now)?;
-            } else if guard::on(Guard::ContainerUnknown) && self.containers_unknown(&row, now)? {
+            } else if guard::on(Guard::ContainerUnknown)
+                && !self.follows_containers(&row.policy)
+                && self.containers_unknown(&row, now)?
+            {
                 // It asks again when that is told, or when nobody tells.
                 row.next_attempt = Some(now + PROBE_RETRY_MS);
                 self.note_due(row.next_attempt);
@@ -286,6 +292,7 @@ impl<S: Store> Core<S> {
         target: ClusterId,
         key: &ObjectKey,
         answer: Answer,
+        limit: Limit,
         now: Millis,
     ) -> Result<(), StoreError> {
         let Some(mut row) = self.store.placement(target, key)? else { return Ok(()) };
@@ -301,7 +308,8 @@ impl<S: Store> Core<S> {
                     _ => row.status.message.trim_end_matches("; it is being deleted").to_owned(),
                 };
                 let message = format!(
-                    "{why}; the delete is held: the policy's budget allows {allowed} here in ten minutes, {spent} were spent; `lockstep approve {}` releases it",
+                    "{why}; the delete is held: the policy's budget allows {allowed} here in {}, {spent} were spent; `lockstep approve {}` releases it",
+                    span(limit.window_ms),
                     row.policy
                 );
                 // What it was held for first is said on, unless that was decided.
@@ -318,4 +326,11 @@ impl<S: Store> Core<S> {
 
 fn removal_key(policy: &str) -> String {
     format!("policy-removed/{policy}")
+}
+
+/// A time as a policy writes it.
+fn span(millis: i64) -> String {
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+    let found = units.into_iter().find(|(_, unit)| millis >= *unit && millis % unit == 0);
+    found.map_or_else(|| "0s".to_owned(), |(name, unit)| format!("{}{name}", millis / unit))
 }

@@ -125,6 +125,8 @@ pub enum Purpose {
         /// The tombstone.
         tombstone: i64,
     },
+    /// Take our marks and entries off.
+    Release,
     /// Read for a comparison that a person asked for.
     Compare {
         /// Index into the core's pending comparisons.

@@ -11,14 +11,16 @@ use lockstep_policies::{CompiledPolicy, Disposition, Rendered};
 use super::Core;
 use super::gather::{Claim, NoClaim, fresh_placement, observed, pause};
 use super::recover::{UNLIKE_ANY, was_taken_over};
+use super::release::Waits;
 use crate::store::{
     DeleteStage, Ending, ObjectRow, Owned, PlacementRow, Record, SourceRef, Store, StoreError,
 };
 
 /// What is asked for, with everything it borrows from.
-enum Asked {
+pub(super) enum Asked {
     Claimed { claim: Claim, rendered: Result<Arc<Rendered>, Status> },
-    Ended { ending: Ending, delete: bool, why: String },
+    Ended { ending: Ending, delete: bool, why: String, waits: Waits },
+    Released,
     Unknown { reason: &'static str, message: String },
 }
 
@@ -54,14 +56,17 @@ impl<S: Store> Core<S> {
         if claims.is_empty() && row.is_none() {
             return Ok(());
         }
-        if claims.is_empty() && row.as_ref().and_then(|row| row.record.as_ref()).is_some_and(|r| r.implicit) {
+        let released = row.as_ref().is_some_and(|row| row.delete == Some(DeleteStage::Releasing));
+        let implicit = row.as_ref().and_then(|row| row.record.as_ref()).is_some_and(|r| r.implicit);
+        if claims.is_empty() && implicit && !released {
             // A namespace created in passing: remembered, and nobody's business.
             return Ok(());
         }
         self.counts.planned += 1;
         let before = row.clone();
         let mut row = row.take().unwrap_or_else(|| fresh_placement(target, key, now));
-        let asked = self.asked(&mut row, claims)?;
+        let mut asked = self.asked(&mut row, claims)?;
+        self.wait_for_source(&mut row, &mut asked, now)?;
         if let (Asked::Claimed { claim, rendered: Ok(rendered) }, Some(record)) = (&asked, &mut row.record) {
             let desired = self.desired_digest(claim, rendered);
             if was_taken_over(record, &desired, &rendered.body) {
@@ -88,6 +93,9 @@ impl<S: Store> Core<S> {
 
     /// What is asked for the placement now; notes claimant, rivals and source in the row.
     fn asked(&mut self, row: &mut PlacementRow, mut claims: Vec<Claim>) -> Result<Asked, StoreError> {
+        if row.delete == Some(DeleteStage::Releasing) {
+            return Ok(Asked::Released);
+        }
         if !claims.is_empty() {
             let rivals = claims.split_off(1);
             let Some(claim) = claims.pop() else { return Ok(unclaimed()) };
@@ -101,7 +109,9 @@ impl<S: Store> Core<S> {
             });
             row.observed_generation = self.policies.get(&row.policy).map_or(0, |policy| policy.generation);
             row.ending = None;
-            row.delete = None;
+            if matches!(row.delete.take(), Some(DeleteStage::Waiting { .. })) {
+                row.next_attempt = None;
+            }
             let rendered = self.rendered(&claim, &row.key);
             return Ok(Asked::Claimed { claim, rendered });
         }
@@ -111,7 +121,7 @@ impl<S: Store> Core<S> {
             return Ok(Asked::Unknown { reason: "PoliciesUnknown", message });
         }
         let Some(policy) = self.set.by_name(&row.policy).cloned() else {
-            let delete = self.deletes_on_removal(&row.policy)?;
+            let delete = self.limit_of_removed(&row.policy)?.is_some();
             let why = format!("the policy {} was removed", row.policy);
             return Ok(end(row, Ending::PolicyRemoved, delete, why));
         };
@@ -241,7 +251,10 @@ impl<S: Store> Core<S> {
             {
                 Wish::Gone { why, takes_others: takes_others(&row.key) }
             }
-            Asked::Ended { why, ending, .. } => Wish::Left { reason: ending_reason(*ending), why },
+            Asked::Ended { why, ending, waits, .. } => {
+                Wish::Left { reason: ending_reason(*ending), why, release: waits.release }
+            }
+            Asked::Released => Wish::Release,
             Asked::Unknown { reason, message } => Wish::Unknown { reason, message },
         };
         let record = row.record.as_ref().map(|record| RecordView {
@@ -250,6 +263,10 @@ impl<S: Store> Core<S> {
             owned: record.owned,
             implicit: record.implicit,
         });
+        let grace = match asked {
+            Asked::Ended { waits, .. } => waits.grace(),
+            _ => None,
+        };
         let Some(cluster) = self.clusters.get(&row.target) else {
             return plan::decide(&Input {
                 wish: Wish::Unknown { reason: "NotConnected", message: "the target cluster is not known" },
@@ -258,6 +275,7 @@ impl<S: Store> Core<S> {
                 served: None,
                 paused: None,
                 delete: DeleteProgress::Asking,
+                grace: None,
             });
         };
         let suspended = self.set.by_name(&row.policy).is_some_and(|policy| policy.spec.suspend);
@@ -269,11 +287,14 @@ impl<S: Store> Core<S> {
             served: cluster.serves(&row.key.gk),
             paused: pause(self.paused, cluster, suspended, policy_paused),
             delete: match &row.delete {
-                None | Some(DeleteStage::Held) => DeleteProgress::Asking,
+                None | Some(DeleteStage::Waiting { .. } | DeleteStage::Held | DeleteStage::Releasing) => {
+                    DeleteProgress::Asking
+                }
                 Some(DeleteStage::Granted | DeleteStage::Approved) => DeleteProgress::Granted,
                 Some(DeleteStage::Archiving { .. }) => DeleteProgress::Archiving,
                 Some(DeleteStage::Archived { .. }) => DeleteProgress::Archived,
             },
+            grace: grace.as_deref(),
         })
     }
 
@@ -317,6 +338,12 @@ impl<S: Store> Core<S> {
                 row.since = now;
             }
             row.status = status;
+        }
+        if let Asked::Ended { waits: Waits { again: Some(at), .. }, .. } = &asked
+            && prepared.is_none()
+        {
+            row.next_attempt = Some(*at);
+            self.note_due(row.next_attempt);
         }
         if row.status.state == State::InStep {
             row.synced_at.get_or_insert(now);
@@ -369,7 +396,7 @@ fn end(row: &mut PlacementRow, ending: Ending, delete: bool, why: String) -> Ask
         row.ending = Some(ending);
         row.delete = None;
     }
-    Asked::Ended { ending, delete, why }
+    Asked::Ended { ending, delete, why, waits: Waits::default() }
 }
 
 fn ending_reason(ending: Ending) -> &'static str {
@@ -460,6 +487,7 @@ impl<S: Store> Core<S> {
                 }
                 _ => None,
             },
+            Act::Release => row.record.as_ref()?.uid.as_ref().map(Prepared::release),
             // Only the agent can tell who manages what is in the way: a create that expects nothing
             // there looks first, writes nothing, and answers with the managers.
             Act::Rest if status.state == State::Conflict => {

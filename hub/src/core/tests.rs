@@ -2,6 +2,7 @@
 
 mod deletes;
 mod fleet;
+mod letting_go;
 mod ownership;
 mod rewinds;
 mod sessions;

@@ -131,6 +131,23 @@ pub struct ApproveRequest {
     /// At this target only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+    /// Only say what is held.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+    /// Digest of what was shown: refused where something else is held by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown: Option<String>,
+}
+
+/// Body of `POST /api/v1/orphan`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OrphanRequest {
+    /// What to let go of.
+    pub scope: PauseScope,
+    /// Only count it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 /// Body of `POST /api/v1/pause` and `/resume`.

@@ -1,4 +1,4 @@
-//! Calls that the core answers: explain, compare, approve, accept-rewind, pause, resume, tokens.
+//! Calls that the core answers: explain, compare, approve, orphan, accept-rewind, pause, resume, tokens.
 
 use axum::Json;
 use axum::extract::State;
@@ -10,10 +10,10 @@ use super::error::ApiError;
 use super::params::{Params, Raw, all_clusters, body, find_cluster};
 use super::types::{
     AcceptRewindRequest, AcceptedRewind, ApproveRequest, Approved, Comparison, Done, Explanation, List,
-    ObjectRef, PauseRequest, PauseScope, TokenAnswer, TokenRequest,
+    ObjectRef, OrphanRequest, PauseRequest, PauseScope, Releasing, TokenAnswer, TokenRequest,
 };
 use super::{Api, kinds};
-use crate::core::command::{Command, Reply};
+use crate::core::command::{Approval, Command, Reply};
 
 /// Namespace of a namespaced kind when none is named, as with kubectl.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -88,9 +88,24 @@ pub(super) async fn approve(
     State(api): State<Api>,
     Raw(bytes): Raw,
 ) -> Result<Json<List<Approved>>, ApiError> {
-    let ApproveRequest { policy, target } = body(&bytes)?;
-    let released = api.ask(|reply| Command::Approve { policy, target, reply }).await?;
+    let ApproveRequest { policy, target, dry_run, shown } = body(&bytes)?;
+    let how = match (dry_run, shown) {
+        (true, _) => Approval::DryRun,
+        (false, Some(digest)) => Approval::AsShown(digest),
+        (false, None) => Approval::Whatever,
+    };
+    let released = api.ask(|reply| Command::Approve { policy, target, how, reply }).await?;
     Ok(Json(List::new("ApprovedList", released)))
+}
+
+/// Lets go of copies.
+pub(super) async fn orphan(
+    State(api): State<Api>,
+    Raw(bytes): Raw,
+) -> Result<Json<List<Releasing>>, ApiError> {
+    let OrphanRequest { scope, dry_run } = body(&bytes)?;
+    let releasing = api.ask(|reply| Command::Orphan { scope, dry_run, reply }).await?;
+    Ok(Json(List::new("ReleasingList", releasing)))
 }
 
 /// Takes what a cluster lost in a rewind for deleted.

@@ -193,6 +193,7 @@ impl Api {
             .route("/tombstones", get(tombstones::list))
             .route("/tombstones/{id}", get(tombstones::show))
             .route("/approve", post(commands::approve))
+            .route("/orphan", post(commands::orphan))
             .route("/accept-rewind", post(commands::accept_rewind))
             .route("/pause", post(commands::pause))
             .route("/resume", post(commands::resume))

@@ -93,6 +93,9 @@ fn report(api: &Api, reader: &mut dyn Reader, only: Option<&str>) -> Result<Poli
     let (rows, summary, watches, all_paused) = gather().map_err(|error| ApiError::store(&error))?;
     let mut names: BTreeSet<&str> = loaded.iter().map(|facts| facts.name.as_str()).collect();
     names.extend(rows.iter().map(|row| row.name.as_str()));
+    // Of a policy that was removed: its deletes may be held, or what it left may be let go of.
+    let ends = |row: &&SummaryRow| row.state != Standing::Orphaned && !row.policy.is_empty();
+    names.extend(summary.iter().filter(ends).map(|row| row.policy.as_str()));
     if let Some(name) = only
         && !names.contains(name)
     {

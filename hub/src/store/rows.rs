@@ -247,6 +247,11 @@ pub enum Ending {
 /// How far a delete has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeleteStage {
+    /// The grace period of its policy began then, when the end of its source was seen.
+    Waiting {
+        /// Hub's clock.
+        since: Millis,
+    },
     /// It asked, and was not granted: it stays so, whatever its status says meanwhile, until it is
     /// approved or claimed again.
     Held,
@@ -268,6 +273,8 @@ pub enum DeleteStage {
         /// resourceVersion of the image.
         resource_version: ResourceVersion,
     },
+    /// A person asked to let go of it: it is not deleted, and whatever claims it gives way.
+    Releasing,
 }
 
 /// One object at one target: what is asked, what we wrote, where it stands.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Result;
 use lockstep_engine::Millis;
 use lockstep_engine::clock::Clock;
-use lockstep_hub::core::command::Command;
+use lockstep_hub::core::command::{Approval, Command};
 use lockstep_tests::model::{ApiServer, Config, ForbidId};
 use serde_json::json;
 use tokio::time::Instant;
@@ -390,7 +390,12 @@ impl World {
             }
         }
         for policy in &POLICIES {
-            let approve = |reply| Command::Approve { policy: policy.name.to_owned(), target: None, reply };
+            let approve = |reply| Command::Approve {
+                policy: policy.name.to_owned(),
+                target: None,
+                how: Approval::Whatever,
+                reply,
+            };
             // Refused where nothing is held.
             if let Some(Ok(released)) = self.hub.ask(approve).await
                 && released.iter().any(|released| !released.objects.is_empty())

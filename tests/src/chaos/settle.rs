@@ -214,7 +214,7 @@ async fn approve(fleet: &Fleet, settled: &mut Settled) -> Result<()> {
         let held: u64 = targets.filter_map(|target| target["counts"]["held"].as_u64()).sum();
         if held > 0 {
             let name = policy["name"].as_str().context("a policy's name")?;
-            let printed = fleet.run(&["approve", name]).await?;
+            let printed = fleet.run(&["approve", name, "--yes"]).await?;
             ensure!(printed.code == 0, "{name}: {}", printed.stderr);
             settled.approvals += held;
         }

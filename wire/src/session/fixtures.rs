@@ -150,7 +150,7 @@ fn outcomes() -> Vec<(&'static str, Up)> {
         ("outcome-applied", outcome(outcome::Result::Applied(applied))),
         ("outcome-image", outcome(outcome::Result::Image(image))),
         ("outcome-deleted", outcome(outcome::Result::Deleted(Done {}))),
-        ("outcome-released", outcome(outcome::Result::Released(Done {}))),
+        ("outcome-released", outcome(outcome::Result::Released(Released::default()))),
         ("outcome-gone", outcome(outcome::Result::Gone(Done {}))),
         ("outcome-failed", outcome(outcome::Result::Failed(failed))),
     ]

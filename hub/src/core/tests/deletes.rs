@@ -3,7 +3,7 @@ use tokio::sync::oneshot;
 
 use super::fleet::*;
 use crate::core::Input;
-use crate::core::command::{Approved, Command, PauseScope};
+use crate::core::command::{Approval, Approved, Command, PauseScope};
 use crate::store::Reader as _;
 
 fn image(uid: &str, rv: u64) -> Answer {
@@ -21,7 +21,12 @@ fn is_read(step: &v1::Step) -> bool {
 
 fn approve(fleet: &mut Fleet) -> Vec<Approved> {
     let (reply, mut answer) = oneshot::channel();
-    fleet.input(Input::Command(Command::Approve { policy: "maps".into(), target: None, reply }));
+    fleet.input(Input::Command(Command::Approve {
+        policy: "maps".into(),
+        target: None,
+        how: Approval::Whatever,
+        reply,
+    }));
     answer.try_recv().unwrap().unwrap()
 }
 
@@ -519,7 +524,7 @@ fn a_source_that_is_unselected_and_then_deleted_stays_unselected() {
         assert_eq!(fleet.steps("b").iter().any(is_read), deletes);
         assert_eq!(
             fleet.status("b", "cm-0"),
-            if deletes { "Pending/Archiving" } else { "Orphaned/Unselected" }
+            if deletes { "Pending/Archiving" } else { "Pending/Releasing" }
         );
     }
 }

@@ -14,7 +14,12 @@ fn accept(fleet: &mut Fleet) -> Result<AcceptedRewind, CommandError> {
 
 fn approve(fleet: &mut Fleet) {
     let (reply, mut answer) = oneshot::channel();
-    fleet.input(Input::Command(Command::Approve { policy: "maps".into(), target: None, reply }));
+    fleet.input(Input::Command(Command::Approve {
+        policy: "maps".into(),
+        target: None,
+        how: crate::core::command::Approval::Whatever,
+        reply,
+    }));
     answer.try_recv().unwrap().unwrap();
 }
 

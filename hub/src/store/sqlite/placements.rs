@@ -72,7 +72,7 @@ fn ending_ordinal(ending: Ending) -> i64 {
     }
 }
 
-/// The columns of a stage: ordinal, tombstone, uid, resourceVersion.
+/// The columns of a stage: ordinal, tombstone (of the first stage: since when), uid, resourceVersion.
 type StageColumns<'a> = (Option<i64>, Option<i64>, Option<&'a str>, Option<&'a str>);
 
 fn stage_columns(stage: Option<&DeleteStage>) -> StageColumns<'_> {
@@ -81,6 +81,8 @@ fn stage_columns(stage: Option<&DeleteStage>) -> StageColumns<'_> {
         Some(DeleteStage::Granted) => (Some(0), None, None, None),
         Some(DeleteStage::Held) => (Some(3), None, None, None),
         Some(DeleteStage::Approved) => (Some(4), None, None, None),
+        Some(DeleteStage::Waiting { since }) => (Some(5), Some(*since), None, None),
+        Some(DeleteStage::Releasing) => (Some(6), None, None, None),
         Some(DeleteStage::Archiving { tombstone }) => (Some(1), Some(*tombstone), None, None),
         Some(DeleteStage::Archived { tombstone, uid, resource_version }) => {
             (Some(2), Some(*tombstone), Some(uid.as_str()), Some(resource_version.as_str()))
@@ -94,6 +96,8 @@ fn read_stage(row: &Columns<'_>) -> Result<Option<DeleteStage>, StoreError> {
         Some(0) => Some(DeleteStage::Granted),
         Some(3) => Some(DeleteStage::Held),
         Some(4) => Some(DeleteStage::Approved),
+        Some(5) => Some(DeleteStage::Waiting { since: row.int(18)? }),
+        Some(6) => Some(DeleteStage::Releasing),
         Some(1) => Some(DeleteStage::Archiving { tombstone: row.int(18)? }),
         Some(2) => Some(DeleteStage::Archived {
             tombstone: row.int(18)?,
@@ -272,6 +276,9 @@ mod tests {
         assert_eq!(stage_columns(Some(&DeleteStage::Granted)).0, Some(0));
         assert_eq!(stage_columns(Some(&DeleteStage::Held)).0, Some(3));
         assert_eq!(stage_columns(Some(&DeleteStage::Approved)).0, Some(4));
+        let waiting = DeleteStage::Waiting { since: 7 };
+        assert_eq!(stage_columns(Some(&waiting)), (Some(5), Some(7), None, None));
+        assert_eq!(stage_columns(Some(&DeleteStage::Releasing)).0, Some(6));
         assert_eq!(
             stage_columns(Some(&DeleteStage::Archiving { tombstone: 5 })),
             (Some(1), Some(5), None, None)
