@@ -37,7 +37,7 @@ impl<S: Store> Core<S> {
     pub(super) fn command(&mut self, command: Command, now: Millis) -> Result<(), StoreError> {
         match command {
             Command::Approve { policy, target, how, reply } => {
-                let result = self.approve(&policy, target.as_deref(), &how)?;
+                let result = self.approve(&policy, target.as_deref(), &how, now)?;
                 self.answer(reply, result);
             }
             Command::Pause { scope, paused, reply } => {
@@ -96,6 +96,7 @@ impl<S: Store> Core<S> {
         policy: &str,
         target: Option<&str>,
         how: &Approval,
+        now: Millis,
     ) -> Result<Result<Vec<Approved>, CommandError>, StoreError> {
         if let Err(refused) = self.policy_exists(policy)? {
             return Ok(Err(refused));
@@ -120,6 +121,11 @@ impl<S: Store> Core<S> {
             }
         }
         let approved = self.held(policy, &all, true)?;
+        for Approved { target, .. } in &approved {
+            if let Ok(id) = self.cluster_by_name(target) {
+                self.fill_window(id, now)?;
+            }
+        }
         self.release_budgets(policy, target)?;
         self.scan_placements(all);
         let released = approved.iter().map(|a| a.objects.len()).sum::<usize>();
@@ -157,6 +163,8 @@ impl<S: Store> Core<S> {
                     if release {
                         row.delete = Some(DeleteStage::Approved);
                         self.store.put_placement(&row)?;
+                        // In line by its wave, before the scan comes to it in the order of names.
+                        self.wait(&row);
                     }
                 }
                 if !full {

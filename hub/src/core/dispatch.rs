@@ -204,7 +204,7 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
-    fn wait(&mut self, row: &PlacementRow) {
+    pub(super) fn wait(&mut self, row: &PlacementRow) {
         let Some(cluster) = self.clusters.get_mut(&row.target) else { return };
         if cluster.ready.len() >= MAX_READY {
             cluster.overflow = true;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lockstep_engine::budget::{Answer, Limit};
+use lockstep_engine::catalogue::wave;
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::status::{State, Status};
 use lockstep_engine::{ClusterId, ClusterName, Millis, ObjectKey};
@@ -150,7 +151,8 @@ impl<S: Store> Core<S> {
     /// Deletes that came up in this transaction ask their budget together (I7).
     pub(super) fn settle_deletes(&mut self, now: Millis) -> Result<(), StoreError> {
         for ((policy, target), mut keys) in std::mem::take(&mut self.asking) {
-            keys.sort();
+            // What was created last goes first.
+            keys.sort_by_cached_key(|key| (std::cmp::Reverse(wave(&key.gk)), key.clone()));
             keys.dedup();
             self.still_asking(target, &mut keys)?;
             self.hold_first(target, &mut keys, now)?;
