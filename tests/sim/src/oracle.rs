@@ -265,7 +265,7 @@ impl Oracle {
             let follows = |life: &&Life| life.key == copy.key && journal.lives.get(uid).is_none_or(|of| of.born() < life.born());
             let speaks = |life: &Life| match life.end {
                 Some((_, by)) => by == Actor::User,
-                None => life.latest().is_some_and(|state| !state.selected),
+                None => life.states.iter().any(|state| !state.selected),
             };
             if journal.lives.values().filter(follows).any(speaks) {
                 return Ok(());
