@@ -24,6 +24,9 @@ const TOKEN_SECONDS: u32 = 24 * 60 * 60;
 /// A request that takes longer met a frozen API server; waiting loops then try again.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How often an apply is repeated whose answer came too late.
+const LATE_ANSWERS: usize = 3;
+
 /// What discovery said, by apiVersion and kind.
 type Kinds = BTreeMap<(String, String), (ApiResource, Scope)>;
 
@@ -155,7 +158,14 @@ impl Cluster {
         let namespace = text(&object["metadata"]["namespace"]);
         let api = self.api(&api_version, &kind, namespace.as_deref().or(Some("default"))).await?;
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        let applied = api.patch(&name, &params, &Patch::Apply(object)).await;
+        // On a busy machine etcd answers late once in a while; an apply may be repeated.
+        let mut applied = api.patch(&name, &params, &Patch::Apply(object)).await;
+        for _ in 0..LATE_ANSWERS {
+            if !applied.as_ref().is_err_and(is_late) {
+                break;
+            }
+            applied = api.patch(&name, &params, &Patch::Apply(object)).await;
+        }
         value_of(applied.with_context(|| format!("applying {kind} {name} to {}", self.name()))?)
     }
 
@@ -314,4 +324,8 @@ impl Cluster {
 
 fn value_of(object: DynamicObject) -> Result<Value> {
     serde_json::to_value(object).context("an object as JSON")
+}
+
+fn is_late(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.message.contains("request timed out") || status.code == 504)
 }

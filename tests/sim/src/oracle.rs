@@ -40,8 +40,8 @@ struct Known {
     tombstones: i64,
     /// What the hub had counted when its store was compared last, and commits since.
     compared: (hub::Counts, u64),
-    /// Checkpoints that were compared, by watch.
-    checkpoints: BTreeMap<u32, String>,
+    /// What was told when a watch was compared: its checkpoint, and when.
+    told: BTreeMap<u32, (String, Millis)>,
     /// The budgets at the last commit, by policy and target.
     budgets: BTreeMap<(String, u32), Budget>,
     /// Objects whose bodies the store had: cluster and uid.
@@ -148,7 +148,7 @@ impl Oracle {
         known.tombstones = 0;
         known.budgets.clear();
         known.stored.clear();
-        known.checkpoints.clear();
+        known.told.clear();
         known.clusters.clear();
     }
 
@@ -322,8 +322,8 @@ impl Oracle {
                 }
             }
             let took = |counts: &hub::Counts| {
-                let hub::Counts { deltas, tombstones, sessions, rewinds, census_mismatches, .. } = *counts;
-                [deltas, tombstones, sessions, rewinds, census_mismatches]
+                let hub::Counts { sessions, rewinds, census_mismatches, .. } = *counts;
+                [sessions, rewinds, census_mismatches]
             };
             let all = took(before) != took(counts) || *since >= UNCOUNTED;
             let joined = before.sessions != counts.sessions;
@@ -340,7 +340,7 @@ impl Oracle {
         }
     }
 
-    /// Of all watches, or of those whose checkpoints moved.
+    /// Of all watches, or of those that were told of.
     fn compare(&self, reader: &mut dyn Reader, all: bool, joined: bool) -> Result<(), StoreError> {
         if joined || self.known().clusters.is_empty() {
             let clusters = reader.clusters()?;
@@ -354,8 +354,8 @@ impl Oracle {
             };
             for watch in reader.watches(Some(cluster.id))? {
                 let Some(kind) = Kind::of(&watch.gk.group, &watch.gk.kind) else { continue };
-                let checkpoint = watch.checkpoint.to_string();
-                let moved = self.known().checkpoints.insert(watch.id, checkpoint.clone()) != Some(checkpoint);
+                let told = (watch.checkpoint.to_string(), watch.updated_at);
+                let moved = self.known().told.insert(watch.id, told.clone()) != Some(told);
                 if !all && !moved {
                     continue;
                 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use lockstep_engine::status::State;
 use lockstep_engine::{GroupKind, ObjectKey, marks};
-use lockstep_hub::store::{PlacementFilter, PlacementRow, TombstoneFilter};
+use lockstep_hub::store::{PlacementFilter, PlacementRow, Reader, TombstoneFilter};
 
 use crate::journal::Actor;
 use crate::link::Mode;
@@ -24,6 +24,9 @@ const PACE_MS: i64 = 5_000;
 const LOOK: Duration = Duration::from_secs(2);
 /// Nobody writes anything for so long afterwards (I8).
 const QUIET: Duration = Duration::from_secs(90);
+
+/// What the hub has stored, if it runs.
+type Hub = Option<Box<dyn Reader>>;
 
 /// Heals, waits, compares.
 pub(crate) async fn settle(world: &mut World) -> Result<()> {
@@ -100,7 +103,10 @@ pub(crate) async fn one_frozen(world: &mut World) {
             })
         };
         let wanted = keys.filter_map(|key| Some((written(&key)?, key)));
-        wanted.filter_map(|(content, key)| difference(world, policy.name, &key, &content, target)).collect()
+        let mut hub = world.hub.reader();
+        wanted
+            .filter_map(|(content, key)| difference(world, &mut hub, policy.name, &key, &content, target))
+            .collect()
     };
     for (target, bound, invariant) in [(swift, PACE_MS, "I12"), (frozen, BOUND_MS, "convergence")] {
         let begun = world.log.elapsed();
@@ -120,6 +126,7 @@ pub(crate) async fn one_frozen(world: &mut World) {
 /// What is not as the policies say. Objects in the way of copies are removed, as their owners would.
 fn differences(world: &World) -> Vec<String> {
     let mut differences = Vec::new();
+    let mut hub = world.hub.reader();
     for policy in &POLICIES {
         let sources: Vec<(Key, String)> = world.members[policy.source].with_journal(|journal| {
             let wanted =
@@ -133,15 +140,22 @@ fn differences(world: &World) -> Vec<String> {
         });
         for target in policy.targets {
             for (key, content) in &sources {
-                differences.extend(difference(world, policy.name, key, content, *target));
+                differences.extend(difference(world, &mut hub, policy.name, key, content, *target));
             }
         }
     }
-    differences.extend(leftovers(world));
+    differences.extend(leftovers(world, &mut hub));
     differences
 }
 
-fn difference(world: &World, policy: &str, key: &Key, content: &str, target: usize) -> Option<String> {
+fn difference(
+    world: &World,
+    hub: &mut Hub,
+    policy: &str,
+    key: &Key,
+    content: &str,
+    target: usize,
+) -> Option<String> {
     let name = CLUSTERS[target];
     let there = world.members[target].with_journal(|journal| {
         let (uid, life) = journal.live(key)?;
@@ -150,7 +164,7 @@ fn difference(world: &World, policy: &str, key: &Key, content: &str, target: usi
     match there {
         // Something of another hub is in the way, and stays.
         Some((uid, _, _)) if world.others.contains_key(&(target, uid.clone())) => None,
-        None if world.refusal.refuses(target, key) => refused(world, key, target),
+        None if world.refusal.refuses(target, key) => refused(world, hub, key, target),
         None => Some(format!("{policy}: {key} is missing at {name}")),
         Some((uid, _, _)) if !world.oracle.is_copy(&uid) => {
             if !has_genuine_marks(world, target, key) {
@@ -159,7 +173,7 @@ fn difference(world: &World, policy: &str, key: &Key, content: &str, target: usi
             Some(format!("{policy}: {key} at {name} is not ours"))
         }
         Some((_, _, found)) if found != content => {
-            let row = placement(world, target, key);
+            let row = placement(hub, target, key);
             if row.is_some_and(|row| row.status.state == State::Conflict)
                 && !has_genuine_marks(world, target, key)
             {
@@ -173,9 +187,9 @@ fn difference(world: &World, policy: &str, key: &Key, content: &str, target: usi
 }
 
 /// I16: what an agent does not accept says so.
-fn refused(world: &World, key: &Key, target: usize) -> Option<String> {
+fn refused(world: &World, hub: &mut Hub, key: &Key, target: usize) -> Option<String> {
     let name = CLUSTERS[target];
-    let reason = placement(world, target, key).map(|row| row.status.reason);
+    let reason = placement(hub, target, key).map(|row| row.status.reason);
     if reason.as_deref() == Some("NotAccepted") {
         world.oracle.met_with("a copy that an agent does not accept, and says so");
         return None;
@@ -184,8 +198,8 @@ fn refused(world: &World, key: &Key, target: usize) -> Option<String> {
 }
 
 /// What the hub says of a copy.
-fn placement(world: &World, target: usize, key: &Key) -> Option<PlacementRow> {
-    let mut reader = world.hub.reader()?;
+fn placement(hub: &mut Hub, target: usize, key: &Key) -> Option<PlacementRow> {
+    let reader = hub.as_mut()?;
     let clusters = reader.clusters().unwrap_or_default();
     let id = clusters.iter().find(|cluster| cluster.name.as_str() == CLUSTERS[target])?.id;
     let gk = GroupKind::new(key.kind.group(), key.kind.name());
@@ -233,7 +247,7 @@ fn has_genuine_marks(world: &World, target: usize, key: &Key) -> bool {
 }
 
 /// Copies without a source.
-fn leftovers(world: &World) -> Vec<String> {
+fn leftovers(world: &World, hub: &mut Hub) -> Vec<String> {
     if world.released {
         return under_way(world);
     }
@@ -253,7 +267,7 @@ fn leftovers(world: &World) -> Vec<String> {
                     })
             });
             if !claimed {
-                if !has_genuine_marks(world, index, &key) && placement(world, index, &key).is_none() {
+                if !has_genuine_marks(world, index, &key) && placement(hub, index, &key).is_none() {
                     // The marks were taken before the hub heard of its own write: nobody's, but a person's.
                     remove(world, index, &key);
                 }
