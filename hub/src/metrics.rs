@@ -220,6 +220,7 @@ impl Metrics {
         let mut reader = readers()?;
         let clusters = reader.clusters()?;
         let rows = reader.summary(None)?;
+        self.rewound.clear();
         for row in &clusters {
             let label = ClusterLabel { cluster: row.name.to_string() };
             self.rewound.get_or_create(&label).set(i64::from(row.rewound.is_some()));

@@ -362,3 +362,77 @@ async fn two_hubs_on_one_cluster_never_overwrite_or_delete_what_the_other_wrote(
     ensure!(kept == copied, "{copied} -> {kept}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pain_14_a_job_that_was_collected_at_a_target_is_not_run_again() -> Result<()> {
+    let bed = Testbed::from_env().await?;
+    let fleet = Fleet::new(&bed, "e2e-jobs").await?;
+    let namespace = fleet.namespace.as_str();
+    let text = policy("jobs", namespace, "onUnselect: Delete")
+        .replace("kind: ConfigMap", "apiGroup: batch, kind: Job");
+    let mut lockstep = Lockstep::with_policy(&bed, &text).await?;
+    let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x", "namespace": namespace},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}});
+    fleet.source().apply_value(&job).await?;
+    fleet.everywhere("batch/v1", "Job", "x", |_| true).await?;
+    let [b, c] = fleet.targets();
+    let other = c.get("batch/v1", "Job", Some(namespace), "x").await?["metadata"]["uid"].clone();
+    // As a controller does with what finished long ago.
+    b.delete("batch/v1", "Job", Some(namespace), "x").await?;
+    lockstep.stands("job/x", namespace, "cluster-b", "InStep/Collected").await?;
+    lockstep.kill().await?;
+    lockstep.start().await?;
+    lockstep.settled().await?;
+    lockstep.stands("job/x", namespace, "cluster-b", "InStep/Collected").await?;
+    ensure!(b.find("batch/v1", "Job", Some(namespace), "x").await?.is_none(), "it was run again");
+    ensure!(c.get("batch/v1", "Job", Some(namespace), "x").await?["metadata"]["uid"] == other);
+    fleet.source().delete("batch/v1", "Job", Some(namespace), "x").await?;
+    fleet.nowhere("batch/v1", "Job", "x").await
+}
+
+/// The marks of an object, on another one.
+fn bearing(marks: &Value, namespace: &str, name: &str) -> Value {
+    let part = |part: &str| marks["metadata"][part].clone();
+    let mut object = map(namespace, name, "theirs");
+    object["metadata"]["labels"] = part("labels");
+    object["metadata"]["annotations"] = part("annotations");
+    object
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_and_copied_marks_never_lead_to_a_delete_or_an_overwrite() -> Result<()> {
+    let bed = Testbed::from_env().await?;
+    let fleet = Fleet::new(&bed, "e2e-forged").await?;
+    let namespace = fleet.namespace.as_str();
+    let all = "onPolicyDelete: Delete, budget: { count: 1000 }";
+    let lockstep = Lockstep::with_policy(&bed, &policy("forged", namespace, all)).await?;
+    fleet.source().apply_value(&map(namespace, "x", "1")).await?;
+    fleet.everywhere("v1", "ConfigMap", "x", |m| m["data"]["k"] == "1").await?;
+    let [b, c] = fleet.targets();
+    let genuine = b.get("v1", "ConfigMap", Some(namespace), "x").await?;
+    // Under another name; the same in another cluster; and with another policy written in.
+    let mut carried = genuine.clone();
+    carried["metadata"]["annotations"]["lockstep.dev/policy"] = json!("another");
+    let mut theirs = Vec::new();
+    for (cluster, name, marks) in [(b, "y", &genuine), (c, "y", &genuine), (b, "z", &carried)] {
+        theirs.push((cluster, name, cluster.apply_value(&bearing(marks, namespace, name)).await?));
+    }
+    for name in ["y", "z"] {
+        fleet.source().apply_value(&map(namespace, name, "1")).await?;
+    }
+    for (cluster, name, _) in &theirs {
+        let object = format!("configmap/{name}");
+        lockstep.stands(&object, namespace, cluster.name(), "Conflict/ForgedMarks").await?;
+    }
+    // Their sources go, and then the policy, which asks for deletes.
+    for name in ["y", "z"] {
+        fleet.source().delete("v1", "ConfigMap", Some(namespace), name).await?;
+    }
+    std::fs::remove_file(lockstep.policies().join("policy.yaml"))?;
+    fleet.nowhere("v1", "ConfigMap", "x").await?;
+    for (cluster, name, before) in &theirs {
+        let now = cluster.get("v1", "ConfigMap", Some(namespace), name).await?;
+        ensure!(now == *before, "{} {name}: {before} -> {now}", cluster.name());
+    }
+    Ok(())
+}

@@ -110,6 +110,7 @@ pub enum Command {
     /// What is in step, pending, held or failed, per policy and target
     Status(StatusArgs),
     /// Member clusters: connected, lag, versions, watches
+    #[command(visible_alias = "cluster")]
     Clusters(ClustersArgs),
     /// Objects across the fleet
     Get(GetArgs),
@@ -196,6 +197,20 @@ pub enum ClustersCommand {
     AcceptRewind {
         /// The cluster
         cluster: String,
+        /// Format.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// A cluster that is gone for good: drop its work, keep its last state in tombstones
+    Remove {
+        /// The cluster
+        cluster: String,
+        /// Only say what that would drop
+        #[arg(long)]
+        dry_run: bool,
+        /// Do it without asking
+        #[arg(short, long)]
+        yes: bool,
         /// Format.
         #[command(flatten)]
         output: OutputArgs,

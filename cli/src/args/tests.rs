@@ -26,6 +26,8 @@ fn lines_that_must_parse() {
         "lockstep status",
         "lockstep status production --watch -o wide --server http://x:1",
         "lockstep clusters -o yaml",
+        "lockstep cluster remove b --dry-run",
+        "lockstep clusters remove b --yes -o json",
         "lockstep get deploy -A",
         "lockstep get deployments web -n shop --cluster a -l env=production,tier!=db",
         "lockstep explain deployment/web -n shop",

@@ -13,8 +13,14 @@ pub(crate) const SKEW_SHOWN_MS: i64 = 2_000;
 /// Shows the member clusters.
 pub(crate) async fn run(args: ClustersArgs, server: &ServerArgs) -> Result<Outcome, CliError> {
     let ClustersArgs { command, cluster, output } = args;
-    if let Some(ClustersCommand::AcceptRewind { cluster, output }) = command {
-        return accept_rewind(cluster, output.output, server).await;
+    match command {
+        Some(ClustersCommand::AcceptRewind { cluster, output }) => {
+            return accept_rewind(cluster, output.output, server).await;
+        }
+        Some(ClustersCommand::Remove { cluster, dry_run, yes, output }) => {
+            return super::deletes::remove_cluster(cluster, dry_run, yes, output.output, server).await;
+        }
+        None => {}
     }
     let client = server::client(server)?;
     let out = Out::new(output.output);

@@ -3,11 +3,12 @@
 use std::io::{IsTerminal as _, Write as _};
 
 use lockstep_hub::http::types::{
-    ApproveRequest, Approved, List, OrphanRequest, PauseScope, Releasing, digest_of,
+    ApproveRequest, Approved, ClusterRemoval, List, OrphanRequest, PauseScope, Releasing,
+    RemoveClusterRequest, digest_of,
 };
 
 use super::act::scope;
-use crate::args::{ApproveArgs, OrphanArgs, ServerArgs};
+use crate::args::{ApproveArgs, Format, OrphanArgs, ServerArgs};
 use crate::error::{CliError, Outcome};
 use crate::output::{self, Cell, Out, Table, age, now_ms};
 use crate::server;
@@ -100,6 +101,50 @@ pub(crate) async fn orphan(args: OrphanArgs, server: &ServerArgs) -> Result<Outc
     }
     let _: List<Releasing> = client.post("orphan", &OrphanRequest { dry_run: false, ..request }).await?;
     output::note("under way; `lockstep status` counts those that remain as Releasing");
+    Ok(Outcome::Done)
+}
+
+/// Removes a cluster that is gone for good.
+pub(super) async fn remove_cluster(
+    cluster: String,
+    dry_run: bool,
+    yes: bool,
+    format: Format,
+    server: &ServerArgs,
+) -> Result<Outcome, CliError> {
+    let client = server::client(server)?;
+    let out = Out::new(format);
+    let request = RemoveClusterRequest { cluster, dry_run: true };
+    let removal: ClusterRemoval = client.post("remove-cluster", &request).await?;
+    if out.structured() {
+        out.text(&out.encode(&removal)?)?;
+    } else {
+        let ClusterRemoval { cluster, placements, objects, policies } = removal;
+        out.line(&output::plain(&format!(
+            "{cluster}: {placements} copies that lockstep looks after or was to make there; {objects} objects known, whose last states go to the archive"
+        )))?;
+        if !policies.is_empty() {
+            let named = policies.join(", ");
+            out.line(&output::plain(&format!(
+                "policies that name it: {named}; they go on without it, take it out of their files"
+            )))?;
+        }
+    }
+    if dry_run {
+        return Ok(Outcome::Done);
+    }
+    if !yes {
+        can_ask("removing a cluster")?;
+        if !ask(&format!("Remove {} for good? No other cluster is touched.", request.cluster))? {
+            return Ok(Outcome::Failed);
+        }
+    }
+    let request = RemoveClusterRequest { dry_run: false, ..request };
+    let _: ClusterRemoval = client.post("remove-cluster", &request).await?;
+    output::note(&format!(
+        "removed; `lockstep tombstones list --cluster {}` shows what was kept",
+        request.cluster
+    ));
     Ok(Outcome::Done)
 }
 

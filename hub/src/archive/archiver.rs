@@ -20,7 +20,7 @@ use crate::blocking::Blocking;
 use crate::core::Input;
 use crate::metrics::Metrics;
 use crate::retry::Retry;
-use crate::store::{Reader, StoreError, TombstoneRow};
+use crate::store::{Reader, StoreError, TombstoneRow, removed_clusters};
 
 /// Tombstones read at a time: bodies of up to some MiB each (I14).
 const PAGE: usize = 32;
@@ -217,13 +217,16 @@ impl<R: Reader + 'static> Archiver<R> {
     async fn cluster(&mut self, id: ClusterId) -> Result<ClusterRef, Stop> {
         if self.clusters.get(&id).is_none_or(|known| known.uid.is_none()) {
             let rows = self.read(|reader| reader.clusters()).await?;
-            self.clusters =
-                rows.into_iter().map(|row| (row.id, ClusterRef { name: row.name, uid: row.uid })).collect();
+            let removed = self.read(|reader| removed_clusters(reader)).await?;
+            let rows = rows.into_iter().map(|row| (row.id, ClusterRef { name: row.name, uid: row.uid }));
+            let removed =
+                removed.into_iter().map(|row| (row.id, ClusterRef { name: row.name, uid: row.uid }));
+            self.clusters = rows.chain(removed).collect();
         }
         if let Some(known) = self.clusters.get(&id) {
             return Ok(known.clone());
         }
-        // Clusters are never forgotten; should it happen, what they held is archived all the same.
+        // Removed ones are remembered; should one be lost all the same, what it held is archived.
         let name = ClusterName::new(&id.to_string())
             .map_err(|e| Stop::Store(StoreError::Row { table: "clusters", why: e.to_string() }))?;
         Ok(ClusterRef { name, uid: None })

@@ -109,6 +109,7 @@ pub(super) fn write(cluster: &ClusterRef, row: &TombstoneRow) -> String {
         Cause::Inferred => ("Inferred", None),
         Cause::Lockstep { policy } => ("Lockstep", Some(policy.clone())),
         Cause::Rewound => ("Rewound", None),
+        Cause::ClusterRemoved => ("ClusterRemoved", None),
     };
     let header = Header {
         api_version: API_VERSION.to_owned(),

@@ -74,6 +74,15 @@ pub enum Command {
         /// Answer: how many objects that concerns.
         reply: Reply<AcceptedRewind>,
     },
+    /// Remove a cluster that is gone for good.
+    RemoveCluster {
+        /// Name of the cluster.
+        cluster: String,
+        /// Only say what that would drop.
+        dry_run: bool,
+        /// Answer: what was, or would be, dropped.
+        reply: Reply<ClusterRemoval>,
+    },
     /// Make a new bearer token for a cluster, replacing the old one; registers the cluster.
     CreateToken {
         /// Name of the member cluster.
@@ -175,6 +184,20 @@ pub struct Releasing {
     pub target: String,
     /// How many.
     pub objects: u64,
+}
+
+/// A cluster that is removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterRemoval {
+    /// The cluster.
+    pub cluster: String,
+    /// Copies that lockstep looked after there, or was to make.
+    pub placements: u64,
+    /// Objects that the hub knows there; those whose bodies it holds become tombstones.
+    pub objects: u64,
+    /// Policies in force that name it.
+    pub policies: Vec<String>,
 }
 
 /// A rewind that was accepted.

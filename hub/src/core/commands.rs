@@ -52,6 +52,10 @@ impl<S: Store> Core<S> {
                 let result = self.accept_rewind(&cluster, now)?;
                 self.answer(reply, result);
             }
+            Command::RemoveCluster { cluster, dry_run, reply } => {
+                let result = self.remove_cluster(&cluster, dry_run, now)?;
+                self.answer(reply, result);
+            }
             Command::CreateToken { cluster, reply } => {
                 let result = self.create_token(&cluster, now)?;
                 self.answer(reply, result);

@@ -37,7 +37,7 @@ impl<S: Store> Core<S> {
     pub(super) fn connect(&mut self, connect: Connect, now: Millis) -> Result<(), StoreError> {
         let Connect { token, hello, out, reply } = connect;
         self.vouch(&token, now)?;
-        let id = match self.identify(&token.hash(), &hello) {
+        let id = match self.identify(&token, &hello) {
             Ok(id) => id,
             Err(refused) => {
                 tracing::warn!(
@@ -69,7 +69,7 @@ impl<S: Store> Core<S> {
     fn vouch(&mut self, token: &BearerToken, now: Millis) -> Result<(), StoreError> {
         let Some(name) = token.vouched(&self.keys.token) else { return Ok(()) };
         let known = self.names.get(&name).and_then(|id| self.clusters.get(id));
-        if known.is_some_and(|cluster| cluster.row.token_hash.is_some()) {
+        if known.is_some_and(|cluster| cluster.row.token_hash.is_some()) || self.is_removed(&name) {
             return Ok(());
         }
         tracing::warn!(cluster = %name, "an agent came with a token of this hub that the store does not know: it is taken, as after a loss of the hub's data");
@@ -86,21 +86,14 @@ impl<S: Store> Core<S> {
         }
     }
 
-    fn identify(&self, token_hash: &[u8; 32], hello: &v1::Hello) -> Result<ClusterId, v1::Refused> {
+    fn identify(&self, token: &BearerToken, hello: &v1::Hello) -> Result<ClusterId, v1::Refused> {
         // blake3::Hash compares in constant time.
-        let given = blake3::Hash::from(*token_hash);
+        let given = blake3::Hash::from(token.hash());
         let cluster = self
             .clusters
             .values()
             .find(|cluster| cluster.row.token_hash.is_some_and(|hash| blake3::Hash::from(hash) == given))
-            .ok_or_else(|| {
-                refuse(
-                    "LS0201",
-                    "the token is not known to this hub".to_owned(),
-                    "create one with `lockstep token create CLUSTER` and give it to the agent",
-                    REFUSED_RETRY_MS,
-                )
-            })?;
+            .ok_or_else(|| self.unknown_token(token))?;
         let uid = Uid::new(&hello.cluster_uid);
         let other = self.clusters.values().find(|c| c.row.uid.as_ref() == Some(&uid));
         let known = Known {
@@ -110,6 +103,23 @@ impl<S: Store> Core<S> {
         };
         check(hello, &known)?;
         Ok(cluster.row.id)
+    }
+
+    fn unknown_token(&self, token: &BearerToken) -> v1::Refused {
+        match token.vouched(&self.keys.token).filter(|name| self.is_removed(name)) {
+            Some(name) => refuse(
+                "LS0217",
+                format!("{name} was removed from this hub"),
+                "stop the agent; or join the cluster anew with a token of `lockstep token create CLUSTER`",
+                REFUSED_RETRY_MS,
+            ),
+            None => refuse(
+                "LS0201",
+                "the token is not known to this hub".to_owned(),
+                "create one with `lockstep token create CLUSTER` and give it to the agent",
+                REFUSED_RETRY_MS,
+            ),
+        }
     }
 
     /// The newest session of a cluster fences the older.

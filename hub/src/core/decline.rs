@@ -80,6 +80,7 @@ fn refuse(command: Command, error: CommandError) {
         Command::Approve { reply, .. } => drop(reply.send(Err(error))),
         Command::Orphan { reply, .. } => drop(reply.send(Err(error))),
         Command::Pause { reply, .. } => drop(reply.send(Err(error))),
+        Command::RemoveCluster { reply, .. } => drop(reply.send(Err(error))),
         Command::AcceptRewind { reply, .. } => drop(reply.send(Err(error))),
         Command::CreateToken { reply, .. } => drop(reply.send(Err(error))),
         Command::Explain { reply, .. } => drop(reply.send(Err(error))),

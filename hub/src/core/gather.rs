@@ -91,7 +91,7 @@ impl<S: Store> Core<S> {
     ) -> Result<Result<Claim, NoClaim>, StoreError> {
         let source_name = &policy.spec.source_cluster;
         let Some(source) = self.names.get(source_name).copied() else {
-            let message = format!("the source cluster {source_name} has never connected");
+            let message = format!("the source cluster {source_name} has never connected, or was removed");
             return Ok(Err(NoClaim::Unknown("SourceNotConnected", message)));
         };
         let Some(object) = self.store.object(source, key)? else {

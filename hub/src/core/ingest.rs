@@ -374,7 +374,7 @@ impl<S: Store> Core<S> {
         // The last time at which everything that this watch knew of was there.
         let known_until = match cause {
             Cause::Inferred => self.known_until(&row),
-            Cause::Observed | Cause::Lockstep { .. } | Cause::Rewound => None,
+            Cause::Observed | Cause::Lockstep { .. } | Cause::Rewound | Cause::ClusterRemoved => None,
         };
         self.entomb_known(row, cause, known_until, last, now)
     }

@@ -21,6 +21,7 @@ mod outcome;
 mod policy;
 mod recover;
 mod release;
+mod remove;
 mod retry;
 mod rewind;
 mod scan;
@@ -40,7 +41,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::codes::Code;
 use crate::seal::BearerToken;
-use crate::store::{PolicyRow, Store, StoreError};
+use crate::store::{PolicyRow, RemovedCluster, Store, StoreError};
 use command::{Command, CommandError};
 use compare::Tickets;
 use scan::Scan;
@@ -57,6 +58,8 @@ pub const CODES: &[Code] = &[
     Code { code: "LS0213", title: "a rewind cannot be accepted yet" },
     Code { code: "LS0214", title: "a policy still asks for what is to be let go of" },
     Code { code: "LS0215", title: "what is held is not what was shown" },
+    Code { code: "LS0216", title: "a cluster whose agent is connected cannot be removed" },
+    Code { code: "LS0217", title: "the cluster was removed from this hub" },
 ];
 
 /// Files of the policies directory, or why it cannot be read.
@@ -190,6 +193,8 @@ pub struct Core<S> {
     policies: BTreeMap<String, PolicyRow>,
     clusters: BTreeMap<ClusterId, Cluster>,
     names: BTreeMap<ClusterName, ClusterId>,
+    /// Clusters that a person removed; not among the two above.
+    removed: Vec<RemovedCluster>,
     budgets: BTreeMap<(String, ClusterId), Budget>,
     paused: bool,
     scans: VecDeque<Scan>,
@@ -271,6 +276,7 @@ impl<S: Store> Core<S> {
             policies: BTreeMap::new(),
             clusters: BTreeMap::new(),
             names: BTreeMap::new(),
+            removed: Vec::new(),
             budgets: BTreeMap::new(),
             paused: false,
             scans: VecDeque::new(),
@@ -322,6 +328,7 @@ impl<S: Store> Core<S> {
         self.next_due = self.store.next_due()?;
         self.archive.notify_one();
         self.resume_acceptances()?;
+        self.load_removed()?;
         self.load_last_good()?;
         self.stale = false;
         Ok(())
@@ -427,7 +434,12 @@ impl<S: Store> Core<S> {
     }
 
     fn cluster_name(&self, id: ClusterId) -> &str {
-        self.clusters.get(&id).map_or("?", |cluster| cluster.row.name.as_str())
+        let removed = || self.removed.iter().find(|removed| removed.id == id).map(|removed| &removed.name);
+        self.clusters
+            .get(&id)
+            .map(|cluster| &cluster.row.name)
+            .or_else(removed)
+            .map_or("?", ClusterName::as_str)
     }
 
     fn answer<T: Send + 'static>(&mut self, reply: command::Reply<T>, result: Result<T, CommandError>) {

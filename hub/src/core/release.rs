@@ -1,6 +1,7 @@
 //! What nothing asks for any more stays for the grace period of its policy, in which a source that comes
 //! back finds its copy; and what is to stay for good is let go of (docs/decisions/0011-deletes.md).
 
+use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, Millis, ResourceVersion, grace};
 use lockstep_wire::v1;
 
@@ -63,7 +64,13 @@ impl<S: Store> Core<S> {
             Some(_) => None,
         };
         waits.again = waits.until;
-        if !*delete {
+        // What was there before lockstep is not deleted, whatever the policy says.
+        let adopted = row.record.as_ref().is_some_and(|record| record.adopted);
+        if !*delete || adopted {
+            if row.status.state == State::Orphaned {
+                // It was set below, for an answer that is here by now.
+                row.next_attempt = None;
+            }
             let (release, unknown) = self.went_alone(row, now)?;
             waits.release = release;
             if unknown {

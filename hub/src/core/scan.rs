@@ -42,6 +42,8 @@ pub(super) enum Scan {
     Placements { filter: PlacementFilter, after: Option<PlacementCursor> },
     /// Over what a cluster lost in a rewind that was accepted.
     AcceptRewind { cluster: ClusterId },
+    /// Over what is held of a cluster that was removed.
+    Clear { cluster: ClusterId },
     /// Everything that a policy's generation asks for was planned.
     Planned { policy: String, generation: u64 },
 }
@@ -62,6 +64,7 @@ impl<S: Store> Core<S> {
             }
             Scan::Placements { filter, after } => self.scan_filter(filter, after, now),
             Scan::AcceptRewind { cluster } => self.scan_unseen(cluster, now),
+            Scan::Clear { cluster } => self.clear(cluster, now),
             Scan::Planned { policy, generation } => {
                 if let Some(row) = self.policies.get_mut(&policy).filter(|row| row.generation == generation) {
                     row.planned = true;

@@ -4,6 +4,7 @@ mod deletes;
 mod fleet;
 mod letting_go;
 mod ownership;
+mod removal;
 mod rewinds;
 mod sessions;
 mod syncing;

@@ -122,6 +122,17 @@ pub struct AcceptRewindRequest {
     pub cluster: String,
 }
 
+/// Body of `POST /api/v1/remove-cluster`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RemoveClusterRequest {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Only say what that would drop.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
 /// Body of `POST /api/v1/approve`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -1,4 +1,4 @@
-//! Calls that the core answers: explain, compare, approve, orphan, accept-rewind, pause, resume, tokens.
+//! Calls that the core answers: explain, compare, approve, orphan, accept-rewind, remove-cluster, pause, resume, tokens.
 
 use axum::Json;
 use axum::extract::State;
@@ -9,8 +9,9 @@ use tokio::sync::oneshot;
 use super::error::ApiError;
 use super::params::{Params, Raw, all_clusters, body, find_cluster};
 use super::types::{
-    AcceptRewindRequest, AcceptedRewind, ApproveRequest, Approved, Comparison, Done, Explanation, List,
-    ObjectRef, OrphanRequest, PauseRequest, PauseScope, Releasing, TokenAnswer, TokenRequest,
+    AcceptRewindRequest, AcceptedRewind, ApproveRequest, Approved, ClusterRemoval, Comparison, Done,
+    Explanation, List, ObjectRef, OrphanRequest, PauseRequest, PauseScope, Releasing, RemoveClusterRequest,
+    TokenAnswer, TokenRequest,
 };
 use super::{Api, kinds};
 use crate::core::command::{Approval, Command, Reply};
@@ -115,6 +116,15 @@ pub(super) async fn accept_rewind(
 ) -> Result<Json<AcceptedRewind>, ApiError> {
     let AcceptRewindRequest { cluster } = body(&bytes)?;
     api.ask(|reply| Command::AcceptRewind { cluster, reply }).await.map(Json)
+}
+
+/// Removes a cluster that is gone for good.
+pub(super) async fn remove_cluster(
+    State(api): State<Api>,
+    Raw(bytes): Raw,
+) -> Result<Json<ClusterRemoval>, ApiError> {
+    let RemoveClusterRequest { cluster, dry_run } = body(&bytes)?;
+    api.ask(|reply| Command::RemoveCluster { cluster, dry_run, reply }).await.map(Json)
 }
 
 /// Pauses.

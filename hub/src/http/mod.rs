@@ -195,6 +195,7 @@ impl Api {
             .route("/approve", post(commands::approve))
             .route("/orphan", post(commands::orphan))
             .route("/accept-rewind", post(commands::accept_rewind))
+            .route("/remove-cluster", post(commands::remove_cluster))
             .route("/pause", post(commands::pause))
             .route("/resume", post(commands::resume))
             .route("/tokens", post(commands::token));

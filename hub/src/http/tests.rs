@@ -15,7 +15,7 @@ use tonic::codegen::Service as _;
 
 use super::*;
 use crate::codes::Code;
-use crate::core::command::{AcceptedRewind, Approved, CommandError};
+use crate::core::command::{AcceptedRewind, Approved, ClusterRemoval, CommandError};
 use crate::seal::HubKey;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{
@@ -262,6 +262,9 @@ impl Bed {
                     }
                     Command::AcceptRewind { cluster, reply } => {
                         let _ = reply.send(Ok(AcceptedRewind { cluster, objects: 3 }));
+                    }
+                    Command::RemoveCluster { cluster, reply, .. } => {
+                        let _ = reply.send(Ok(ClusterRemoval { cluster, ..ClusterRemoval::default() }));
                     }
                     Command::Compare { reply, .. } => drop(reply),
                 }

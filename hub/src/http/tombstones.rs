@@ -2,6 +2,7 @@
 
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
+use lockstep_engine::ClusterId;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -10,7 +11,9 @@ use super::error::ApiError;
 use super::params::{Params, all_clusters, cluster_id, cluster_name};
 use super::types::{List, TombstoneItem};
 use super::{Api, kinds, redact};
-use crate::store::{Cause, ClusterRow, StoreError, TombstoneFilter, TombstoneRow};
+use crate::store::{
+    Cause, ClusterRow, RemovedCluster, StoreError, TombstoneFilter, TombstoneRow, removed_clusters,
+};
 
 /// Items of a list, unless asked for otherwise.
 const LIMIT: usize = 100;
@@ -53,6 +56,7 @@ pub(super) async fn list(
         .read(move |reader| {
             let store = |error: StoreError| ApiError::store(&error);
             let clusters = all_clusters(reader)?;
+            let removed = removed_clusters(reader).map_err(store)?;
             let gk = match &query.kind {
                 None => None,
                 Some(kind) => {
@@ -61,7 +65,7 @@ pub(super) async fn list(
                 }
             };
             let filter = TombstoneFilter {
-                cluster: cluster_id(&clusters, query.cluster.as_deref())?,
+                cluster: wanted(&clusters, &removed, query.cluster.as_deref())?,
                 gk,
                 namespace: query.namespace,
                 name: query.name,
@@ -72,7 +76,7 @@ pub(super) async fn list(
             let mut rows = reader.tombstones(&filter, limit + 1).map_err(store)?;
             let more = rows.len() > limit;
             rows.truncate(limit);
-            let items = rows.into_iter().map(|row| item(row, &clusters)).collect();
+            let items = rows.into_iter().map(|row| item(row, &clusters, &removed)).collect();
             let mut page = List::new("TombstoneList", items);
             if more {
                 page.notes
@@ -100,13 +104,14 @@ pub(super) async fn show(
     if query.secrets {
         caller.authorised()?;
     }
-    let (row, clusters) = api
+    let (row, clusters, removed) = api
         .0
         .readers
         .read(move |reader| {
             let row = reader.tombstone(id).map_err(|error| ApiError::store(&error))?;
             let row = row.ok_or_else(|| ApiError::no_tombstone(id))?;
-            Ok((row, all_clusters(reader)?))
+            let removed = removed_clusters(reader).map_err(|error| ApiError::store(&error))?;
+            Ok((row, all_clusters(reader)?, removed))
         })
         .await?;
     let mut body: Option<Value> = match (&row.body, &row.path) {
@@ -123,19 +128,33 @@ pub(super) async fn show(
     {
         redact::redact(body, &api.0.digest_key);
     }
-    Ok(Json(TombstoneItem { body, ..item(row, &clusters) }))
+    Ok(Json(TombstoneItem { body, ..item(row, &clusters, &removed) }))
 }
 
-fn item(row: TombstoneRow, clusters: &[ClusterRow]) -> TombstoneItem {
+/// A cluster that is a member, else the last that was removed under that name.
+fn wanted(
+    clusters: &[ClusterRow],
+    removed: &[RemovedCluster],
+    name: Option<&str>,
+) -> Result<Option<ClusterId>, ApiError> {
+    cluster_id(clusters, name).or_else(|unknown| {
+        let former = removed.iter().rfind(|removed| Some(removed.name.as_str()) == name);
+        former.map(|former| Some(former.id)).ok_or(unknown)
+    })
+}
+
+fn item(row: TombstoneRow, clusters: &[ClusterRow], removed: &[RemovedCluster]) -> TombstoneItem {
+    let former = removed.iter().find(|removed| removed.id == row.cluster);
     let (cause, policy) = match row.cause {
         Cause::Observed => ("Observed", None),
         Cause::Inferred => ("Inferred", None),
         Cause::Lockstep { policy } => ("Lockstep", Some(policy)),
         Cause::Rewound => ("Rewound", None),
+        Cause::ClusterRemoved => ("ClusterRemoved", None),
     };
     TombstoneItem {
         id: row.id,
-        cluster: cluster_name(clusters, row.cluster),
+        cluster: former.map_or_else(|| cluster_name(clusters, row.cluster), |former| former.name.to_string()),
         kind: row.key.gk.to_string(),
         namespace: row.key.namespace.to_string(),
         name: row.key.name.to_string(),

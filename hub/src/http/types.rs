@@ -10,8 +10,8 @@ pub use lockstep_policies::Finding;
 
 pub use super::answer_types::*;
 pub use crate::core::command::{
-    AcceptedRewind, Approved, CommandError, Comparison, Explanation, HeldDelete, ObjectRef, PauseScope,
-    PolicySays, Releasing, Sighting, TargetSays, digest_of,
+    AcceptedRewind, Approved, ClusterRemoval, CommandError, Comparison, Explanation, HeldDelete, ObjectRef,
+    PauseScope, PolicySays, Releasing, Sighting, TargetSays, digest_of,
 };
 pub use crate::problem::Problem;
 

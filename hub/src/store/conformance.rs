@@ -1,5 +1,6 @@
 //! What every implementation of [`Store`] must do.
 
+mod clusters;
 mod samples;
 mod tombstones;
 
@@ -29,6 +30,7 @@ pub(crate) fn run<B: Bed>(bed: impl Fn() -> B) {
     readers_see_commits_only(&bed());
     writing_needs_a_transaction(&bed());
     ids_are_never_given_twice(&bed());
+    clusters::a_forgotten_cluster_leaves_no_row_and_its_name_is_free(&bed());
     objects_are_paged_in_key_order(&bed());
     the_key_index_is_that_of_one_watch(&bed());
     dropping_a_watch_drops_what_it_reported(&bed());

@@ -6,12 +6,14 @@
 
 #[cfg(test)]
 pub(crate) mod conformance;
+pub mod removed;
 pub mod rows;
 pub mod sqlite;
 
 use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
 
+pub use removed::{RemovedCluster, put_removed_clusters, removed_clusters};
 pub use rows::*;
 
 /// A store operation failed.
@@ -167,6 +169,9 @@ pub trait Store: Reader {
     fn rollback(&mut self) -> Result<(), StoreError>;
     /// Inserts a cluster under a new id.
     fn create_cluster(&mut self, name: ClusterNameRef<'_>, now: Millis) -> Result<ClusterRow, StoreError>;
+    /// Forgets a cluster: its row, budgets, ends of containers and former records. Watches, objects and
+    /// placements go one by one, tombstones stay.
+    fn forget_cluster(&mut self, id: ClusterId) -> Result<(), StoreError>;
     /// Replaces a cluster's row.
     fn put_cluster(&mut self, row: &ClusterRow) -> Result<(), StoreError>;
     /// Finds or inserts a watch (phase Pending, epoch 0, no checkpoint).

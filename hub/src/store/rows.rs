@@ -328,6 +328,8 @@ pub enum Cause {
     },
     /// Not deleted by anybody: its cluster was restored to an older state, which has another one.
     Rewound,
+    /// Not deleted by anybody: its cluster was removed from the hub.
+    ClusterRemoved,
 }
 
 /// A retained record of something deleted.

@@ -281,6 +281,10 @@ impl Store for SqliteStore {
         self.change(|inner| inner.ensure_watch(cluster, gk, namespace, now))
     }
 
+    fn forget_cluster(&mut self, id: ClusterId) -> Result<(), StoreError> {
+        self.change(|inner| inner.forget_cluster(id))
+    }
+
     fn put_watch(&mut self, row: &WatchRow) -> Result<(), StoreError> {
         self.change(|inner| inner.put_watch(row))
     }

@@ -57,8 +57,12 @@ fn what_is_taken_over_is_remembered_as_adopted_until_it_is_made_anew() {
 fn an_adopted_object_is_orphaned_where_others_are_deleted() {
     let mut fleet = taken_over(&policy("TakeOver"));
     fleet.section("a", vec![deleted("cm-0", "s0", 11)], None);
+    let step = fleet.one_step("b");
+    assert_eq!(step.action, Some(Action::Release(v1::Release { uid: "theirs".into() })));
+    let released = v1::Released { resource_version: "60".into() };
+    fleet.outcome("b", step.step, v1::outcome::Result::Released(released));
+    assert_eq!(fleet.status("b", "cm-0"), "-");
     assert!(fleet.steps("b").is_empty());
-    assert_eq!(fleet.status("b", "cm-0"), "Orphaned/SourceDeleted");
 }
 
 #[test]

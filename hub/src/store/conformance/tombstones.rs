@@ -8,7 +8,8 @@ use crate::store::{Cause, Reader, Store, TombstoneFilter, TombstoneRow};
 pub(super) fn tombstones_go_through_the_outbox<B: Bed>(bed: &B) {
     let mut store = bed.open();
     let rows: Vec<_> = within(&mut store, |store| {
-        let causes = [Cause::Observed, Cause::Inferred, Cause::Lockstep { policy: "p".into() }];
+        let causes =
+            [Cause::Observed, Cause::Inferred, Cause::Lockstep { policy: "p".into() }, Cause::ClusterRemoved];
         let rows = causes.into_iter().zip(["ConfigMap", "Secret", "Deployment"]);
         rows.map(|(cause, kind)| {
             let mut row = TombstoneRow { cause, ..tombstone(1, key(kind, "n", "x"), 10) };

@@ -27,6 +27,15 @@ const ADVANCE: &str = "UPDATE clusters SET token_hash = ?4, instance = ?5, commi
     rewound_at = ?16, rewound_how = ?17 \
     WHERE id = ?1 AND name = ?2 AND uid IS ?3";
 
+/// What goes with a cluster at once: tables, and their columns with its id.
+const FORGOTTEN: [(&str, &str); 5] = [
+    ("clusters", "id"),
+    ("served", "cluster"),
+    ("budgets", "target"),
+    ("containers_gone", "cluster"),
+    ("former_records", "target"),
+];
+
 fn read(row: &Columns<'_>) -> Result<(ClusterRow, Option<Vec<u8>>), StoreError> {
     let name = ClusterName::new(row.text(1)?).map_err(|e| row.bad(1, e.why))?;
     let cluster = ClusterRow {
@@ -155,6 +164,14 @@ impl Inner {
             }
         }
         self.put_served(*id, served)
+    }
+
+    pub(super) fn forget_cluster(&mut self, id: ClusterId) -> Result<(), StoreError> {
+        for (table, column) in FORGOTTEN {
+            execute(&self.db, &format!("DELETE FROM {table} WHERE {column} = ?1"), [id.0])?;
+        }
+        self.served.remove(&id.0);
+        Ok(())
     }
 
     /// Writes it only where it changed. Remembering costs nothing: the caller holds the same bytes.

@@ -30,6 +30,7 @@ fn cause_columns(cause: &Cause) -> (i64, Option<&str>) {
         Cause::Inferred => (1, None),
         Cause::Lockstep { policy } => (2, Some(policy)),
         Cause::Rewound => (3, None),
+        Cause::ClusterRemoved => (4, None),
     }
 }
 
@@ -45,6 +46,7 @@ fn read(
         1 => Cause::Inferred,
         2 => Cause::Lockstep { policy: row.string(9)? },
         3 => Cause::Rewound,
+        4 => Cause::ClusterRemoved,
         _ => return Err(row.bad(8, "an ordinal that this version does not know")),
     };
     let body = row.opt_blob(15)?.map(|stored| bodies.decode(TABLE, &key, stored)).transpose()?;
@@ -179,6 +181,7 @@ mod tests {
         assert_eq!(cause_columns(&Cause::Observed), (0, None));
         assert_eq!(cause_columns(&Cause::Inferred), (1, None));
         assert_eq!(cause_columns(&Cause::Rewound), (3, None));
+        assert_eq!(cause_columns(&Cause::ClusterRemoved), (4, None));
         assert_eq!(cause_columns(&Cause::Lockstep { policy: "p".into() }), (2, Some("p")));
     }
 }
