@@ -100,6 +100,9 @@ pub struct Deletion {
     pub on_source_rewind: OnRewind,
     /// When the source object went together with its namespace or definition. Default: Hold.
     pub container_deleted: OnContainer,
+    /// What becomes of copies that were there before lockstep and were adopted, where others are deleted.
+    /// Default: Orphan.
+    pub adopted: Disposition,
 }
 
 impl Default for Deletion {
@@ -112,6 +115,7 @@ impl Default for Deletion {
             on_policy_delete: Disposition::Orphan,
             on_source_rewind: OnRewind::Hold,
             container_deleted: OnContainer::Hold,
+            adopted: Disposition::Orphan,
         }
     }
 }

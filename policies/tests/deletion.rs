@@ -3,7 +3,7 @@
 
 mod common;
 
-use lockstep_policies::{OnContainer, PolicySet, load};
+use lockstep_policies::{Disposition, OnContainer, PolicySet, load};
 
 fn with(deletion: &str) -> String {
     let policy = common::policy("p", "a", "b", "{ kind: ConfigMap }");
@@ -16,6 +16,9 @@ fn durations_and_settings_are_read() {
     let deletion = common::good(&text).by_name("p").unwrap().spec.deletion;
     assert_eq!((deletion.grace_ms, deletion.budget.window_ms), (90_000, 7_200_000));
     assert_eq!(deletion.container_deleted, OnContainer::Delete);
+    assert_eq!(deletion.adopted, Disposition::Orphan);
+    let text = with("adopted: Delete");
+    assert_eq!(common::good(&text).by_name("p").unwrap().spec.deletion.adopted, Disposition::Delete);
     for (text, millis) in [("0s", 0), ("500ms", 500), ("10m", 600_000), ("30d", 2_592_000_000)] {
         let set = common::good(&with(&format!("gracePeriod: {text}")));
         assert_eq!(set.by_name("p").unwrap().spec.deletion.grace_ms, millis);

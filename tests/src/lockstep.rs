@@ -292,6 +292,17 @@ impl Lockstep {
         Ok(address.trim_start_matches("http://").to_owned())
     }
 
+    /// What the hub's `/metrics` gives.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metrics(&self) -> Result<String> {
+        let url = format!("http://{}/metrics", self.address("metrics")?);
+        let output = Command::new("curl").args(["-sS", "--max-time", "10", &url]).output().await?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     /// Runs a command against this hub.
     ///
     /// # Errors

@@ -110,6 +110,7 @@ async fn pain_4_a_namespace_of_300_objects_deleted_by_mistake_deletes_nothing_be
         let objects = list["objects"].as_array().context("objects")?;
         ensure!(objects.len() == 300 && objects.iter().all(|o| o["reason"] == "ContainerDeleted"), "{list}");
     }
+    seen_as_held(&lockstep, namespace).await?;
     let asked = lockstep.run(&["approve", "mistake"]).await?;
     ensure!(asked.code == 2 && asked.stderr.contains("--yes"), "{asked:?}");
 
@@ -136,6 +137,23 @@ async fn pain_4_a_namespace_of_300_objects_deleted_by_mistake_deletes_nothing_be
         .await?;
         archived_in_reverse_order(&lockstep, target.name(), namespace).await?;
     }
+    Ok(())
+}
+
+/// Held deletes are counted, explained, and listed as what they would remove.
+async fn seen_as_held(lockstep: &Lockstep, namespace: &str) -> Result<()> {
+    let says = lockstep.standing("configmap/x-000", namespace, "cluster-b").await?;
+    ensure!(says.starts_with("Held/ContainerDeleted") && says.contains("lockstep approve mistake"), "{says}");
+    let listed = lockstep.text(&["approve", "mistake", "--dry-run", "--target", "cluster-b"]).await?;
+    let line = |name: &str| listed.lines().any(|line| line.contains(namespace) && line.contains(name));
+    ensure!(line("x-000") && line("x-t0") && line("x-s0"), "{listed}");
+    let metrics = lockstep.metrics().await?;
+    let gauge = metrics.lines().find(|line| {
+        line.starts_with("lockstep_hub_held_deletes{")
+            && line.contains("cluster-c")
+            && line.contains("mistake")
+    });
+    ensure!(gauge.is_some_and(|line| line.ends_with(" 300")), "{gauge:?}");
     Ok(())
 }
 

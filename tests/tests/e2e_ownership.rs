@@ -71,10 +71,14 @@ spec:
         })
         .await?;
     }
-    // When the source goes, what was there before stays.
+    // When the source goes, what was there before stays, and is nobody's.
     fleet.source().delete(kind.0, kind.1, kind.2, "taken").await?;
-    lockstep.stands("configmap/taken", namespace, "cluster-b", "Orphaned/SourceDeleted").await?;
-    let now = b.get(kind.0, kind.1, kind.2, "taken").await?;
+    let now = eventually(PATIENCE, "an adopted object is let go of", async || {
+        let now = b.get(kind.0, kind.1, kind.2, "taken").await?;
+        ensure!(!now.to_string().contains("lockstep.dev/"), "{now}");
+        Ok(now)
+    })
+    .await?;
     ensure!(now["metadata"]["uid"] == taken["metadata"]["uid"] && now["data"]["k"] == "2", "{now}");
     Ok(())
 }

@@ -85,7 +85,7 @@ async fn i13_a_canary_appears_nowhere_but_in_the_clusters() -> Result<()> {
         said += &printed.stdout;
         said += &printed.stderr;
     }
-    let metrics = reqwest_text(&format!("http://{}/metrics", lockstep.address("metrics")?)).await?;
+    let metrics = lockstep.metrics().await?;
     ensure!(metrics.contains("lockstep_"), "{metrics}");
     for cluster in fleet.clusters {
         let events = cluster.list("v1", "Event", Some(namespace), "").await?;
@@ -109,12 +109,6 @@ async fn i13_a_canary_appears_nowhere_but_in_the_clusters() -> Result<()> {
     let found = search(lockstep.dir.path(), &needles)?;
     ensure!(found.is_none(), "{found:?}");
     Ok(())
-}
-
-async fn reqwest_text(url: &str) -> Result<String> {
-    let output = tokio::process::Command::new("curl").args(["-sS", "--max-time", "10", url]).output().await?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// Stands between an agent and its hub, and keeps every message that passes, decompressed.

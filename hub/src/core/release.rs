@@ -3,6 +3,7 @@
 
 use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, Millis, ResourceVersion, grace};
+use lockstep_policies::Disposition;
 use lockstep_wire::v1;
 
 use super::Core;
@@ -64,9 +65,7 @@ impl<S: Store> Core<S> {
             Some(_) => None,
         };
         waits.again = waits.until;
-        // What was there before lockstep is not deleted, whatever the policy says.
-        let adopted = row.record.as_ref().is_some_and(|record| record.adopted);
-        if !*delete || adopted {
+        if !*delete || self.stays_adopted(row) {
             if row.status.state == State::Orphaned {
                 // It was set below, for an answer that is here by now.
                 row.next_attempt = None;
@@ -78,6 +77,13 @@ impl<S: Store> Core<S> {
             }
         }
         Ok(())
+    }
+
+    /// Was it there before lockstep, so that it is not lockstep's to delete, unless its policy says so (I6)?
+    pub(super) fn stays_adopted(&self, row: &PlacementRow) -> bool {
+        let policy = self.set.by_name(&row.policy);
+        row.record.as_ref().is_some_and(|record| record.adopted)
+            && policy.is_none_or(|policy| policy.spec.deletion.adopted == Disposition::Orphan)
     }
 
     /// Did the source go by itself? What went with its namespace, or in a rewind, may come back with it,

@@ -245,10 +245,7 @@ impl<S: Store> Core<S> {
                 run_once: row.key.gk.is("batch", "Job"),
                 on_conflict: claim.ownership().conflict,
             },
-            // What was there before lockstep is not lockstep's to delete (I6).
-            Asked::Ended { why, delete: true, .. }
-                if !row.record.as_ref().is_some_and(|record| record.adopted) =>
-            {
+            Asked::Ended { why, delete: true, .. } if !self.stays_adopted(row) => {
                 Wish::Gone { why, takes_others: takes_others(&row.key) }
             }
             Asked::Ended { why, ending, waits, .. } => {

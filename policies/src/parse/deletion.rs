@@ -16,6 +16,7 @@ const FIELDS: &[&str] = &[
     "onPolicyDelete",
     "onSourceRewind",
     "containerDeleted",
+    "adopted",
 ];
 const DISPOSITIONS: &[(&str, Disposition)] =
     &[("Delete", Disposition::Delete), ("Orphan", Disposition::Orphan)];
@@ -42,6 +43,7 @@ pub(super) fn deletion(reader: &mut Reader<'_>, node: &Node) -> Option<Deletion>
     let on_source_delete = choice("onSourceDelete", default.on_source_delete);
     let on_unselect = choice("onUnselect", default.on_unselect);
     let on_policy_delete = choice("onPolicyDelete", default.on_policy_delete);
+    let adopted = choice("adopted", default.adopted);
     let on_source_rewind = match fields.get("onSourceRewind") {
         Some(node) => reader.one_of(node, &join(PATH, "onSourceRewind"), REWINDS),
         None => Some(default.on_source_rewind),
@@ -63,6 +65,7 @@ pub(super) fn deletion(reader: &mut Reader<'_>, node: &Node) -> Option<Deletion>
         on_policy_delete: on_policy_delete?,
         on_source_rewind: on_source_rewind?,
         container_deleted: container_deleted?,
+        adopted: adopted?,
     })
 }
 

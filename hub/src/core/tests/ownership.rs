@@ -66,6 +66,13 @@ fn an_adopted_object_is_orphaned_where_others_are_deleted() {
 }
 
 #[test]
+fn an_adopted_object_is_deleted_where_its_policy_says_so() {
+    let mut fleet = taken_over(&format!("{}  deletion: {{ adopted: Delete }}\n", policy("TakeOver")));
+    fleet.section("a", vec![deleted("cm-0", "s0", 11)], None);
+    assert!(matches!(fleet.one_step("b").action, Some(Action::Read(_))), "it is archived first");
+}
+
+#[test]
 fn i11_after_the_loss_of_the_disk_an_adopted_object_is_known_as_adopted() {
     let policy = policy("TakeOver");
     let mut fleet = taken_over(&policy);

@@ -153,6 +153,23 @@ fn a_removed_cluster_that_comes_back_is_refused_until_it_is_joined_anew() {
 }
 
 #[test]
+fn a_target_that_a_policy_no_longer_names_while_it_is_away_keeps_its_copies_and_may_come_back() {
+    let mut fleet = both();
+    let body = fleet.copy_of("c", "cm-0");
+    fleet.disconnect("c");
+    fleet.policies(&[("p.yaml", POLICY)]);
+    assert_eq!(fleet.status("c", "cm-0"), "Orphaned/TargetRemoved");
+    fleet.connect("c");
+    assert!(fleet.steps("c").is_empty());
+    assert_eq!(fleet.status("c", "cm-0"), "Orphaned/TargetRemoved");
+    // Named again, it is in step without a write.
+    fleet.policies(&[("p.yaml", BOTH)]);
+    fleet.live("c", vec![listed(copy("cm-0", "t-c", 50, &body, [50; 16]), &body)]);
+    assert!(fleet.steps("c").is_empty() && fleet.steps("b").is_empty());
+    assert_eq!(fleet.status("c", "cm-0"), "InStep/InStep");
+}
+
+#[test]
 fn a_target_that_a_policy_no_longer_names_is_emptied_when_it_is_back_where_the_policy_says_so() {
     let deletes = |policy: &str| format!("{policy}  deletion: {{ onPolicyDelete: Delete }}\n");
     let mut fleet = both();
