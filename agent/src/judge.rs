@@ -3,19 +3,21 @@
 //! Metadata is parsed by borrowing. A body is copied only if the interest wants it; everything
 //! else stays in the cluster as a key (I13).
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
-use lockstep_engine::Millis;
 use lockstep_engine::catalogue::Facts;
 use lockstep_engine::interest::Interest;
-use lockstep_engine::marks::{MANAGED, is_mark};
+use lockstep_engine::marks::{MANAGED, MET, is_mark, was_met};
 use lockstep_engine::object::{ObjectError, RawObject, without_managed_fields};
 use lockstep_engine::outcome::Sensitivity;
-use lockstep_engine::ownership::{ManagedFields, ManagerSummary, Owned, has_entry_of_ours, owned_digest};
+use lockstep_engine::ownership::{
+    ManagedFields, ManagerEntry, ManagerSummary, Owned, has_entry_of_ours, owned_digest,
+};
 use lockstep_engine::relist::{Digest, Entry, Flags};
+use lockstep_engine::{Millis, rfc3339};
 use lockstep_wire::v1::{self, Item, item::Change};
 use serde::Deserialize;
-
-use crate::time::parse_rfc3339;
 
 /// Managers named per object: more than this is a broken controller, and no help to a person.
 const MANAGERS_LIMIT: usize = 32;
@@ -191,13 +193,21 @@ impl Bench<'_> {
         // JSON values always serialise.
         let field_set = ours.map(|entry| serde_json::to_vec(&entry.fields_v1).unwrap_or_default());
         let marks = meta.annotations.iter().chain(&meta.labels).filter(|(key, _)| is_mark(key));
+        let mut marks: BTreeMap<String, String> =
+            marks.map(|(key, value)| (key.clone(), value.clone())).collect();
+        let met = |entry: &ManagerEntry| {
+            was_met(&meta.annotations, meta.creation_timestamp.as_deref(), &entry.time)
+        };
+        if entries.ours().is_some_and(met) {
+            marks.insert(MET.to_owned(), "true".to_owned());
+        }
         let (owned, owned_digest) = owned_state(&owned);
         Ok(v1::Managed {
             owned_digest,
             owned: owned.into(),
-            marks: marks.map(|(key, value)| (key.clone(), value.clone())).collect(),
+            marks,
             managers: managers.into_iter().take(MANAGERS_LIMIT).map(manager).collect(),
-            created_ms: meta.creation_timestamp.as_deref().and_then(parse_rfc3339).unwrap_or(0),
+            created_ms: meta.creation_timestamp.as_deref().and_then(rfc3339::parse).unwrap_or(0),
             field_set: field_set.unwrap_or_default().into(),
         })
     }

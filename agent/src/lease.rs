@@ -7,11 +7,11 @@ use std::time::Duration;
 use lockstep_cluster::{ClusterClient, LeaseState, LeaseWrite};
 use lockstep_engine::clock::Clock;
 use lockstep_engine::outcome::{Failure, FailureClass};
+use lockstep_engine::rfc3339;
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
 use crate::owner::{Action, LeaseRead, LeaseWritten};
-use crate::time::rfc3339;
 
 /// Name of the Lease.
 const NAME: &str = "lockstep-agent";
@@ -82,7 +82,7 @@ impl Keeper {
                 counter: raise.counter,
                 holder: &raise.holder,
                 duration_s: DURATION_S,
-                renew_time: &rfc3339(now),
+                renew_time: &rfc3339::write_micros(now),
                 over: raise.over.as_ref(),
             };
             let written = match tokio::time::timeout(TIMEOUT, client.write_lease(&write)).await {

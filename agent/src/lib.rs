@@ -24,7 +24,6 @@ mod retry;
 mod spill;
 mod steps;
 mod stream;
-mod time;
 mod watch;
 
 use std::sync::Arc;

@@ -107,6 +107,7 @@ guards! {
     DeleteNamesVersion "I4" "a delete names the resourceVersion",
     // Writer.
     UpdateNamesUid "I6" "an update names the uid",
+    MetByCreate "I6" "marks that a create left on what it met mean nothing",
     NonceOfCreate "I6" "an object met by a create is ours only by its nonce",
 }
 

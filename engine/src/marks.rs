@@ -11,7 +11,9 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::guard::{self, Guard};
 use crate::identity::ObjectKey;
+use crate::{Millis, rfc3339};
 
 /// What all marks begin with.
 pub const PREFIX: &str = "lockstep.dev/";
@@ -33,6 +35,24 @@ pub const MAC: &str = "lockstep.dev/mac";
 pub const ADOPTED: &str = "lockstep.dev/adopted";
 /// Annotation: nonce of the call that created the object, to recognise a reply that was lost.
 pub const INTENT: &str = "lockstep.dev/intent";
+
+/// Never on an object: an agent adds it to the marks that it tells of where a create of ours met what was
+/// there before ([`was_met`]). Such marks are taken back, and mean nothing (I6).
+pub const MET: &str = "lockstep.dev/met";
+/// API servers write times in whole seconds; of a create both may fall on either side of one, ms.
+const SAME_CREATE_MS: Millis = 1_000;
+
+/// Was the object there before the create whose nonce it carries? A create is an apply, which merges with
+/// what it meets (KUBERNETES, "Writing"); who dies before he has taken that back leaves an object of others
+/// with genuine marks. But what our apply created is no older than our managedFields entry, whose time is
+/// `written`; later applies leave no nonce.
+#[must_use]
+pub fn was_met(annotations: &BTreeMap<String, String>, created: Option<&str>, written: &str) -> bool {
+    let times = created.and_then(rfc3339::parse).zip(rfc3339::parse(written));
+    annotations.contains_key(INTENT)
+        && times.is_some_and(|(created, written)| written > created.saturating_add(SAME_CREATE_MS))
+        && guard::on(Guard::MetByCreate)
+}
 
 /// Is this key of a label or annotation a mark?
 #[must_use]
@@ -269,6 +289,21 @@ mod tests {
             body["metadata"]["annotations"][TARGET],
             json!(r#"{"cluster":"t","group":"apps","kind":"Deployment","namespace":"shop","name":"web"}"#)
         );
+    }
+
+    #[test]
+    fn what_our_apply_created_is_no_older_than_our_entry() {
+        let nonce = BTreeMap::from([(INTENT.to_owned(), "n".to_owned())]);
+        for (created, written, expected) in [
+            ("2026-11-21T10:00:00Z", "2026-11-21T10:00:00Z", false),
+            ("2026-11-21T10:00:00Z", "2026-11-21T10:00:01Z", false),
+            ("2026-11-21T10:00:09Z", "2026-11-21T10:00:00Z", false),
+            ("2026-11-21T10:00:00Z", "2026-11-21T10:00:02Z", true),
+            ("", "2026-11-21T10:00:02Z", false),
+        ] {
+            assert_eq!(was_met(&nonce, Some(created), written), expected, "{created} {written}");
+            assert!(!was_met(&BTreeMap::new(), Some(created), written), "an update leaves no nonce");
+        }
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub enum Marks<'a> {
         /// `lockstep.dev/prevent-deletion` is set.
         prevent_deletion: bool,
     },
+    /// A create of ours met what was there before, and left them.
+    Met,
     /// They name another hub.
     ForeignHub,
     /// The MAC is not ours, or they were copied from elsewhere.
@@ -400,6 +402,10 @@ fn owner(input: &Input<'_>, known: &Known<'_>) -> Owner {
         (Marks::Genuine { .. }, _) => Owner::Other(
             "OtherSource",
             "the object carries marks of another source object, and the hub has no record of it",
+        ),
+        (Marks::Met, _) => Owner::Other(
+            "Met",
+            "it was there before lockstep, and a create met it that was cut off; what that wrote is being taken back",
         ),
         (Marks::ForeignHub, _) => Owner::Other("ForeignHub", "the object is managed by another lockstep hub"),
         (Marks::Forged, _) => Owner::Other(

@@ -26,7 +26,6 @@ use crate::seal::{SealError, Sealer};
 use crate::store::TombstoneRow;
 
 pub use archiver::{Archiver, ArchiverParts};
-pub(crate) use content::rfc3339;
 pub use content::{ArchivedTombstone, Header};
 pub use layout::path_of;
 pub use local::LocalArchive;

@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 use lockstep_engine::Millis;
 use serde::{Deserialize, Serialize};
 
-use crate::archive::rfc3339;
 use crate::codes::Code;
 use crate::config::{ARCHIVE_DIR, STATE_FILE};
 use crate::store::StoreError;
@@ -225,7 +224,7 @@ pub fn backup(options: &BackupOptions, told: &mut dyn FnMut(Progress)) -> Result
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         schema,
-        taken_at: rfc3339(*now),
+        taken_at: lockstep_engine::rfc3339::write(*now),
         taken_at_ms: *now,
         state: StateFile { file: STATE_FILE.to_owned(), bytes, blake3 },
         archive,

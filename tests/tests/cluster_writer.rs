@@ -9,7 +9,7 @@ use lockstep_engine::GroupKind;
 use lockstep_engine::outcome::FailureClass;
 use lockstep_engine::ownership::{FieldSet, Owned, owned_digest};
 use lockstep_tests::cluster::Cluster;
-use lockstep_tests::harness::{TestNamespace, unique_name};
+use lockstep_tests::harness::{PATIENCE, TestNamespace, eventually, unique_name};
 use lockstep_tests::testbed::Testbed;
 use serde_json::{Value, json};
 
@@ -195,6 +195,36 @@ async fn i6_a_create_that_arrives_twice_does_not_empty_what_it_created() -> Resu
         assert_eq!(bench.live().await?["data"]["a"], data["a"]);
         bench.other_applies(json!({"theirs": "x"})).await?;
     }
+    bench.close().await
+}
+
+/// Whoever created was cut off before it could take back what its create did to an object that it met.
+#[tokio::test]
+async fn i6_what_a_create_met_and_left_with_our_nonce_is_given_back_by_its_retry() -> Result<()> {
+    let bench = Bench::new().await?;
+    bench.other_applies(json!({"theirs": "x"})).await?;
+    let before = bench.live().await?;
+    let created = before["metadata"]["creationTimestamp"].as_str().and_then(lockstep_engine::rfc3339::parse);
+    eventually(PATIENCE, "a later second than that of its creation", async || {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis();
+        ensure!(i64::try_from(now)? > created.context("created")? + 2_000);
+        Ok(())
+    })
+    .await?;
+    let marked = json!({"data": {"a": "1"}, "metadata": {"annotations": {"lockstep.dev/intent": "n1"}}});
+    let uid = lockstep_engine::Uid::new(before["metadata"]["uid"].as_str().context("uid")?);
+    let met = Expect::Present { uid, resource_version: None };
+    applied(bench.writer.apply(&bench.plan("", "ConfigMap", "cm", marked, met)?).await.outcome)?;
+    let retry = Expect::Absent { nonce: "n1".to_owned(), seen: None, retry: true };
+    let outcome = bench.writer.apply(&bench.config_map(json!({"a": "1"}), retry)?).await.outcome;
+    assert_eq!(conflict(outcome)?.undo, Undo::Done);
+    let after = bench.live().await?;
+    assert_eq!(
+        (&after["data"], &after["metadata"]["annotations"]),
+        (&before["data"], &Value::Null),
+        "{after}"
+    );
+    assert_eq!(managers(&after), managers(&before));
     bench.close().await
 }
 

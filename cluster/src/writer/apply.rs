@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use lockstep_engine::Uid;
 use lockstep_engine::guard::{self, Guard};
+use lockstep_engine::marks;
 use lockstep_engine::object::RawObject;
 use lockstep_engine::outcome::{Failure, FailureClass, Operation};
 use lockstep_engine::ownership::{
@@ -55,18 +56,25 @@ impl Writer {
         retry: bool,
     ) -> Result<Outcome, Failure> {
         let mut known: Option<Uid> = None;
+        let mut same = true;
         if retry || seen.is_some() {
             // Our earlier call may have got through. An object with our nonce is ours, any other is
             // not, and then nothing is written at all.
             match self.read(&plan.resource, &plan.namespace, &plan.name).await? {
+                Some(live) if live.met && live.nonce.as_deref() == Some(nonce) && !plan.dry_run => {
+                    return Ok(self.met_before(plan, nonce, &live).await);
+                }
                 Some(live) if live.nonce.as_deref() == Some(nonce) || !guard::on(Guard::NonceOfCreate) => {
+                    same = rendered(&live.body) == rendered(&plan.body);
                     known = Some(live.uid);
                 }
                 Some(live) => return Ok(foreign(&live.body, Vec::new(), Undo::NotNeeded)),
                 None => {}
             }
         }
-        let extra = Extra { uid: known.as_ref(), nonce: Some(nonce), ..Extra::default() };
+        // A nonce is of one write only: the object is as old as that (`engine::marks::was_met`).
+        let nonce_of_write = Some(nonce).filter(|_| known.is_none() || same);
+        let extra = Extra { uid: known.as_ref(), nonce: nonce_of_write, ..Extra::default() };
         let reply = self.send(plan, &extra, false).await?;
         if !reply.is_success() {
             return self.refused(plan, &reply);
@@ -223,6 +231,12 @@ impl Writer {
             body: live.body,
         })))
     }
+}
+
+/// The mark that names the desired body.
+fn rendered(body: &[u8]) -> Option<String> {
+    let object = RawObject::parse(body).ok()?;
+    object.metadata.annotations.get(marks::RENDERED).cloned()
 }
 
 /// FieldsV1 of our entry, as a slice of the answer.

@@ -53,6 +53,20 @@ impl Writer {
         }
     }
 
+    /// An earlier call of this create seems to have met an object that is older, and whoever made it did not
+    /// come to take that back. Where it cannot be told what it was, it is left alone, and to a person.
+    pub(super) async fn met_before(&self, plan: &ApplyPlan, nonce: &str, now: &Live) -> Outcome {
+        let place = Place { resource: &plan.resource, namespace: &plan.namespace, name: &plan.name };
+        let before = self.before(place, now).await;
+        let undo = match &before {
+            Before::Object(live) if live.nonce.as_deref() != Some(nonce) => {
+                self.put_back(place, now, &before).await
+            }
+            Before::Object(_) | Before::Absent | Before::Unknown => Undo::NotNeeded,
+        };
+        foreign(&now.body, Vec::new(), undo)
+    }
+
     /// Takes a write of ours back that left an object in this state.
     pub(super) async fn undo(&self, place: Place<'_>, now: &Live) -> Undo {
         let before = self.before(place, now).await;

@@ -1,8 +1,6 @@
 //! What is in a file: a YAML stream of two documents, the facts and the object.
 
-use std::fmt::Write;
-
-use lockstep_engine::Millis;
+use lockstep_engine::{Millis, rfc3339};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -129,8 +127,8 @@ pub(super) fn write(cluster: &ClusterRef, row: &TombstoneRow) -> String {
         },
         cause: cause.to_owned(),
         policy,
-        deleted_at: rfc3339(row.deleted_at),
-        last_seen: rfc3339(row.last_seen),
+        deleted_at: rfc3339::write(row.deleted_at),
+        last_seen: rfc3339::write(row.last_seen),
         deleted_at_ms: row.deleted_at,
         last_seen_ms: row.last_seen,
         known_until_ms: row.known_until,
@@ -215,32 +213,6 @@ pub(super) fn read(text: &str) -> Result<ArchivedTombstone, String> {
         None => yaml_value(object)?,
     };
     Ok(ArchivedTombstone { header, object })
-}
-
-/// RFC 3339 in UTC with milliseconds. Days are counted in years that begin in March (Howard
-/// Hinnant's `civil_from_days`).
-pub(crate) fn rfc3339(at: Millis) -> String {
-    let (days, ms) = (at.div_euclid(86_400_000), at.rem_euclid(86_400_000));
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let day_of_era = z.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (s, ms) = (ms / 1000, ms % 1000);
-    let mut out = String::with_capacity(24);
-    // Writing to a String does not fail.
-    let _ = write!(
-        out,
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{ms:03}Z",
-        s / 3600,
-        s / 60 % 60,
-        s % 60
-    );
-    out
 }
 
 #[cfg(test)]
@@ -405,18 +377,6 @@ mod tests {
         for text in ["", "a: b\n---\nc: canary\n", "apiVersion: [canary\n---\nx"] {
             let why = read(text).unwrap_err();
             assert!(!why.contains("canary"), "{why}");
-        }
-    }
-
-    #[test]
-    fn times_are_rfc_3339() {
-        for (at, text) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
-            (1_767_323_045_123, "2026-01-02T03:04:05.123Z"),
-            (-1, "1969-12-31T23:59:59.999Z"),
-        ] {
-            assert_eq!(rfc3339(at), text);
         }
     }
 

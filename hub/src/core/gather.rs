@@ -213,6 +213,9 @@ impl<S: Store> Core<S> {
                 plan::Marks::ForeignHub
             };
         }
+        if managed.marks.contains_key(marks::MET) {
+            return plan::Marks::Met;
+        }
         *source_uid = read.source.uid;
         plan::Marks::Genuine {
             source_uid,
@@ -266,7 +269,6 @@ impl<S: Store> Core<S> {
             uid: claim.object.uid.to_string(),
             hops: 1,
         };
-        let intent = self.intent(&target_uid, key, &claim.object.uid);
         let marks = Marks {
             policy: claim.policy.name.as_str().to_owned(),
             source,
@@ -275,7 +277,7 @@ impl<S: Store> Core<S> {
             rendered: self.desired_digest(claim, rendered),
             adopted,
             mac: [0; 32],
-            intent: Some(intent),
+            intent: None,
         }
         .signed(&self.keys.mac);
         let mut body = rendered.body.clone();

@@ -55,7 +55,7 @@ impl<S: Store> Core<S> {
         }
         let labels = std::collections::BTreeMap::from([(marks::MANAGED.to_owned(), "true".to_owned())]);
         let Some(read) = marks::read_marks(&managed.marks, &labels) else { return Ok(false) };
-        if !self.is_genuine(id, key, &read) {
+        if !self.is_genuine(id, key, &read) || managed.marks.contains_key(marks::MET) {
             return Ok(false);
         }
         let Ok(source) = ClusterName::new(&read.source.cluster) else { return Ok(false) };

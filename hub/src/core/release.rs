@@ -11,7 +11,6 @@ use super::command::{CommandError, PauseScope, Releasing};
 use super::commands::refusal;
 use super::containers::PROBE_RETRY_MS;
 use super::target::Asked;
-use crate::archive::rfc3339;
 use crate::store::{DeleteStage, Ending, PlacementFilter, PlacementRow, Store, StoreError};
 
 /// Placements that one command visits at a time.
@@ -31,7 +30,9 @@ pub(super) struct Waits {
 impl Waits {
     /// When the grace period is over, in words.
     pub(super) fn grace(&self) -> Option<String> {
-        self.until.map(|until| format!("at {}, when the grace period is over", rfc3339(until)))
+        self.until.map(|until| {
+            format!("at {}, when the grace period is over", lockstep_engine::rfc3339::write(until))
+        })
     }
 }
 

@@ -578,3 +578,31 @@ fn i7_what_went_with_its_namespace_before_a_rewind_is_held_where_the_target_hear
     assert_eq!(fleet.status("b", "cm-0"), "Held/ContainerDeleted");
     assert!(fleet.steps("b").is_empty());
 }
+
+/// The agent that created was killed before it could take back what its create did to an object that it met.
+/// That it is older than its marks its agent tells.
+#[test]
+fn i6_genuine_marks_that_a_create_left_on_what_it_met_mean_nothing() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let create = fleet.one_step("b");
+    let Some(Action::Apply(apply)) = &create.action else { panic!("{create:?}") };
+    fleet.disconnect("b");
+    fleet.connect("b");
+    let mut met = copy("cm-0", "theirs", 50, &apply.body, [50; 16]);
+    if let Some(v1::item::Change::Upsert(v1::Upsert { managed: Some(managed), .. })) = &mut met.change {
+        managed.marks.insert(lockstep_engine::marks::MET.to_owned(), "true".to_owned());
+    }
+    fleet.live("b", vec![met]);
+    let again = fleet.one_step("b");
+    let Some(Action::Apply(apply)) = &again.action else { panic!("{again:?}") };
+    assert!(
+        matches!(apply.expect, Some(v1::apply::Expect::Absent(_))),
+        "it is looked at, and given back: {apply:?}"
+    );
+    assert_eq!(fleet.status("b", "cm-0"), "Conflict/Met");
+    fleet.section("a", vec![deleted("cm-0", "s0", 60)], None);
+    let conflict = v1::Failed { class: "Conflict".into(), ..Default::default() };
+    fleet.outcome("b", again.step, v1::outcome::Result::Failed(conflict));
+    assert!(fleet.steps("b").is_empty());
+}

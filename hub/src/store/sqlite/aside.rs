@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 
 use super::damage::{self, beside};
 use super::open::OpenError;
-use crate::archive::rfc3339;
 
 /// Ending of the note's name.
 const NOTE: &str = "-rebuild";
@@ -136,7 +135,8 @@ pub(super) fn kept(database: &Path) -> Vec<String> {
 
 /// `20260102T030405Z`.
 pub(super) fn compact(at: Millis) -> String {
-    let text: String = rfc3339(at).chars().filter(|c| !matches!(c, '-' | ':')).collect();
+    let text: String =
+        lockstep_engine::rfc3339::write(at).chars().filter(|c| !matches!(c, '-' | ':')).collect();
     match text.split_once('.') {
         Some((seconds, _)) => format!("{seconds}Z"),
         None => text,

@@ -1,19 +1,13 @@
 //! RFC 3339 as API servers write it.
 
-use std::time::Duration;
-
-use lockstep_engine::Millis;
+use crate::Millis;
 
 const MS_PER_DAY: i64 = 24 * 60 * 60 * 1_000;
 
-/// Microseconds, as far as the wire carries them (71 minutes).
-pub(crate) fn micros(duration: Duration) -> u32 {
-    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
-}
-
 /// `2026-01-31T08:05:09Z`, with or without a fraction, in UTC: metadata timestamps are written so.
 /// None for anything else.
-pub(crate) fn parse_rfc3339(text: &str) -> Option<Millis> {
+#[must_use]
+pub fn parse(text: &str) -> Option<Millis> {
     let (date, rest) = text.split_once('T')?;
     let time = rest.strip_suffix('Z')?;
     let (time, fraction) = time.split_once('.').unwrap_or((time, ""));
@@ -29,12 +23,29 @@ pub(crate) fn parse_rfc3339(text: &str) -> Option<Millis> {
     Some(days(year, month, day) * MS_PER_DAY + seconds * 1_000 + ms.parse::<i64>().ok()?)
 }
 
-/// `2026-01-31T08:05:09.123000Z`: with microseconds, as Leases have it.
-pub(crate) fn rfc3339(at: Millis) -> String {
+/// `2026-01-31T08:05:09.123Z`.
+#[must_use]
+pub fn write(at: Millis) -> String {
     let (days, ms) = (at.div_euclid(MS_PER_DAY), at.rem_euclid(MS_PER_DAY));
     let (year, month, day) = date(days);
-    let (s, us) = (ms / 1_000, ms % 1_000 * 1_000);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{us:06}Z", s / 3_600, s / 60 % 60, s % 60)
+    let (s, ms) = (ms / 1_000, ms % 1_000);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{ms:03}Z", s / 3_600, s / 60 % 60, s % 60)
+}
+
+/// `2026-01-31T08:05:09Z`, as in metadata.
+#[must_use]
+pub fn write_seconds(at: Millis) -> String {
+    let mut text = write(at);
+    text.truncate(text.len() - ".000Z".len());
+    text + "Z"
+}
+
+/// `2026-01-31T08:05:09.123000Z`: with microseconds, as Leases have it.
+#[must_use]
+pub fn write_micros(at: Millis) -> String {
+    let mut text = write(at);
+    text.truncate(text.len() - 1);
+    text + "000Z"
 }
 
 fn numbers(text: &str, separator: char) -> Option<[i64; 3]> {
@@ -71,10 +82,24 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back() {
-        assert_eq!(rfc3339(1_795_232_167_123), "2026-11-21T03:36:07.123000Z");
+        assert_eq!(write(1_795_232_167_123), "2026-11-21T03:36:07.123Z");
+        assert_eq!(write_micros(1_795_232_167_123), "2026-11-21T03:36:07.123000Z");
         for day in 0..60_000 {
             let at = day * MS_PER_DAY + 86_399_999;
-            assert_eq!(parse_rfc3339(&rfc3339(at)), Some(at), "{}", rfc3339(at));
+            assert_eq!(parse(&write(at)), Some(at), "{}", write(at));
+        }
+    }
+
+    #[test]
+    fn times_are_written_as_go_does() {
+        for (at, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400_999, "2000-02-29T00:00:00.999Z"),
+            (1_767_323_045_123, "2026-01-02T03:04:05.123Z"),
+            (-1, "1969-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(write(at), text);
+            assert_eq!(write_seconds(at), format!("{}Z", &text[..19]));
         }
     }
 
@@ -91,7 +116,7 @@ mod tests {
             ("-1-1-1T0:0:0Z", None),
             ("", None),
         ] {
-            assert_eq!(parse_rfc3339(text), expected, "{text}");
+            assert_eq!(parse(text), expected, "{text}");
         }
     }
 }
