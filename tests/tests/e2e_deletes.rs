@@ -159,18 +159,22 @@ async fn seen_as_held(lockstep: &Lockstep, namespace: &str) -> Result<()> {
 
 /// Each of them has a tombstone; Services, which are created last, were taken first.
 async fn archived_in_reverse_order(lockstep: &Lockstep, cluster: &str, namespace: &str) -> Result<()> {
-    let kept = lockstep
-        .json(&["tombstones", "list", "--cluster", cluster, "-n", namespace, "--limit", "1000"])
-        .await?;
-    let kept = kept["items"].as_array().context("items")?;
-    let mut ids: Vec<(i64, &str)> = kept
-        .iter()
-        .filter(|kept| kept["name"].as_str().is_some_and(|name| name.starts_with("x-")))
-        .map(|kept| (kept["id"].as_i64().unwrap(), kept["kind"].as_str().unwrap()))
-        .collect();
+    let mut ids = eventually(PATIENCE, "each of them has a tombstone", async || {
+        let list = ["tombstones", "list", "--cluster", cluster, "-n", namespace, "--limit", "1000"];
+        let kept = lockstep.json(&list).await?;
+        let ids: Vec<(i64, String)> = kept["items"]
+            .as_array()
+            .context("items")?
+            .iter()
+            .filter(|kept| kept["name"].as_str().is_some_and(|name| name.starts_with("x-")))
+            .map(|kept| (kept["id"].as_i64().unwrap(), kept["kind"].as_str().unwrap().to_owned()))
+            .collect();
+        ensure!(ids.len() == 300, "{} tombstones", ids.len());
+        Ok(ids)
+    })
+    .await?;
     ids.sort_unstable();
-    ensure!(ids.len() == 300, "{} tombstones", ids.len());
-    let last = ids.iter().rposition(|(_, kind)| *kind == "Service");
+    let last = ids.iter().rposition(|(_, kind)| kind == "Service");
     // As many as are under way at a time.
     ensure!(last.is_some_and(|last| last < 64), "the last Service was number {last:?}");
     Ok(())

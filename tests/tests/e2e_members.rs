@@ -224,7 +224,10 @@ async fn pain_5_a_target_that_was_away_comes_back_to_what_its_policies_say_now()
     })
     .await?;
     ensure!(b.get("v1", "ConfigMap", Some(&namespace), "x").await? == before[0], "the other was touched");
-    let kept = scene.hub.json(&["tombstones", "list", "configmap", "--cluster", "cluster-c"]).await?;
-    ensure!(kept["items"].as_array().is_some_and(|items| items.len() >= 2), "{kept}");
-    Ok(())
+    eventually(PATIENCE, "each of them has a tombstone", async || {
+        let kept = scene.hub.json(&["tombstones", "list", "configmap", "--cluster", "cluster-c"]).await?;
+        ensure!(kept["items"].as_array().is_some_and(|items| items.len() >= 2), "{kept}");
+        Ok(())
+    })
+    .await
 }

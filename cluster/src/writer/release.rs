@@ -50,10 +50,16 @@ impl Writer {
         let failure = reply.failure(Operation::Patch, sensitivity(&plan.resource));
         Ok(match failure.class {
             FailureClass::Gone => Released::Gone,
-            // A failed test of a JSON patch is answered 422.
+            // A failed test of a JSON patch is answered 422, and so is an object that is refused as it is.
+            FailureClass::Invalid if self.is_unchanged(plan, read).await => Released::Failed(failure),
             FailureClass::Stale | FailureClass::Invalid => Released::Stale,
             _ => Released::Failed(failure),
         })
+    }
+
+    async fn is_unchanged(&self, plan: &ReleasePlan, read: &Live) -> bool {
+        let now = self.read(&plan.resource, &plan.namespace, &plan.name).await;
+        matches!(now, Ok(Some(now)) if now.uid == read.uid && now.resource_version == read.resource_version)
     }
 }
 

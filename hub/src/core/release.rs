@@ -1,7 +1,6 @@
 //! What nothing asks for any more stays for the grace period of its policy, in which a source that comes
 //! back finds its copy; and what is to stay for good is let go of (docs/decisions/0011-deletes.md).
 
-use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, Millis, ResourceVersion, grace};
 use lockstep_policies::Disposition;
 use lockstep_wire::v1;
@@ -51,6 +50,10 @@ impl<S: Store> Core<S> {
         };
         let Some(policy) = self.set.by_name(&row.policy) else { return Ok(()) };
         let grace_ms = policy.spec.deletion.grace_ms;
+        if row.attempts == 0 && matches!(row.delete, None | Some(DeleteStage::Waiting { .. })) {
+            // Not a step that failed: it was set below, and looked at anew now.
+            row.next_attempt = None;
+        }
         waits.until = match row.delete {
             None if grace_ms == 0 => None,
             None => {
@@ -58,8 +61,6 @@ impl<S: Store> Core<S> {
                 grace::until(now, grace_ms, now)
             }
             Some(DeleteStage::Waiting { since }) => {
-                // It was set for the end of a grace period that the policy may have changed since.
-                row.next_attempt = None;
                 row.delete = Some(DeleteStage::Waiting { since: grace::began(since, now) });
                 grace::until(since, grace_ms, now)
             }
@@ -67,10 +68,6 @@ impl<S: Store> Core<S> {
         };
         waits.again = waits.until;
         if !*delete || self.stays_adopted(row) {
-            if row.status.state == State::Orphaned {
-                // It was set below, for an answer that is here by now.
-                row.next_attempt = None;
-            }
             let (release, unknown) = self.went_alone(row, now)?;
             waits.release = release;
             if unknown {

@@ -221,7 +221,7 @@ pub(crate) enum FileState {
 }
 
 impl Policy {
-    pub(crate) fn file(&self, state: FileState, budget: u32) -> Option<String> {
+    pub(crate) fn file(&self, state: FileState, budget: u32, grace_s: u32) -> Option<String> {
         let targets: Vec<&str> = match state {
             FileState::Removed => return None,
             FileState::Broken => return Some("kind: ClusterSyncPolicy\nspec: {".to_owned()),
@@ -254,7 +254,9 @@ impl Policy {
                 "targetClusters": targets,
                 "suspend": state == FileState::Suspended,
                 "resources": resources,
-                "deletion": { "budget": { "count": budget, "percent": 20 } },
+                "deletion": {
+                    "budget": { "count": budget, "percent": 20 }, "gracePeriod": format!("{grace_s}s"),
+                },
             },
         });
         Some(policy.to_string())

@@ -188,6 +188,8 @@ pub struct Plan {
     pub(crate) versions: [(u32, u32); 3],
     /// Deletes that the policies' budgets allow.
     pub(crate) budget: u32,
+    /// Their grace period, in seconds.
+    pub(crate) grace_s: u32,
     /// What the last cluster's agent refuses.
     pub(crate) refusal: Refusal,
     /// When each act happens, ms after the first sync; in order.
@@ -227,12 +229,13 @@ impl Plan {
                 (at, act)
             })
             .collect();
-        Self { seed, versions, budget, refusal: Refusal::Nothing, acts }.among_others(seed)
+        Self { seed, versions, budget, grace_s: 0, refusal: Refusal::Nothing, acts }.among_others(seed)
     }
 
-    /// Some fleets have an agent that refuses something, some clusters another hub. Drawn beside all else, so that seeds
-    /// without them stay what they were.
+    /// Some fleets have an agent that refuses something or a grace period, some clusters another hub. Drawn beside all
+    /// else, so that seeds without them stay what they were.
     fn among_others(mut self, seed: u64) -> Self {
+        self.grace_s = if seed % 7 == 3 { 2 } else { 0 };
         let kind = seed % 11;
         self.refusal = match kind {
             0 | 10 => Refusal::Secrets,

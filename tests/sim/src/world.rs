@@ -148,6 +148,7 @@ pub(crate) struct World {
     pub(crate) tokens: Vec<String>,
     pub(crate) files: Vec<FileState>,
     budget: u32,
+    grace_s: u32,
     pub(crate) refusal: Refusal,
     /// What another hub wrote: all contents, by cluster and uid.
     pub(crate) others: BTreeMap<(usize, String), BTreeSet<String>>,
@@ -206,6 +207,7 @@ impl World {
             tokens: Vec::new(),
             files: vec![FileState::Whole; POLICIES.len()],
             budget: plan.budget,
+            grace_s: plan.grace_s,
             refusal: plan.refusal,
             others: BTreeMap::new(),
             serial: 0,
@@ -367,7 +369,7 @@ impl World {
     /// The policies directory as it is to be.
     pub(crate) async fn publish(&self) {
         let files = POLICIES.iter().zip(&self.files).filter_map(|(policy, state)| {
-            Some((format!("{}.yaml", policy.name), policy.file(*state, self.budget)?))
+            Some((format!("{}.yaml", policy.name), policy.file(*state, self.budget, self.grace_s)?))
         });
         self.hub.policies(files.collect()).await;
     }

@@ -160,6 +160,23 @@ fn what_is_to_stay_is_let_go_of_after_its_grace_period_and_never_touched_again()
 }
 
 #[test]
+fn letting_go_that_fails_is_tried_again_at_its_pace() {
+    for deletion in ["onSourceDelete: Orphan", "onSourceDelete: Orphan, gracePeriod: 10s"] {
+        let mut fleet = Fleet::up(&[("p.yaml", &with(deletion))]);
+        fleet.in_step(1);
+        fleet.section("a", vec![deleted("cm-0", "s0", 20)], None);
+        fleet.tick(11_000);
+        let step = fleet.one_step("b");
+        let failed = v1::Failed { class: "Forbidden".into(), message: "no".into(), ..v1::Failed::default() };
+        fleet.outcome("b", step.step, Answer::Failed(failed));
+        assert!(fleet.steps("b").is_empty());
+        assert_eq!(fleet.status("b", "cm-0"), "Failed/Forbidden");
+        fleet.tick(61_000);
+        assert_eq!(released(&fleet.one_step("b")), "t0");
+    }
+}
+
+#[test]
 fn what_went_with_its_namespace_or_unseen_keeps_its_marks() {
     let policy = with("onSourceDelete: Orphan");
     let mut fleet = Fleet::up(&[("p.yaml", &policy)]);
