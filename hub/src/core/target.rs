@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use lockstep_engine::guard::{self, Guard};
-use lockstep_engine::plan::{self, Act, Decision, DeleteProgress, Input, RecordChange, RecordView, Wish};
+use lockstep_engine::ownership::sentence;
+use lockstep_engine::plan::{
+    self, Act, DRIFT_REPORTED, Decision, DeleteProgress, Input, RecordChange, RecordView, Wish,
+};
 use lockstep_engine::status::{State, Status};
 use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
 use lockstep_policies::{CompiledPolicy, Disposition, Rendered};
@@ -69,7 +72,8 @@ impl<S: Store> Core<S> {
         self.wait_for_source(&mut row, &mut asked, now)?;
         if let (Asked::Claimed { claim, rendered: Ok(rendered) }, Some(record)) = (&asked, &mut row.record) {
             let desired = self.desired_digest(claim, rendered);
-            if was_taken_over(record, &desired, &rendered.body) {
+            let asked = claim.leave.without_left(&rendered.body);
+            if was_taken_over(record, &desired, &asked, &claim.leave) {
                 record.owned = Some(UNLIKE_ANY);
                 record.resource_version = ResourceVersion::default();
             }
@@ -87,7 +91,14 @@ impl<S: Store> Core<S> {
         let written = row.record.as_ref().map(|record| record.resource_version.clone());
         let observed = observed(object.as_ref(), absence.as_ref(), marks, written.as_ref());
         let ends = matches!(asked, Asked::Claimed { .. }) && self.definition_ends(target, &key.gk)?;
-        let decision = self.decide(&row, &asked, observed, ends);
+        let taken = self.taken(&row, object.as_ref());
+        let (by, reported) = (sentence(&taken), row.fields.reported());
+        let taken = plan::Taken {
+            reported: reported.as_deref(),
+            free: row.fields.is_free(row.record.as_ref(), object.as_ref()),
+            by: &by,
+        };
+        let decision = self.decide(&row, &asked, observed, taken, ends);
         self.carry_out(before, row, asked, decision, object, seen, now)
     }
 
@@ -209,6 +220,7 @@ impl<S: Store> Core<S> {
         row: &PlacementRow,
         asked: &Asked,
         observed: plan::Observed<'_>,
+        taken: plan::Taken<'_>,
         definition_ends: bool,
     ) -> Decision {
         let no_uid = Uid::default();
@@ -231,6 +243,9 @@ impl<S: Store> Core<S> {
                     "the definition of this kind is being deleted at the target",
                 ));
             }
+            if let Some((reason, message)) = &claim.waits {
+                obstacle = Some(Status::new(State::Unknown, reason, message.clone()));
+            }
             if claim.source == row.target {
                 obstacle =
                     Some(Status::new(State::Blocked, "SourceIsTarget", "source and target are one cluster"));
@@ -244,6 +259,7 @@ impl<S: Store> Core<S> {
                 obstacle: obstacle.as_ref(),
                 run_once: row.key.gk.is("batch", "Job"),
                 on_conflict: claim.ownership().conflict,
+                create_only: claim.ownership().creates_only(),
             },
             // What was there before lockstep is not lockstep's to delete (I6).
             Asked::Ended { why, delete: true, .. }
@@ -276,6 +292,7 @@ impl<S: Store> Core<S> {
                 paused: None,
                 delete: DeleteProgress::Asking,
                 grace: None,
+                taken,
             });
         };
         let suspended = self.set.by_name(&row.policy).is_some_and(|policy| policy.spec.suspend);
@@ -295,6 +312,7 @@ impl<S: Store> Core<S> {
                 Some(DeleteStage::Archived { .. }) => DeleteProgress::Archived,
             },
             grace: grace.as_deref(),
+            taken,
         })
     }
 
@@ -477,6 +495,9 @@ impl<S: Store> Core<S> {
     ) -> Option<super::dispatch::Prepared> {
         use super::dispatch::Prepared;
         match act {
+            Act::Update if status.reason == "Drifted" => asked.desired().map(|desired| {
+                self.prepare_apply(row, &desired, object, act).correcting(self.taken(row, object))
+            }),
             Act::Create | Act::Update | Act::Adopt => {
                 asked.desired().map(|desired| self.prepare_apply(row, &desired, object, act))
             }
@@ -490,7 +511,7 @@ impl<S: Store> Core<S> {
             Act::Release => row.record.as_ref()?.uid.as_ref().map(Prepared::release),
             // Only the agent can tell who manages what is in the way: a create that expects nothing
             // there looks first, writes nothing, and answers with the managers.
-            Act::Rest if status.state == State::Conflict => {
+            Act::Rest if status.state == State::Conflict && status.reason != DRIFT_REPORTED => {
                 asked.desired().map(|desired| self.prepare_apply(row, &desired, object, Act::Create))
             }
             Act::Rest | Act::AskToDelete | Act::Forget => None,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use lockstep_engine::ownership::{Corrected, Left};
 use lockstep_engine::status::Status;
 use lockstep_engine::{ClusterId, ClusterName, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
 use serde::{Deserialize, Serialize};
@@ -312,6 +313,30 @@ pub struct PlacementRow {
     pub synced_at: Option<Millis>,
     /// From the source event to the applied write, milliseconds, last time.
     pub lag_ms: Option<i64>,
+    /// Its fields that others took.
+    pub fields: Fields,
+}
+
+/// Fields of a copy that others took.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Fields {
+    /// What our last write left to them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<LeftRow>,
+    /// The drift that was corrected last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub corrected: Option<Corrected>,
+}
+
+/// A field that our last write left to whom it belongs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftRow {
+    /// Which, and whose it is.
+    #[serde(flatten)]
+    pub left: Left,
+    /// It was ours before.
+    pub ours: bool,
 }
 
 /// Why a tombstone was made.
