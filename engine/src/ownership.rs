@@ -19,10 +19,10 @@ mod project;
 
 pub use conflict::{ConflictCause, conflicts, force_allowed};
 pub use differences::differences;
+pub use drift::{Corrected, Taken, sentence, taken_by};
 pub use entries::{
     ManagedFields, ManagerEntry, ManagerSummary, SUMMARY_BYTES, SUMMARY_PATHS, has_entry_of_ours,
 };
-pub use drift::{Corrected, Taken, sentence, taken_by};
 pub use fieldset::{FieldSet, FieldSetError, PathElement};
 pub use leave::{Drift, Leave, Left, Share, give_back, share};
 pub use pattern::{Pattern, PatternError};
