@@ -109,7 +109,8 @@ impl Pattern {
         let braces = cursor.eat("{");
         cursor.eat("$");
         let mut segments = Vec::new();
-        while !cursor.rest.is_empty() && !(braces && cursor.rest == "}") {
+        let end = if braces { "}" } else { "" };
+        while !cursor.rest.is_empty() && cursor.rest != end {
             segments.push(cursor.segment()?);
         }
         if braces && !cursor.eat("}") {

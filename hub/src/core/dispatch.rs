@@ -171,7 +171,7 @@ impl<S: Store> Core<S> {
             && !contested
             && row.record.as_ref().is_some_and(|record| record.rendered == digest);
         // What a recovered copy was found to own is less than that, where somebody took fields over.
-        let last = row.record.as_ref().filter(|record| !contested && !(same_body && is_recovered(record)));
+        let last = row.record.as_ref().filter(|record| !(contested || same_body && is_recovered(record)));
         let action = Action::Apply(v1::Apply {
             same_body,
             body,
