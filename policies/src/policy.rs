@@ -92,6 +92,19 @@ pub struct Ownership {
     pub create_only: BTreeSet<Pattern>,
     /// Whose the number of replicas is. Default: Auto.
     pub replicas: Replicas,
+    /// A field of a copy is to change that cannot be changed. Default: Fail.
+    pub on_immutable: OnImmutable,
+}
+
+/// What becomes of a copy of which a field is to change that cannot be changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnImmutable {
+    /// It stays as it is, and is reported.
+    #[default]
+    Fail,
+    /// It is deleted (archived first, and within the budget), and created anew. Adopted objects, namespaces and
+    /// definitions are not.
+    Recreate,
 }
 
 /// Whose the number of replicas of a workload is.

@@ -224,5 +224,61 @@ async fn pain_1_a_field_that_another_manager_takes_by_force_again_and_again_is_a
     // The war is over, and a single edit is set back as ever.
     b.patch(kind.0, kind.1, Some(namespace), "m", &json!({"data": {"l": "edited"}})).await?;
     becomes(b, kind, namespace, "m", |m| m["data"]["l"] == "1").await?;
+    eventually(PATIENCE, "explain names what was set back", async || {
+        let explained = lockstep.json(&["explain", "configmap/m", "-n", namespace]).await?;
+        let targets = explained["targets"].as_array().cloned().unwrap_or_default();
+        let at_b = targets.iter().find(|target| target["target"] == "cluster-b").cloned().unwrap_or_default();
+        let by = &at_b["corrected"]["by"][0];
+        ensure!(by["fields"][0] == ".data.l" && by["operation"] == "Update", "{at_b}");
+        ensure!(by["manager"].is_string() && by["time"].is_string(), "{at_b}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pain_14_a_job_that_changed_is_made_anew_where_the_policy_says_so() -> Result<()> {
+    let bed = Testbed::from_env().await?;
+    let fleet = Fleet::new(&bed, "e2e-anew").await?;
+    let namespace = fleet.namespace.as_str();
+    let [b, _] = fleet.targets();
+    let kind = ("batch/v1", "Job");
+    let policy = format!(
+        "apiVersion: sync.k8s.io/v1
+kind: ClusterSyncPolicy
+metadata: {{ name: anew }}
+spec:
+  sourceCluster: cluster-a
+  targetClusters: [cluster-b]
+  ownership: {{ onImmutable: Recreate }}
+  deletion: {{ gracePeriod: 10m }}
+  resources: [ {{ apiGroup: batch, kind: Job, namespaces: [{namespace}] }} ]
+"
+    );
+    let lockstep = Lockstep::with_policy(&bed, &policy).await?;
+    let job = |image: &str| {
+        json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "once", "namespace": namespace},
+            "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "j", "image": image}]}}}})
+    };
+    let has = |image: &'static str| {
+        move |job: &Value| job["spec"]["template"]["spec"]["containers"][0]["image"] == image
+    };
+    fleet.source().apply_value(&job("j:1")).await?;
+    let first = becomes(b, kind, namespace, "once", has("j:1")).await?;
+    // A template cannot be changed: at the source, too, the Job is made anew.
+    fleet.source().delete(kind.0, kind.1, Some(namespace), "once").await?;
+    eventually(PATIENCE, "the Job is gone at the source", async || {
+        let there = fleet.source().find(kind.0, kind.1, Some(namespace), "once").await?;
+        ensure!(there.is_none(), "{there:?}");
+        Ok(())
+    })
+    .await?;
+    fleet.source().apply_value(&job("j:2")).await?;
+    let second = becomes(b, kind, namespace, "once", has("j:2")).await?;
+    ensure!(second["metadata"]["uid"] != first["metadata"]["uid"], "{second}");
+    lockstep.stands("job/once", namespace, "cluster-b", "InStep").await?;
+    let tombstones = lockstep.json(&["tombstones", "list", "--cluster", "cluster-b"]).await?;
+    let kept = tombstones["items"].as_array().cloned().unwrap_or_default();
+    ensure!(kept.iter().any(|tombstone| tombstone["uid"] == first["metadata"]["uid"]), "{tombstones}");
     Ok(())
 }

@@ -191,6 +191,7 @@ impl<S: Store> Core<S> {
                 api_version,
                 adopts,
                 drift: None,
+                recreates: act == Act::Update && !adopted && self.recreates(claim, &row.key),
                 contested,
                 marks,
             },

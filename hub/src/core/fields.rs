@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use lockstep_engine::ownership::{Corrected, FieldSet, Leave, Left, Taken, sentence, taken_by};
 use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey};
-use lockstep_policies::{CompiledPolicy, Replicas, autoscalers, is_scaled};
+use lockstep_policies::{CompiledPolicy, OnImmutable, Rendered, Replicas, autoscalers, is_scaled};
 use lockstep_wire::v1;
 use serde::Deserialize;
 
 use super::Core;
+use super::gather::Claim;
+use super::target::takes_others;
 use crate::store::{
-    Fields, LeftRow, ManagerRow, ObjectRow, PlacementFilter, PlacementRow, Record, Store, StoreError,
+    Ending, Fields, LeftRow, ManagerRow, ObjectRow, PlacementFilter, PlacementRow, Record, Store, StoreError,
 };
 
 /// Namespaces whose autoscalers are remembered: a scan goes namespace by namespace.
@@ -114,6 +116,19 @@ impl<S: Store> Core<S> {
             let (target, gk, states) = (Some(id), Some(gk), vec![State::Unknown]);
             self.scan_placements(PlacementFilter { target, gk, states, ..PlacementFilter::default() });
         }
+    }
+
+    /// Does the policy have a copy made anew where a field of it cannot be changed?
+    pub(super) fn recreates(&self, claim: &Claim, key: &ObjectKey) -> bool {
+        claim.ownership().on_immutable == OnImmutable::Recreate && !takes_others(key)
+    }
+
+    /// Is the copy on its way to be made anew, for this very body?
+    pub(super) fn is_made_anew(&self, row: &PlacementRow, claim: &Claim, rendered: &Rendered) -> bool {
+        row.ending == Some(Ending::Recreate)
+            && self.recreates(claim, &row.key)
+            && row.record.as_ref().is_some_and(|record| !record.adopted)
+            && row.fields.immutable == Some(self.desired_digest(claim, rendered))
     }
 
     /// Do others take fields of it again and again?

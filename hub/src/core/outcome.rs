@@ -13,7 +13,7 @@ use lockstep_wire::v1::{self, outcome::Result as Answer};
 use super::Core;
 use super::state::{Answered, InFlight, Purpose};
 use crate::store::{
-    Cause, DeleteStage, ManagedRow, ObjectRow, Owned, PlacementRow, Record, Store, StoreError,
+    Cause, DeleteStage, Ending, ManagedRow, ObjectRow, Owned, PlacementRow, Record, Store, StoreError,
 };
 
 /// Between attempts that may succeed by themselves: 1 s doubling to 5 min, a fifth of jitter.
@@ -219,7 +219,7 @@ impl<S: Store> Core<S> {
         }
         let mut row = super::gather::fresh_placement(of.target, &key, now);
         row.status = Status::new(State::Orphaned, "ImplicitNamespace", "created in passing, never deleted");
-        row.ending = Some(crate::store::Ending::Unselected);
+        row.ending = Some(Ending::Unselected);
         row.record = Some(Record {
             uid: Some(Uid::new(uid)),
             resource_version: ResourceVersion::default(),
@@ -346,6 +346,12 @@ impl<S: Store> Core<S> {
             row.since = now;
         }
         row.status = status;
+        if let ("Immutable", Purpose::Apply { recreates: true, rendered, .. }) = (class, purpose) {
+            row.ending = Some(Ending::Recreate);
+            row.fields.immutable = Some(*rendered);
+            row.delete = None;
+            return self.store.put_placement(&row);
+        }
         row.attempts += 1;
         row.next_attempt = match (class, purpose) {
             ("Stale" | "Gone", _) => {

@@ -118,6 +118,8 @@ pub enum Purpose {
         adopts: bool,
         /// It sets drift back: who had changed what.
         drift: Option<Vec<Taken>>,
+        /// Where a field cannot be changed, the object is made anew.
+        recreates: bool,
         /// Nothing is forced any more: others take the same fields again and again.
         contested: bool,
         /// The `lockstep.dev/*` annotations that are written.

@@ -119,11 +119,16 @@ impl<S: Store> Core<S> {
                 uid: claim.object.uid.clone(),
             });
             row.observed_generation = self.policies.get(&row.policy).map_or(0, |policy| policy.generation);
+            let rendered = self.rendered(&claim, &row.key);
+            if rendered.as_ref().is_ok_and(|rendered| self.is_made_anew(row, &claim, rendered)) {
+                let why = "a field that cannot be changed is to be another, and the policy has it made anew";
+                return Ok(end(row, Ending::Recreate, true, why.to_owned()));
+            }
             row.ending = None;
+            row.fields.immutable = None;
             if matches!(row.delete.take(), Some(DeleteStage::Waiting { .. })) {
                 row.next_attempt = None;
             }
-            let rendered = self.rendered(&claim, &row.key);
             return Ok(Asked::Claimed { claim, rendered });
         }
         row.rivals.clear();
@@ -401,7 +406,8 @@ impl<S: Store> Core<S> {
             self.store.put_placement(&PlacementRow { record: None, delete: None, ..row.clone() })?;
             return self.plan(row.target, &row.key, None, now);
         }
-        self.store.delete_placement(row.target, &row.key)
+        self.store.delete_placement(row.target, &row.key)?;
+        if row.ending == Some(Ending::Recreate) { self.plan(row.target, &row.key, None, now) } else { Ok(()) }
     }
 }
 
@@ -424,6 +430,7 @@ fn ending_reason(ending: Ending) -> &'static str {
         Ending::PolicyRemoved => "PolicyRemoved",
         Ending::TargetRemoved => "TargetRemoved",
         Ending::Recovered => "Recovered",
+        Ending::Recreate => "Recreate",
     }
 }
 

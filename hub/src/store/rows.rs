@@ -243,6 +243,8 @@ pub enum Ending {
     TargetRemoved,
     /// Found at the target with genuine marks, without a record of it and without a source (I11).
     Recovered,
+    /// A field that cannot be changed is to be another: it is claimed, and made anew.
+    Recreate,
 }
 
 /// How far a delete has come.
@@ -327,6 +329,9 @@ pub struct Fields {
     /// The drift that was corrected last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub corrected: Option<Corrected>,
+    /// The desired body that was refused because of a field that cannot be changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub immutable: Option<[u8; 32]>,
 }
 
 /// A field that our last write left to whom it belongs.

@@ -7,10 +7,13 @@ use lockstep_engine::plan::OnConflict;
 
 use crate::codes;
 use crate::node::{Kind, Node};
-use crate::policy::{Ownership, Replicas};
+use crate::policy::{OnImmutable, Ownership, Replicas};
 use crate::reader::{Fields, Reader, join, shown};
 
-const FIELDS: &[&str] = &["conflict", "drift", "driftRules", "ignoreDifferences", "createOnly", "replicas"];
+const FIELDS: &[&str] =
+    &["conflict", "drift", "driftRules", "ignoreDifferences", "createOnly", "replicas", "onImmutable"];
+const IMMUTABLES: &[(&str, OnImmutable)] =
+    &[("Fail", OnImmutable::Fail), ("Recreate", OnImmutable::Recreate)];
 const PATHS: &[&str] = &["jsonPointers", "jsonPaths"];
 const CONFLICTS: &[(&str, OnConflict)] = &[
     ("Fail", OnConflict::Fail),
@@ -41,6 +44,8 @@ pub(super) fn ownership(
     if let Some(replicas) = of("replicas").and_then(|(node, path)| reader.one_of(node, &path, REPLICAS)) {
         ownership.replicas = replicas;
     }
+    let on_immutable = of("onImmutable").and_then(|(node, path)| reader.one_of(node, &path, IMMUTABLES));
+    ownership.on_immutable = on_immutable.unwrap_or(ownership.on_immutable);
     if let Some((node, path)) = of("driftRules") {
         ownership.drift_rules = drift_rules(reader, node, &path);
     }

@@ -54,12 +54,13 @@ const UPSERT: &str = "INSERT INTO placements (target, kind, namespace, name, pol
     written_adopted = ?34, fields = ?35";
 
 /// In the order of their stored ordinals: only ever append.
-const ENDINGS: [Ending; 5] = [
+const ENDINGS: [Ending; 6] = [
     Ending::SourceDeleted,
     Ending::Unselected,
     Ending::PolicyRemoved,
     Ending::TargetRemoved,
     Ending::Recovered,
+    Ending::Recreate,
 ];
 
 fn ending_ordinal(ending: Ending) -> i64 {
@@ -69,6 +70,7 @@ fn ending_ordinal(ending: Ending) -> i64 {
         Ending::PolicyRemoved => 2,
         Ending::TargetRemoved => 3,
         Ending::Recovered => 4,
+        Ending::Recreate => 5,
     }
 }
 
