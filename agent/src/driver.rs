@@ -200,7 +200,7 @@ impl Driver {
     fn message(&mut self, message: HubMessage) {
         // Late words of a stream that was closed from here.
         if self.state.hub.is_some() {
-            self.act(Action::Message(message));
+            self.act(Action::Message(Box::new(message)));
         }
     }
 

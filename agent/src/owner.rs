@@ -44,7 +44,7 @@ pub(crate) enum Action {
     /// The stream is gone.
     Disconnected,
     /// The hub says something.
-    Message(HubMessage),
+    Message(Box<HubMessage>),
     /// A watch's task learned something.
     Observed { watch: u32, run: u64, observation: Observation<Bytes> },
     /// Discovery was asked; `look` is the number of the last [`Effect::Rediscover`] before that.
@@ -162,7 +162,7 @@ impl Owner {
                 self.session.disconnected();
                 self.guard.disconnected();
             }
-            Action::Message(message) => match self.session.handle(message) {
+            Action::Message(message) => match self.session.handle(*message) {
                 Ok(told) => told.into_iter().for_each(|told| self.told(told, now, &mut effects)),
                 Err(error) => effects.push(Effect::Broken(error)),
             },

@@ -13,7 +13,7 @@ use lockstep_cluster::{
 };
 use lockstep_engine::object::without_managed_fields;
 use lockstep_engine::outcome::{Failure, FailureClass};
-use lockstep_engine::ownership::FieldSet;
+use lockstep_engine::ownership::{FieldSet, Leave, Left};
 use lockstep_engine::{GroupKind, ResourceVersion, Uid};
 use lockstep_wire::v1::{self, apply::Expect as Wanted, outcome::Result as Done, step::Action};
 use serde::Deserialize;
@@ -157,7 +157,8 @@ impl Call<'_> {
             body: in_version(&apply.body, &self.resource)?,
             expect,
             last_applied,
-            yields: None,
+            reclaim: apply.reclaim.clone(),
+            leave: leave(&apply.leave)?,
             ensure_namespace: apply.ensure_namespace && self.may_create_namespace(),
             dry_run: false,
         };
@@ -172,6 +173,7 @@ impl Call<'_> {
                 created: applied.created,
                 created_namespace_uid: namespace,
                 api_version: self.resource.api_version(),
+                left: applied.left.into_iter().map(left).collect(),
             })),
             Outcome::Conflict(foreign) => Ok(Done::Failed(conflict(*foreign))),
             Outcome::NamespaceMissing => Err(failure(
@@ -323,6 +325,21 @@ fn defined_kind(body: &[u8]) -> Option<GroupKind> {
     }
     let Definition { spec } = serde_json::from_slice(body).ok()?;
     Some(GroupKind::new(&spec.group, &spec.names.kind))
+}
+
+/// Which fields are not ours to write. One that this agent cannot read must not be taken for "none".
+fn leave(bytes: &[u8]) -> Result<Leave, Failure> {
+    if bytes.is_empty() {
+        return Ok(Leave::default());
+    }
+    serde_json::from_slice(bytes)
+        .map_err(|_| failure(FailureClass::Invalid, "the fields that are left to the target cannot be read"))
+}
+
+fn left(left: Left) -> v1::Left {
+    let Left { path, manager: name, operation, time, reported } = left;
+    let manager = v1::Manager { name, operation, time, ..v1::Manager::default() };
+    v1::Left { path, manager: Some(manager), reported }
 }
 
 /// The body with the `apiVersion` and `kind` that are written here.

@@ -12,6 +12,7 @@ mod probe;
 mod release;
 mod types;
 mod undo;
+mod yields;
 
 pub use contents::{Contents, ContentsItem};
 pub use namespace::CreatedNamespace;

@@ -10,16 +10,22 @@
 
 mod conflict;
 mod differences;
+mod drift;
 mod entries;
 mod fieldset;
+mod leave;
+mod pattern;
 mod project;
 
 pub use conflict::{ConflictCause, conflicts, force_allowed};
 pub use differences::differences;
+pub use drift::{Corrected, Taken, sentence, taken_by};
 pub use entries::{
     ManagedFields, ManagerEntry, ManagerSummary, SUMMARY_BYTES, SUMMARY_PATHS, has_entry_of_ours,
 };
 pub use fieldset::{FieldSet, FieldSetError, PathElement};
+pub use leave::{Drift, Leave, Left, Share, give_back, share};
+pub use pattern::{Pattern, PatternError};
 pub use project::{canonical_json, project};
 
 use serde_json::Value;

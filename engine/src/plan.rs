@@ -106,6 +106,8 @@ pub enum Wish<'a> {
         run_once: bool,
         /// What becomes of an object of this name that is not ours.
         on_conflict: OnConflict,
+        /// It is created, and never written again.
+        create_only: bool,
     },
     /// Nothing claims it any more, for a reason that asks for its deletion.
     Gone {
@@ -133,6 +135,9 @@ pub enum Wish<'a> {
         message: &'a str,
     },
 }
+
+/// The reason of a status: drift that the policy wants reported, and nothing more.
+pub const DRIFT_REPORTED: &str = "DriftReported";
 
 /// What becomes of an object that is there already and is not ours. It is settled by policy; objects with
 /// marks, of whomever, are never adopted.
@@ -177,6 +182,19 @@ pub struct Input<'a> {
     pub delete: DeleteProgress,
     /// Its grace period is not over: when it is, in words.
     pub grace: Option<&'a str>,
+    /// Its fields that others took.
+    pub taken: Taken<'a>,
+}
+
+/// Fields of ours that others took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken<'a> {
+    /// What our last write left to them and is to be reported: fields, managers, times.
+    pub reported: Option<&'a str>,
+    /// Some of what our last write left to others is nobody's now.
+    pub free: bool,
+    /// Who owns now what our last write owned: fields, managers, times.
+    pub by: &'a str,
 }
 
 /// What to do.
@@ -262,7 +280,7 @@ pub fn decide(input: &Input<'_>) -> Decision {
 }
 
 fn decide_present(input: &Input<'_>) -> Decision {
-    let Wish::Present { desired, source_deleting, obstacle, run_once, on_conflict, .. } = &input.wish else {
+    let Wish::Present { desired, source_deleting, obstacle, run_once, .. } = &input.wish else {
         return Decision::rest(State::Unknown, "NotClaimed", "nothing claims it");
     };
     if let Some(pause) = input.paused {
@@ -306,15 +324,13 @@ fn decide_present(input: &Input<'_>) -> Decision {
         }
         Observed::Known(known) => known,
     };
-    decide_known(input, known, *desired, *on_conflict)
+    decide_known(input, known, *desired)
 }
 
-fn decide_known(
-    input: &Input<'_>,
-    known: &Known<'_>,
-    desired: [u8; 32],
-    on_conflict: OnConflict,
-) -> Decision {
+fn decide_known(input: &Input<'_>, known: &Known<'_>, desired: [u8; 32]) -> Decision {
+    let Wish::Present { on_conflict, create_only, .. } = input.wish else {
+        return Decision::rest(State::Unknown, "NotClaimed", "nothing claims it");
+    };
     let marked = match owner(input, known) {
         // Marks say that somebody else manages it, or that nobody can tell; only what has none is adopted.
         Owner::Other(..)
@@ -338,6 +354,10 @@ fn decide_known(
         )
         .taking_over(marked);
     }
+    if create_only {
+        let message = "it was created, and is the target's own since then, as the policy says";
+        return Decision::rest(State::InStep, "CreateOnly", message).taking_over(marked);
+    }
     let (rendered, owned) = match (&input.record, known.marks) {
         (Some(record), _) if !marked => (Some(record.rendered), record.owned),
         // The record's uid is void (a restore), but it is of this very write: drift since then shows.
@@ -350,7 +370,17 @@ fn decide_known(
     if rendered != Some(desired) || !guard::on(Guard::DesiredDigest) {
         return Decision::act(Act::Update, "Updating", "it is being updated").taking_over(marked);
     }
-    let in_step = Decision::rest(State::InStep, "InStep", "the target holds what the policy asks for");
+    if input.taken.free {
+        let message = "fields that others held are free again; they are being written";
+        return Decision::act(Act::Update, "Returned", message).taking_over(marked);
+    }
+    let in_step = match input.taken.reported {
+        None => Decision::rest(State::InStep, "InStep", "the target holds what the policy asks for"),
+        Some(by) => {
+            let message = format!("fields of ours were changed, and stay so, as the policy says: {by}");
+            Decision::rest(State::Conflict, DRIFT_REPORTED, message)
+        }
+    };
     match (owned, known.owned) {
         (Some(recorded), OwnedView::Digest(seen)) if recorded == seen && guard::on(Guard::OwnedProjection) => {
             in_step.taking_over(marked)
@@ -372,7 +402,7 @@ fn decide_known(
         _ => Decision::act(
             Act::Update,
             "Drifted",
-            "fields we own were changed at the target; they are set back",
+            format!("fields we own were changed at the target; they are set back: {}", input.taken.by),
         )
         .taking_over(marked),
     }

@@ -10,7 +10,9 @@ use lockstep_engine::status::{State, Status};
 use lockstep_engine::{ClusterId, GroupKind, ObjectKey, ResourceVersion, Uid};
 use lockstep_hub::seal::HubKey;
 use lockstep_hub::store::sqlite::SqliteStore;
-use lockstep_hub::store::{ObjectRow, PlacementFilter, PlacementRow, Reader, Record, SourceRef, Store};
+use lockstep_hub::store::{
+    Fields, ObjectRow, PlacementFilter, PlacementRow, Reader, Record, SourceRef, Store,
+};
 
 const COMMIT: usize = 512;
 const TARGETS: usize = 20;
@@ -86,6 +88,7 @@ fn placement(n: usize, state: State) -> PlacementRow {
         barred: None,
         synced_at: None,
         lag_ms: Some(n as i64 % 977),
+        fields: Fields::default(),
     }
 }
 

@@ -41,6 +41,9 @@ pub const CONTRADICTION: &str = "LS0119";
 /// A kind of another API group.
 pub const WRONG_GROUP: &str = "LS0120";
 
+/// A path to fields that cannot be read.
+pub const BAD_PATH: &str = "LS0121";
+
 /// Every code with its title.
 pub const CODES: &[(&str, &str)] = &[
     (UNREADABLE, "the policy file cannot be read"),
@@ -63,6 +66,7 @@ pub const CODES: &[(&str, &str)] = &[
     (OUT_OF_RANGE, "a number out of range"),
     (CONTRADICTION, "two fields contradict each other"),
     (WRONG_GROUP, "the kind belongs to another API group"),
+    (BAD_PATH, "not a path to fields"),
 ];
 
 #[cfg(test)]

@@ -27,8 +27,8 @@ pub use finding::{Finding, Place, Severity};
 pub use load::{Change, LoadOutcome, LoadedFile, PolicyChange, load};
 pub use parse::{API_VERSION, KIND, Known};
 pub use policy::{
-    Budget, CompiledPolicy, Deletion, Disposition, OnContainer, OnRewind, Ownership, PolicyName, Resource,
-    Spec,
+    Budget, CompiledPolicy, Deletion, Disposition, OnContainer, OnImmutable, OnRewind, Ownership, PolicyName,
+    Replicas, Resource, Spec, autoscalers, is_scaled,
 };
 pub use render::{RenderError, RenderInput, Rendered, canonical, render};
 pub use select::{Selection, Why, select};

@@ -161,10 +161,10 @@ fn spec(reader: &mut Reader<'_>, node: &Node, known: Known<'_>) -> Option<Spec> 
         .required(&fields, "spec", "targetClusters", "list the clusters that copies go to")
         .and_then(|node| targets(reader, node, source_cluster.as_ref(), known));
     let ownership =
-        ownership::ownership(reader, fields.get("ownership"), "spec.ownership", Ownership::default());
+        ownership::ownership(reader, fields.get("ownership"), "spec.ownership", &Ownership::default());
     let resources = reader
         .required(&fields, "spec", "resources", "list what is synced, as in: - kind: ConfigMap")
-        .and_then(|node| resource::resources(reader, node, ownership));
+        .and_then(|node| resource::resources(reader, node, &ownership));
     let suspend = fields.get("suspend").map_or(Some(false), |node| reader.flag(node, "spec.suspend"));
     let deletion =
         fields.get("deletion").map_or(Some(Deletion::default()), |node| deletion::deletion(reader, node));

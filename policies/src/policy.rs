@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use lockstep_engine::budget::Limit;
 use lockstep_engine::interest::Condition;
+use lockstep_engine::ownership::{Drift, Leave, Pattern};
 use lockstep_engine::plan::OnConflict;
 use lockstep_engine::{ClusterName, GroupKind};
 use serde::{Deserialize, Serialize};
@@ -74,11 +75,90 @@ pub struct Resource {
 }
 
 /// What becomes of objects and fields at a target that lockstep does not own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ownership {
     /// An object of the same name is there. Default: Fail.
     pub conflict: OnConflict,
+    /// Somebody else changed a field that is ours. Default: Correct.
+    pub drift: Drift,
+    /// The same for some fields; the first that covers a field counts.
+    pub drift_rules: Vec<(Pattern, Drift)>,
+    /// Fields that are never written.
+    pub ignored: BTreeSet<Pattern>,
+    /// Field managers whose fields are left to them.
+    pub ignored_managers: BTreeSet<String>,
+    /// Fields that are written at creation only.
+    pub create_only: BTreeSet<Pattern>,
+    /// Whose the number of replicas is. Default: Auto.
+    pub replicas: Replicas,
+    /// A field of a copy is to change that cannot be changed. Default: Fail.
+    pub on_immutable: OnImmutable,
+}
+
+/// What becomes of a copy of which a field is to change that cannot be changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnImmutable {
+    /// It stays as it is, and is reported.
+    #[default]
+    Fail,
+    /// It is deleted (archived first, and within the budget), and created anew. Adopted objects, namespaces and
+    /// definitions are not.
+    Recreate,
+}
+
+/// Whose the number of replicas of a workload is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Replicas {
+    /// The target's, where an autoscaler scales the object there; else the source's.
+    #[default]
+    Auto,
+    /// The source's.
+    Source,
+    /// The target's, once the object is created.
+    Target,
+}
+
+impl Ownership {
+    /// Is the object given up as a whole once it is created?
+    #[must_use]
+    pub fn creates_only(&self) -> bool {
+        self.create_only.iter().any(Pattern::is_root)
+    }
+
+    /// Which fields are not ours to write, for a copy that an autoscaler at the target scales or does not.
+    #[must_use]
+    pub fn leave(&self, gk: &GroupKind, autoscaled: bool) -> Leave {
+        let mut after_create: BTreeSet<Pattern> =
+            self.create_only.iter().filter(|path| !path.is_root()).cloned().collect();
+        let left = match self.replicas {
+            Replicas::Auto => autoscaled,
+            Replicas::Source => false,
+            Replicas::Target => true,
+        };
+        if left && is_scaled(gk) {
+            after_create.insert(Pattern::of_members(&["spec", "replicas"]));
+        }
+        let mut drift = self.drift_rules.clone();
+        if self.drift != Drift::Correct {
+            drift.push((Pattern::root(), self.drift));
+        }
+        let (never, managers) = (self.ignored.clone(), self.ignored_managers.clone());
+        Leave { never, after_create, managers, drift }
+    }
+}
+
+/// Kinds with a number of replicas that an autoscaler may set.
+#[must_use]
+pub fn is_scaled(gk: &GroupKind) -> bool {
+    ["Deployment", "StatefulSet", "ReplicaSet"].iter().any(|kind| gk.is("apps", kind))
+        || gk.is("", "ReplicationController")
+}
+
+/// The kind that scales others.
+#[must_use]
+pub fn autoscalers() -> GroupKind {
+    GroupKind::new("autoscaling", "HorizontalPodAutoscaler")
 }
 
 /// What happens to copies when their reason goes away.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use lockstep_engine::GroupKind;
 use lockstep_engine::interest::{Condition, Interest};
 
-use crate::policy::Resource;
+use crate::policy::{Replicas, Resource, autoscalers, is_scaled};
 use crate::set::PolicySet;
 
 /// From this many namespaces on, one watch of the whole kind is cheaper than one per namespace.
@@ -55,7 +55,49 @@ impl PolicySet {
     /// do must be known the moment they resume.
     #[must_use]
     pub fn interest(&self, cluster: &str) -> Vec<KindInterest> {
-        self.kinds_of(cluster).into_iter().map(|gk| self.kind_interest(cluster, gk)).collect()
+        let mut interests: Vec<KindInterest> =
+            self.kinds_of(cluster).into_iter().map(|gk| self.kind_interest(cluster, gk)).collect();
+        self.add_autoscalers(cluster, &mut interests);
+        interests
+    }
+
+    /// Autoscalers at a target say which of its workloads they scale: their bodies are sent.
+    fn add_autoscalers(&self, cluster: &str, interests: &mut Vec<KindInterest>) {
+        let scaled =
+            |resource: &&Resource| is_scaled(&resource.gk) && resource.ownership.replicas == Replicas::Auto;
+        let kinds = self.kinds_of(cluster);
+        let policies =
+            kinds.into_iter().filter(|gk| is_scaled(gk)).flat_map(|gk| self.claimants(cluster, gk));
+        let resources = policies.flat_map(|policy| &policy.spec.resources);
+        let conditions: BTreeSet<Condition> = resources
+            .filter(scaled)
+            .map(|resource| Condition {
+                namespaces: resource.condition.namespaces.clone(),
+                exclude_namespaces: resource.condition.exclude_namespaces.clone(),
+                ..Condition::default()
+            })
+            .collect();
+        if conditions.is_empty() {
+            return;
+        }
+        let gk = autoscalers();
+        let at = interests.iter().position(|interest| interest.gk == gk);
+        let known = at.map(|at| interests.remove(at));
+        let mut interest = known.unwrap_or_else(|| KindInterest {
+            gk,
+            namespaces: Some(BTreeSet::new()),
+            conditions: BTreeSet::new(),
+            managed: false,
+        });
+        let literal = conditions.iter().all(|condition| !condition.namespaces.is_empty());
+        interest.namespaces = interest.namespaces.filter(|_| literal).map(|mut namespaces| {
+            namespaces.extend(conditions.iter().flat_map(|condition| condition.namespaces.iter().cloned()));
+            namespaces
+        });
+        interest.namespaces = interest.namespaces.filter(|all| all.len() <= MAX_LITERAL_NAMESPACES);
+        interest.conditions.extend(conditions);
+        interests.push(interest);
+        interests.sort_by(|a, b| a.gk.cmp(&b.gk));
     }
 
     fn kind_interest(&self, cluster: &str, gk: &GroupKind) -> KindInterest {

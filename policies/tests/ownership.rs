@@ -48,3 +48,76 @@ fn misspelt_and_contradicting_ownership_is_refused() {
         ]
     );
 }
+
+const ALL: &str = "  ownership:
+    drift: Report
+    replicas: Target
+    driftRules:
+    - { jsonPointers: [/data/k], jsonPaths: ['.data[\"x.y\"]'], drift: Correct }
+    - { jsonPaths: [.data], drift: Ignore }
+    ignoreDifferences:
+    - { jsonPointers: [/metadata/annotations/a~1b], managers: [webhook] }
+    - managers: [operator]
+    createOnly: { jsonPaths: ['.spec.containers[*].image'] }
+  resources:
+  - { kind: ConfigMap }
+  - { apiGroup: apps, kind: Deployment, ownership: { createOnly: true, drift: Correct } }
+";
+
+#[test]
+fn fields_are_left_by_pointer_by_path_and_by_manager() {
+    let set = common::good(&format!("{HEAD}{ALL}"));
+    let entries = &set.by_name("p").unwrap().spec.resources;
+    let map = &entries[0].ownership;
+    let leave = map.leave(&entries[0].gk, false);
+    let shown: Vec<String> = leave.never.iter().chain(&leave.after_create).map(ToString::to_string).collect();
+    assert_eq!(shown, ["$.metadata.annotations['a/b']", "$.spec.containers[*].image"]);
+    assert_eq!(leave.managers.iter().collect::<Vec<_>>(), ["operator", "webhook"]);
+    let rules: Vec<String> = leave.drift.iter().map(|(path, drift)| format!("{path} {drift:?}")).collect();
+    assert_eq!(rules, ["$.data.k Correct", "$.data['x.y'] Correct", "$.data Ignore", "$ Report"]);
+    assert!(!map.creates_only() && entries[1].ownership.creates_only());
+    // What an entry does not say is as the policy says, lists as a whole.
+    let deployment = entries[1].ownership.leave(&entries[1].gk, false);
+    assert_eq!(deployment.drift.len(), 3);
+    assert!(deployment.after_create.iter().any(|path| path.to_string() == "$.spec.replicas"));
+}
+
+#[test]
+fn replicas_are_left_where_an_autoscaler_is_and_the_policy_does_not_say_otherwise() {
+    let text =
+        format!("{HEAD}  resources:\n  - {{ apiGroup: apps, kind: Deployment, namespaces: [shop] }}\n");
+    let set = common::good(&text);
+    let entry = &set.by_name("p").unwrap().spec.resources[0];
+    assert!(entry.ownership.leave(&entry.gk, false).is_empty());
+    assert!(!entry.ownership.leave(&entry.gk, true).is_empty());
+    let kinds = |set: &lockstep_policies::PolicySet, cluster| -> Vec<String> {
+        set.interest(cluster).iter().map(|interest| interest.gk.to_string()).collect()
+    };
+    assert_eq!(kinds(&set, "b"), ["Deployment.apps", "HorizontalPodAutoscaler.autoscaling"]);
+    assert_eq!(kinds(&set, "a"), ["Deployment.apps"]);
+    let interest = &set.interest("b")[1];
+    assert_eq!(interest.namespaces.as_ref().unwrap().iter().collect::<Vec<_>>(), ["shop"]);
+    assert!(interest.conditions.iter().next().unwrap().covers_namespace("shop") && !interest.managed);
+    let source = common::good(&text.replace("[shop] }", "[shop], ownership: { replicas: Source } }"));
+    assert_eq!(kinds(&source, "b"), ["Deployment.apps"]);
+    let entry = &source.by_name("p").unwrap().spec.resources[0];
+    assert!(entry.ownership.leave(&entry.gk, true).is_empty());
+}
+
+#[test]
+fn paths_that_cannot_be_read_and_rules_that_name_nothing_are_refused() {
+    let text = format!(
+        "{HEAD}  ownership:
+    driftRules: [{{ drift: Ignore }}]
+    ignoreDifferences:
+    - {{ jsonPaths: ['$..image'], managers: [lockstep] }}
+    - {{ jsonPointers: [''] }}
+    createOnly: {{ jsonPointers: [spec] }}
+  resources: [{{ kind: Secret }}]
+"
+    );
+    let found: Vec<String> = common::load_one(&text).findings.iter().map(ToString::to_string).collect();
+    let codes: Vec<&str> = found.iter().filter_map(|line| line.split(' ').nth(1)).collect();
+    assert_eq!(codes, ["LS0111", "LS0121", "LS0108", "LS0121", "LS0121"], "{found:#?}");
+    assert!(found[1].contains("at character 2"), "{found:#?}");
+}

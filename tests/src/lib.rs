@@ -17,3 +17,4 @@ pub mod proxy;
 pub mod requests;
 pub mod scene;
 pub mod testbed;
+pub mod webhook;

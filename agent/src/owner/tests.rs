@@ -177,7 +177,7 @@ impl Rig {
     }
 
     pub(super) fn say(&mut self, body: Body) -> &mut Self {
-        self.apply(Action::Message(HubMessage { body: Some(body) }))
+        self.apply(Action::Message(Box::new(HubMessage { body: Some(body) })))
     }
 
     pub(super) fn welcome(&mut self, same_instance: bool) -> &mut Self {

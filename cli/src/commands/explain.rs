@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use lockstep_engine::ownership::{Left, sentence};
+use lockstep_engine::plan::DRIFT_REPORTED;
 use lockstep_engine::status::State;
 use lockstep_hub::http::types::{Explanation, PolicySays, Sighting, TargetSays};
 
@@ -139,6 +141,13 @@ fn target(item: &TargetSays, wide: bool, palette: Palette, now: i64) -> String {
             plain(&item.policy)
         );
     }
+    if let Some(corrected) = &item.corrected {
+        let ago = age(Some(corrected.at), now);
+        let _ = writeln!(text, "    drift was set back {ago} ago: {}", plain(&sentence(&corrected.by)));
+    }
+    for Left { path, manager, .. } in item.left.iter().filter(|left| wide || left.reported) {
+        let _ = writeln!(text, "    {} is left to {}", plain(path), plain(manager));
+    }
     if wide || status.state == State::Conflict {
         for manager in &item.managers {
             let mut fields = manager.fields.iter().take(FIELDS_SHOWN).cloned().collect::<Vec<_>>().join(" ");
@@ -164,7 +173,14 @@ fn remedy(item: &TargetSays) -> Option<String> {
             Some(format!("lockstep approve {} --target {}", plain(&item.policy), plain(&item.target)))
         }
         State::Paused => Some("lockstep resume POLICY, --cluster CLUSTER or --all".to_owned()),
-        State::Conflict => Some("remove the object at the target, or leave it out of the policy".to_owned()),
+        State::Conflict => Some(
+            match item.status.reason.as_str() {
+                DRIFT_REPORTED => "change it back, give the field away in the policy, or `drift: Correct`",
+                "Contested" => "let one of them go: another manager's claim, or the field in the policy",
+                _ => "remove the object at the target, or leave it out of the policy",
+            }
+            .to_owned(),
+        ),
         State::Unknown => Some(format!("lockstep clusters {}", plain(&item.target))),
         _ => None,
     }
@@ -173,6 +189,7 @@ fn remedy(item: &TargetSays) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lockstep_engine::ownership::{Corrected, Taken};
     use lockstep_engine::status::Status;
 
     fn says(status: Status) -> TargetSays {
@@ -188,7 +205,37 @@ mod tests {
             attempts: 0,
             next_attempt_ms: None,
             managers: vec![],
+            corrected: None,
+            left: vec![],
         }
+    }
+
+    #[test]
+    fn drift_names_field_manager_and_time_also_once_it_is_set_back() {
+        let taken = |fields: &str| Taken {
+            manager: "kubectl-edit".to_owned(),
+            operation: "Update".to_owned(),
+            time: "2026-01-02T03:04:05Z".to_owned(),
+            fields: vec![fields.to_owned()],
+        };
+        let mut item = says(Status::new(State::InStep, "InStep", ""));
+        item.corrected = Some(Corrected::again(None, vec![taken(".data.k")], 1, 30_000));
+        let text = target(&item, false, Palette::None, 60_000);
+        let line = "drift was set back 30s ago: .data.k by kubectl-edit (Update) at 2026-01-02T03:04:05Z\n";
+        assert!(text.contains(line), "{text}");
+        let mut item = says(Status::new(State::Conflict, DRIFT_REPORTED, ""));
+        let left = |path: &str, reported| Left {
+            path: path.to_owned(),
+            manager: "kubectl-edit".to_owned(),
+            operation: "Update".to_owned(),
+            time: String::new(),
+            reported,
+        };
+        item.left = vec![left(".data.k", true), left(".data.l", false)];
+        let text = target(&item, false, Palette::None, 60_000);
+        assert!(text.contains(".data.k is left to kubectl-edit") && !text.contains(".data.l"), "{text}");
+        assert!(text.contains("to do: change it back"), "{text}");
+        assert!(target(&item, true, Palette::None, 60_000).contains(".data.l is left"));
     }
 
     #[test]

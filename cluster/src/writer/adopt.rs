@@ -19,16 +19,13 @@ impl Writer {
         uid: &Uid,
         only_if_equal: bool,
     ) -> Result<Outcome, Failure> {
-        let Some(live) = self.read(&plan.resource, &plan.namespace, &plan.name).await? else {
-            return Err(Failure::local(FailureClass::Gone, "the object is gone"));
-        };
-        if live.uid != *uid {
-            return Err(Failure::local(FailureClass::Stale, "another object has taken the name"));
-        }
+        let live = self.read_same(plan, uid).await?;
         if is_marked(&live)? {
             // By another hub, or copied from elsewhere: who looks again will see.
             return Err(Failure::local(FailureClass::Stale, "the object carries marks of lockstep now"));
         }
+        let shared = self.shared(plan, &live.body, &plan.leave.for_adoption())?;
+        let plan = &shared.plan;
         let extra = Extra { uid: Some(uid), resource_version: Some(&live.resource_version), nonce: None };
         if only_if_equal {
             let reply = self.send_as(plan, &extra, true, true).await?;
@@ -37,8 +34,7 @@ impl Writer {
             }
             let paths = differences(&live.body, &reply.body).map_err(unreadable)?;
             if !paths.is_empty() {
-                let manager = String::new();
-                let cause = |path| ConflictCause { manager: manager.clone(), path };
+                let cause = |path| ConflictCause { path, ..ConflictCause::default() };
                 return Ok(foreign(&live.body, paths.into_iter().map(cause).collect(), Undo::NotNeeded));
             }
         }

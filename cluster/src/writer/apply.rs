@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::compose::{Extra, compose};
-use super::types::{Applied, ApplyPlan, ApplyReport, Expect, Foreign, LastApplied, Outcome, Undo};
+use super::types::{Applied, ApplyPlan, ApplyReport, Expect, Foreign, LastApplied, Live, Outcome, Undo};
 use super::{ApplyCall, Writer, given, live, sensitivity, status};
 use crate::client::Reply;
 
@@ -41,6 +41,10 @@ impl Writer {
             Expect::Absent { nonce, seen, retry } => self.create(plan, nonce, seen.as_deref(), *retry).await,
             Expect::Present { uid, .. } => self.update(plan, uid).await,
             Expect::Foreign { uid, only_if_equal } => self.adopt(plan, uid, *only_if_equal).await,
+        };
+        let done = match done {
+            Ok(Outcome::Applied(applied)) => self.settle(plan, *applied).await,
+            other => other,
         };
         done.unwrap_or_else(|failure| match failure.class {
             FailureClass::NamespaceMissing => Outcome::NamespaceMissing,
@@ -75,6 +79,8 @@ impl Writer {
         // A nonce is of one write only: the object is as old as that (`engine::marks::was_met`).
         let nonce_of_write = Some(nonce).filter(|_| known.is_none() || same);
         let extra = Extra { uid: known.as_ref(), nonce: nonce_of_write, ..Extra::default() };
+        let created = self.at_creation(plan)?;
+        let plan = created.as_ref().unwrap_or(plan);
         let reply = self.send(plan, &extra, false).await?;
         if !reply.is_success() {
             return self.refused(plan, &reply);
@@ -98,15 +104,30 @@ impl Writer {
     }
 
     async fn update(&self, plan: &ApplyPlan, uid: &Uid) -> Result<Outcome, Failure> {
-        let version = match &plan.expect {
-            Expect::Present { resource_version, .. } => given(resource_version.as_ref()),
-            Expect::Absent { .. } | Expect::Foreign { .. } => None,
-        };
-        if let Some(yields) = &plan.yields {
-            self.yield_fields(plan, uid, yields).await?;
+        if plan.leave.is_empty() {
+            return self.update_with(plan, uid).await;
         }
-        // A yield moves the version; the uid still guards the object.
-        let version = version.filter(|_| plan.yields.is_none());
+        let live = self.read_same(plan, uid).await?;
+        let shared = self.shared(plan, &live.body, &plan.leave)?;
+        if let Some(yields) = &shared.yields {
+            self.apply_yields(plan, yields, &live).await?;
+        }
+        Ok(match self.update_with(&shared.plan, uid).await? {
+            Outcome::Applied(applied) => {
+                Outcome::Applied(Box::new(Applied { left: shared.left, ..*applied }))
+            }
+            other => other,
+        })
+    }
+
+    async fn update_with(&self, plan: &ApplyPlan, uid: &Uid) -> Result<Outcome, Failure> {
+        let version = match &plan.expect {
+            // A yield moves the version; the uid still guards the object.
+            Expect::Present { resource_version, .. } if plan.leave.is_empty() => {
+                given(resource_version.as_ref())
+            }
+            Expect::Present { .. } | Expect::Absent { .. } | Expect::Foreign { .. } => None,
+        };
         let named = Some(uid).filter(|_| guard::on(Guard::UpdateNamesUid));
         let extra = Extra { uid: named, resource_version: version, nonce: None };
         let reply = self.send(plan, &extra, false).await?;
@@ -123,14 +144,20 @@ impl Writer {
         self.force(plan, uid).await
     }
 
-    /// Takes back what is ours: only the very object, only in a state whose conflicts were looked at.
-    async fn force(&self, plan: &ApplyPlan, uid: &Uid) -> Result<Outcome, Failure> {
+    /// The object as it is, if it still is that one.
+    pub(super) async fn read_same(&self, plan: &ApplyPlan, uid: &Uid) -> Result<Live, Failure> {
         let Some(live) = self.read(&plan.resource, &plan.namespace, &plan.name).await? else {
             return Err(Failure::local(FailureClass::Gone, "the object is gone"));
         };
         if live.uid != *uid {
             return Err(Failure::local(FailureClass::Stale, "another object has taken the name"));
         }
+        Ok(live)
+    }
+
+    /// Takes back what is ours: only the very object, only in a state whose conflicts were looked at.
+    async fn force(&self, plan: &ApplyPlan, uid: &Uid) -> Result<Outcome, Failure> {
+        let live = self.read_same(plan, uid).await?;
         let extra = Extra { uid: Some(uid), resource_version: Some(&live.resource_version), nonce: None };
         // The conflicts of exactly this version: more may have come since the first attempt.
         let reply = self.send(plan, &extra, false).await?;
@@ -151,27 +178,6 @@ impl Writer {
             return self.applied(plan, reply.body, false, true);
         }
         self.refused(plan, &reply)
-    }
-
-    /// Keeps live values alive under a second manager before we omit them.
-    async fn yield_fields(&self, plan: &ApplyPlan, uid: &Uid, yields: &Bytes) -> Result<(), Failure> {
-        let body = compose(yields, &Extra { uid: Some(uid), ..Extra::default() })?;
-        let reply = self
-            .send_apply(ApplyCall {
-                resource: &plan.resource,
-                namespace: &plan.namespace,
-                name: &plan.name,
-                manager: YIELD_MANAGER,
-                force: false,
-                dry_run: plan.dry_run,
-                body,
-            })
-            .await?;
-        if reply.is_success() {
-            Ok(())
-        } else {
-            Err(reply.failure(Operation::Apply, sensitivity(&plan.resource)))
-        }
     }
 
     pub(super) async fn send(
@@ -228,6 +234,7 @@ impl Writer {
             owned,
             created,
             forced,
+            left: Vec::new(),
             body: live.body,
         })))
     }
@@ -260,12 +267,19 @@ fn our_fields(body: &Bytes) -> Option<Bytes> {
     Some(body.slice_ref(ours.fields?.get().as_bytes()))
 }
 
-/// Was everything in conflict ours after our last apply?
+/// Was everything in conflict ours after our last apply, or kept by us for whoever wants it?
 fn may_force(plan: &ApplyPlan, causes: &[ConflictCause]) -> bool {
+    let returned = |cause: &ConflictCause| {
+        cause.manager == YIELD_MANAGER || plan.reclaim.contains(&cause.path) || cause.is_of_scale()
+    };
+    let rest: Vec<ConflictCause> = causes.iter().filter(|cause| !returned(cause)).cloned().collect();
+    if rest.is_empty() {
+        return !causes.is_empty();
+    }
     match &plan.last_applied {
         LastApplied::Unknown => false,
-        LastApplied::Fields(last) => force_allowed(causes, last),
-        LastApplied::ThisBody => !causes.is_empty(),
+        LastApplied::Fields(last) => force_allowed(&rest, last),
+        LastApplied::ThisBody => true,
     }
 }
 

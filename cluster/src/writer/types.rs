@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstep_engine::outcome::Failure;
-use lockstep_engine::ownership::{ConflictCause, FieldSet, ManagerSummary, OwnedState};
+use lockstep_engine::ownership::{ConflictCause, FieldSet, Leave, Left, ManagerSummary, OwnedState};
 use lockstep_engine::{ResourceVersion, Uid};
 
 use crate::resource::Resource;
@@ -65,9 +65,10 @@ pub struct ApplyPlan {
     pub expect: Expect,
     /// Decides whether a conflict may be overridden.
     pub last_applied: LastApplied,
-    /// Live values of fields that we stop managing, as a partial object: applied first as
-    /// `lockstep-yield`, so that omitting them does not reset them.
-    pub yields: Option<Bytes>,
+    /// Paths that were ours, were left to others and are asked for again; they may be forced, too.
+    pub reclaim: Vec<String>,
+    /// Which fields of the body are not ours to write.
+    pub leave: Leave,
     /// Create the namespace if it is missing.
     pub ensure_namespace: bool,
     /// Ask what would happen only.
@@ -89,6 +90,8 @@ pub struct Applied {
     pub created: bool,
     /// Were conflicts overridden?
     pub forced: bool,
+    /// Fields that others took, and that were left to them.
+    pub left: Vec<Left>,
     /// The object as the server answered it.
     pub body: Bytes,
 }

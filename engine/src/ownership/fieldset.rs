@@ -59,7 +59,7 @@ impl PathElement {
     }
 
     /// As the API server writes it in a conflict: `.spec`, `[name="web"]`, `[="x"]`, `[0]`.
-    fn write(&self, out: &mut String) {
+    pub(super) fn write(&self, out: &mut String) {
         match self {
             Self::Field(name) => {
                 out.push('.');

@@ -80,23 +80,28 @@ fn leaf(value: &Value, others: Option<&FieldSet>) -> Value {
 /// The items of a list, found by path elements in a time that does not grow with the list. Each is found
 /// once: a set that names an item in many ways (anyone may write one) makes no projection that is larger than
 /// the object.
-struct Items<'a> {
+pub(super) struct Items<'a> {
     items: &'a [Value],
     taken: Vec<bool>,
     by_value: Option<BTreeMap<Vec<u8>, usize>>,
-    by_key: BTreeMap<Vec<&'a str>, ByKey>,
+    by_key: BTreeMap<Vec<String>, ByKey>,
 }
 
 /// The first item of each key, by the canonical values of the key's fields.
 type ByKey = BTreeMap<Vec<Vec<u8>>, usize>;
 
 impl<'a> Items<'a> {
-    fn new(items: &'a [Value]) -> Self {
+    pub(super) fn new(items: &'a [Value]) -> Self {
         Self { items, taken: vec![false; items.len()], by_value: None, by_key: BTreeMap::new() }
     }
 
     /// The item that a path element leads to, if it is the first to do so.
-    fn take(&mut self, element: &'a PathElement) -> Option<&'a Value> {
+    fn take(&mut self, element: &PathElement) -> Option<&'a Value> {
+        self.items.get(self.locate(element)?)
+    }
+
+    /// Its position, if the element is the first that leads there.
+    pub(super) fn locate(&mut self, element: &PathElement) -> Option<usize> {
         let at = match element {
             PathElement::Field(_) => None,
             PathElement::Index(index) => Some(*index),
@@ -104,7 +109,7 @@ impl<'a> Items<'a> {
             PathElement::Key(key) => self.by_key(key),
         }?;
         let taken = self.taken.get_mut(at)?;
-        if std::mem::replace(taken, true) { None } else { self.items.get(at) }
+        (!std::mem::replace(taken, true)).then_some(at)
     }
 
     /// Those that no element led to.
@@ -120,8 +125,8 @@ impl<'a> Items<'a> {
         index.get(text.as_bytes()).copied()
     }
 
-    fn by_key(&mut self, key: &'a [(String, String)]) -> Option<usize> {
-        let names: Vec<&str> = key.iter().map(|(name, _)| name.as_str()).collect();
+    fn by_key(&mut self, key: &[(String, String)]) -> Option<usize> {
+        let names: Vec<String> = key.iter().map(|(name, _)| name.clone()).collect();
         if !self.by_key.contains_key(&names) {
             if self.by_key.len() >= KEY_SHAPES {
                 return None;
@@ -135,11 +140,11 @@ impl<'a> Items<'a> {
 }
 
 /// The canonical values of these fields of an item.
-fn key_of(item: &Value, names: &[&str]) -> Option<Vec<Vec<u8>>> {
-    let value = |name: &&str| match item.get(*name) {
+fn key_of(item: &Value, names: &[String]) -> Option<Vec<Vec<u8>>> {
+    let value = |name: &String| match item.get(name) {
         Some(value) => Some(canonical_json(value)),
         // A key field with a default (`protocol: TCP`) may be missing in old objects.
-        None => (*name == "protocol").then(|| b"\"TCP\"".to_vec()),
+        None => (name == "protocol").then(|| b"\"TCP\"".to_vec()),
     };
     names.iter().map(value).collect()
 }

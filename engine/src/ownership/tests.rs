@@ -238,7 +238,8 @@ fn conflicts_are_forced_only_where_all_of_it_was_ours() {
     assert!(force_allowed(&causes, &last));
     assert!(!force_allowed(&[], &last));
     assert!(!force_allowed(&causes, &FieldSet::default()));
-    let theirs = ConflictCause { manager: "x".to_owned(), path: ".spec.paused".to_owned() };
+    let path = ".spec.paused".to_owned();
+    let theirs = ConflictCause { manager: "x".to_owned(), path, ..ConflictCause::default() };
     let both: Vec<_> = causes.into_iter().chain([theirs]).collect();
     assert!(!force_allowed(&both, &last));
 }

@@ -23,6 +23,7 @@ impl Case {
             obstacle: None,
             run_once: false,
             on_conflict: OnConflict::Fail,
+            create_only: false,
         }
     }
     fn gone() -> Wish<'static> {
@@ -52,6 +53,7 @@ fn input<'a>(wish: Wish<'a>, record: Option<RecordView<'a>>, observed: Observed<
         paused: None,
         delete: DeleteProgress::Asking,
         grace: None,
+        taken: Taken::default(),
     }
 }
 
@@ -150,6 +152,7 @@ fn only_what_nobody_marked_is_adopted_and_only_where_the_policy_says_so() {
             obstacle: None,
             run_once: false,
             on_conflict: mode,
+            create_only: false,
         };
         let observed = |marks| c.known(marks, OwnedView::NoEntry);
         for record in [None, Some(replaced.clone())] {
@@ -264,6 +267,42 @@ fn within_its_grace_period_a_delete_does_not_even_ask() {
 }
 
 #[test]
+fn what_others_took_is_reported_and_written_again_once_it_is_free() {
+    let c = Case::new();
+    let taken = |reported, free| Taken { reported, free, by: ".k by x" };
+    let with = |taken, observed| Input { taken, ..input(c.wish(), c.record(), observed) };
+    let by = Some(".k by x");
+    let reported = check(&with(taken(by, false), c.ours()), Act::Rest, State::Conflict, DRIFT_REPORTED);
+    assert!(reported.status.message.ends_with(".k by x"));
+    check(&with(taken(by, true), c.ours()), Act::Update, State::Pending, "Returned");
+    check(&with(taken(None, false), c.ours()), Act::Rest, State::InStep, "InStep");
+    // A change of what is still ours names who made it.
+    let drifted = c.known(genuine("s1", D1), OwnedView::Digest(O2));
+    let named = check(&with(taken(by, false), drifted), Act::Update, State::Pending, "Drifted");
+    assert!(named.status.message.ends_with("they are set back: .k by x"));
+}
+
+#[test]
+fn what_is_only_created_is_never_written_again() {
+    let c = Case::new();
+    let Wish::Present { source_uid, on_conflict, .. } = c.wish() else { unreachable!() };
+    let wish = Wish::Present {
+        source_uid,
+        desired: D2,
+        source_deleting: false,
+        obstacle: None,
+        run_once: false,
+        on_conflict,
+        create_only: true,
+    };
+    let drifted = c.known(genuine("s1", D1), OwnedView::Digest(O2));
+    check(&input(wish.clone(), c.record(), drifted), Act::Rest, State::InStep, "CreateOnly");
+    check(&input(wish.clone(), c.record(), Observed::Absent), Act::Create, State::Pending, "Creating");
+    let theirs = c.known(Marks::Absent, OwnedView::NoEntry);
+    check(&input(wish, None, theirs), Act::Rest, State::Conflict, "Exists");
+}
+
+#[test]
 fn a_collected_job_is_not_run_again_unless_it_changed() {
     let c = Case::new();
     let job = |desired| Wish::Present {
@@ -273,6 +312,7 @@ fn a_collected_job_is_not_run_again_unless_it_changed() {
         obstacle: None,
         run_once: true,
         on_conflict: OnConflict::Fail,
+        create_only: false,
     };
     check(&input(job(D1), c.record(), Observed::Absent), Act::Rest, State::InStep, "Collected");
     check(&input(job(D2), c.record(), Observed::Absent), Act::Create, State::Pending, "Creating");

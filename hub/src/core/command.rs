@@ -289,6 +289,10 @@ pub struct TargetSays {
     pub next_attempt_ms: Option<i64>,
     /// Other field managers at the target and the fields they own.
     pub managers: Vec<crate::store::ManagerRow>,
+    /// Drift that was set back last: when, how often, and who had changed what.
+    pub corrected: Option<lockstep_engine::ownership::Corrected>,
+    /// Fields that the last write left to whom they belong.
+    pub left: Vec<lockstep_engine::ownership::Left>,
 }
 
 /// Desired against observed.

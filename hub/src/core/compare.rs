@@ -88,7 +88,8 @@ impl<S: Store> Core<S> {
         let claims = self.claims(target, &key)?;
         let mut desired = None;
         if let Some(claim) = claims.first() {
-            desired = self.rendered(claim, &key).ok().map(|rendered| rendered.body.clone());
+            desired =
+                self.rendered(claim, &key).ok().map(|rendered| claim.leave.without_left(&rendered.body));
         }
         let comparison = Comparison {
             target: target_name,

@@ -249,6 +249,8 @@ impl<S: Store> Core<S> {
 
     pub(super) fn send_interests(&mut self, now: Millis) -> Result<(), StoreError> {
         self.kept_watches = false;
+        // Watches go, and what they told.
+        self.autoscaled = super::fields::Autoscaled::default();
         let clusters: Vec<ClusterId> = self.clusters.keys().copied().collect();
         clusters.into_iter().try_for_each(|id| self.send_interest(id, &[], now))
     }

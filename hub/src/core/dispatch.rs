@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use lockstep_engine::breaker::{Admission, Permit};
 use lockstep_engine::catalogue::wave;
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::marks;
 use lockstep_engine::object::RawObject;
+use lockstep_engine::ownership::Taken;
 use lockstep_engine::plan::{Act, OnConflict};
 use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
@@ -60,6 +62,14 @@ impl Prepared {
     /// Takes our marks and entries off the object with that uid.
     pub(super) fn release(uid: &Uid) -> Self {
         Self { action: Action::Release(v1::Release { uid: uid.to_string() }), purpose: Purpose::Release }
+    }
+
+    /// It sets drift back.
+    pub(super) fn correcting(mut self, by: Vec<Taken>) -> Self {
+        if let Purpose::Apply { drift, .. } = &mut self.purpose {
+            *drift = Some(by);
+        }
+        self
     }
 
     /// Did these very inputs fail for good?
@@ -131,6 +141,13 @@ impl<S: Store> Core<S> {
         if adopts {
             target.push(if on_conflict == OnConflict::TakeOver { "take over" } else { "adopt if equal" });
         }
+        // After a war only what is nobody else's is written.
+        let contested = act == Act::Update && self.is_contested(row);
+        if contested {
+            target.push("contested");
+        }
+        let left = String::from_utf8(claim.leave.canonical()).unwrap_or_default();
+        target.extend((!claim.leave.is_empty()).then_some(left.as_str()));
         let fingerprint = fingerprint(row, &rendered.digest, object, &target);
         let expect = match there {
             Some(object) if adopts => v1::apply::Expect::Adopt(v1::Adopt {
@@ -149,10 +166,12 @@ impl<S: Store> Core<S> {
         };
         let digest = self.desired_digest(claim, rendered);
         // Also where only its marks tell (after a loss): what was applied last is this very body.
-        let same_body =
-            there.is_some() && !adopts && row.record.as_ref().is_some_and(|record| record.rendered == digest);
+        let same_body = there.is_some()
+            && !adopts
+            && !contested
+            && row.record.as_ref().is_some_and(|record| record.rendered == digest);
         // What a recovered copy was found to own is less than that, where somebody took fields over.
-        let last = row.record.as_ref().filter(|record| !(same_body && is_recovered(record)));
+        let last = row.record.as_ref().filter(|record| !(contested || same_body && is_recovered(record)));
         let action = Action::Apply(v1::Apply {
             same_body,
             body,
@@ -160,6 +179,8 @@ impl<S: Store> Core<S> {
             expect: Some(expect),
             last_field_set: last.map(|record| record.field_set.clone()).unwrap_or_default(),
             ensure_namespace: !row.key.namespace.is_empty(),
+            leave: if claim.leave.is_empty() { Bytes::new() } else { claim.leave.canonical().into() },
+            reclaim: if contested { Vec::new() } else { row.fields.reclaim() },
         });
         Prepared {
             action,
@@ -169,6 +190,9 @@ impl<S: Store> Core<S> {
                 source_seen: None,
                 api_version,
                 adopts,
+                drift: None,
+                recreates: act == Act::Update && !adopted && self.recreates(claim, &row.key),
+                contested,
                 marks,
             },
         }

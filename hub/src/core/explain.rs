@@ -157,6 +157,8 @@ impl<S: Store> Core<S> {
             attempts: row.attempts,
             next_attempt_ms: row.next_attempt,
             managers,
+            corrected: row.fields.corrected,
+            left: row.fields.left.into_iter().map(|row| row.left).collect(),
         })
     }
 }

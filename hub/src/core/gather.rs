@@ -7,6 +7,7 @@ use lockstep_engine::catalogue::Facts;
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::marks::{self, Marks, SourceMark, TargetMark};
 use lockstep_engine::object::RawObject;
+use lockstep_engine::ownership::Leave;
 use lockstep_engine::plan::{self, Observed, OwnedView};
 use lockstep_engine::status::{State, Status};
 use lockstep_engine::{ClusterId, GroupKind, ObjectKey, ResourceVersion, Uid};
@@ -14,7 +15,7 @@ use lockstep_policies::{CompiledPolicy, Ownership, RenderInput, Rendered, Select
 
 use super::Core;
 use super::state::Cluster;
-use crate::store::{ManagedRow, ObjectRow, Owned, PlacementRow, Store, StoreError};
+use crate::store::{Fields, ManagedRow, ObjectRow, Owned, PlacementRow, Store, StoreError};
 
 /// Annotation by which a target's people keep an object from being deleted.
 pub(super) const PREVENT_DELETION: &str = "lockstep.dev/prevent-deletion";
@@ -27,6 +28,10 @@ pub(super) struct Claim {
     pub object: Arc<ObjectRow>,
     /// Index of the entry of `spec.resources` that selects it.
     pub entry: usize,
+    /// Fields that are not ours to write.
+    pub leave: Leave,
+    /// Why that is not known yet: code and sentence.
+    pub waits: Option<(&'static str, String)>,
 }
 
 /// Why a policy does not claim a key.
@@ -59,8 +64,9 @@ struct CacheKey {
 
 impl Claim {
     /// What the policy says of objects and fields that are not ours.
-    pub(super) fn ownership(&self) -> Ownership {
-        self.policy.spec.resources.get(self.entry).map_or_else(Ownership::default, |entry| entry.ownership)
+    pub(super) fn ownership(&self) -> &Ownership {
+        static NOTHING_SAID: std::sync::LazyLock<Ownership> = std::sync::LazyLock::new(Ownership::default);
+        self.policy.spec.resources.get(self.entry).map_or_else(|| &*NOTHING_SAID, |entry| &entry.ownership)
     }
 }
 
@@ -133,7 +139,9 @@ impl<S: Store> Core<S> {
         Ok(match select(policy, key, &facts.bound(bound)) {
             Selection::Selected { resource: entry } => {
                 drop(raw);
-                Ok(Claim { policy: policy.clone(), source, object: Arc::new(object), entry })
+                let (policy, object) = (policy.clone(), Arc::new(object));
+                let (leave, waits) = self.leave(&policy, entry, target, key)?;
+                Ok(Claim { policy, source, object, entry, leave, waits })
             }
             Selection::NotSelected { why } => {
                 Err(NoClaim::NotSelected(why.code(), why.sentence(policy, key)))
@@ -292,6 +300,9 @@ impl<S: Store> Core<S> {
     pub(super) fn desired_digest(&self, claim: &Claim, rendered: &Rendered) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key("lockstep 2026 desired v1");
         hasher.update(&rendered.digest);
+        if !claim.leave.is_empty() {
+            hasher.update(&claim.leave.canonical());
+        }
         for part in [self.cluster_name(claim.source), claim.object.uid.as_str()] {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
@@ -401,5 +412,6 @@ pub(super) fn fresh_placement(target: ClusterId, key: &ObjectKey, now: i64) -> P
         barred: None,
         synced_at: None,
         lag_ms: None,
+        fields: Fields::default(),
     }
 }

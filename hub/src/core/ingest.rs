@@ -5,6 +5,7 @@ use bytes::Bytes;
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
+use lockstep_policies::autoscalers;
 use lockstep_wire::HubEffect;
 use lockstep_wire::v1::{self, item::Change};
 
@@ -160,6 +161,9 @@ impl<S: Store> Core<S> {
         if !was_live && watch.is_live() {
             self.became_live(id, &gk);
         }
+        if news && gk == autoscalers() {
+            self.autoscalers_told(id);
+        }
         if news && is_container(&gk) {
             // Deletes that had to wait for what it tells.
             let states = vec![State::Pending, State::Orphaned];
@@ -202,6 +206,8 @@ impl<S: Store> Core<S> {
         let v1::Item { namespace, name, uid, resource_version, observed_ms, change } = item;
         let key = ObjectKey::new(gk.clone(), &namespace, &name);
         let observed_at = observed_ms.saturating_add(skew_ms);
+        let scales = *gk == autoscalers();
+        let scaler = if scales { self.store.object(id, &key)? } else { None };
         match change {
             Some(Change::Upsert(upsert)) => {
                 if self.is_stale_echo(id, &key, &resource_version) {
@@ -281,6 +287,9 @@ impl<S: Store> Core<S> {
         }
         if key.gk == definitions() {
             self.definition_changed(id, &key);
+        }
+        if scales {
+            self.scaling_told(id, scaler.as_ref(), &key, now)?;
         }
         self.concerns(id, &key, observed_at, now)
     }

@@ -14,6 +14,7 @@ mod containers;
 mod decline;
 mod dispatch;
 mod explain;
+mod fields;
 mod gather;
 mod ingest;
 mod missing;
@@ -169,6 +170,8 @@ pub struct Counts {
     pub deletes: u64,
     /// Deletes held by a budget.
     pub held: u64,
+    /// Drifts that were answered with a write.
+    pub drifts: u64,
     /// Sessions begun.
     pub sessions: u64,
     /// Rewinds noticed.
@@ -213,6 +216,7 @@ pub struct Core<S> {
     next_step: u64,
     next_due: Option<Millis>,
     render_cache: gather::RenderCache,
+    autoscaled: fields::Autoscaled,
     after: Vec<AfterCommit>,
     archive: Arc<Notify>,
     findings: Arc<std::sync::RwLock<Findings>>,
@@ -289,6 +293,7 @@ impl<S: Store> Core<S> {
             next_step: 1,
             next_due: None,
             render_cache: gather::RenderCache::default(),
+            autoscaled: fields::Autoscaled::default(),
             after: Vec::new(),
             archive,
             findings,
@@ -304,6 +309,7 @@ impl<S: Store> Core<S> {
     fn reload(&mut self) -> Result<(), StoreError> {
         self.clusters.clear();
         self.names.clear();
+        self.autoscaled = fields::Autoscaled::default();
         for row in self.store.clusters()? {
             let watches = self.store.watches(Some(row.id))?;
             self.names.insert(row.name.clone(), row.id);

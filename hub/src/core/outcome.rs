@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use lockstep_engine::backoff::{Backoff, LONGEST_RETRY_AFTER_MS};
 use lockstep_engine::breaker::BreakerState;
 use lockstep_engine::guard::{self, Guard};
+use lockstep_engine::ownership::sentence;
 use lockstep_engine::status::{State, Status};
 use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
 use lockstep_wire::v1::{self, outcome::Result as Answer};
@@ -12,7 +13,7 @@ use lockstep_wire::v1::{self, outcome::Result as Answer};
 use super::Core;
 use super::state::{Answered, InFlight, Purpose};
 use crate::store::{
-    Cause, DeleteStage, ManagedRow, ObjectRow, Owned, PlacementRow, Record, Store, StoreError,
+    Cause, DeleteStage, Ending, ManagedRow, ObjectRow, Owned, PlacementRow, Record, Store, StoreError,
 };
 
 /// Between attempts that may succeed by themselves: 1 s doubling to 5 min, a fifth of jitter.
@@ -88,8 +89,8 @@ impl<S: Store> Core<S> {
         now: Millis,
     ) -> Result<(), StoreError> {
         match (answer, step.purpose) {
-            (Answer::Applied(applied), Purpose::Apply { rendered, source_seen, api_version, marks, .. }) => {
-                self.applied(id, row, applied, rendered, source_seen, api_version, marks, now)
+            (Answer::Applied(applied), purpose @ Purpose::Apply { .. }) => {
+                self.applied(id, row, applied, purpose, now)
             }
             (Answer::Image(image), Purpose::Image) => self.image(row, image, now),
             (Answer::Deleted(_), Purpose::Delete { tombstone }) => self.deleted(row, tombstone),
@@ -104,18 +105,23 @@ impl<S: Store> Core<S> {
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // the parts of one answer
     fn applied(
         &mut self,
         id: ClusterId,
         mut row: PlacementRow,
         applied: v1::Applied,
-        rendered: [u8; 32],
-        source_seen: Option<Millis>,
-        api_version: String,
-        marks: BTreeMap<String, String>,
+        purpose: Purpose,
         now: Millis,
     ) -> Result<(), StoreError> {
+        let Purpose::Apply { rendered, source_seen, api_version, drift, marks, .. } = purpose else {
+            return Ok(());
+        };
+        if let Some(by) = &drift {
+            self.counts.drifts += 1;
+            tracing::info!(cluster = self.cluster_name(id), object = %row.key, "drift: {}", sentence(by));
+        }
+        let generation = row.observed_generation;
+        row.fields.written(row.record.as_ref(), applied.left, drift, generation, now);
         let uid = Uid::new(&applied.uid);
         let resource_version = ResourceVersion::new(&applied.resource_version);
         let owned = <[u8; 16]>::try_from(applied.owned_digest.as_ref()).ok();
@@ -190,7 +196,8 @@ impl<S: Store> Core<S> {
             watch,
             uid: uid.clone(),
             resource_version: resource_version.clone(),
-            body: None,
+            // Where bodies of copies are asked for, the last one stands until the echo brings its own.
+            body: before.as_ref().and_then(|row| row.body.clone()),
             managed: Some(ManagedRow {
                 owned: owned.map_or(Owned::NoEntry, Owned::Digest),
                 marks,
@@ -212,7 +219,7 @@ impl<S: Store> Core<S> {
         }
         let mut row = super::gather::fresh_placement(of.target, &key, now);
         row.status = Status::new(State::Orphaned, "ImplicitNamespace", "created in passing, never deleted");
-        row.ending = Some(crate::store::Ending::Unselected);
+        row.ending = Some(Ending::Unselected);
         row.record = Some(Record {
             uid: Some(Uid::new(uid)),
             resource_version: ResourceVersion::default(),
@@ -339,6 +346,12 @@ impl<S: Store> Core<S> {
             row.since = now;
         }
         row.status = status;
+        if let ("Immutable", Purpose::Apply { recreates: true, rendered, .. }) = (class, purpose) {
+            row.ending = Some(Ending::Recreate);
+            row.fields.immutable = Some(*rendered);
+            row.delete = None;
+            return self.store.put_placement(&row);
+        }
         row.attempts += 1;
         row.next_attempt = match (class, purpose) {
             ("Stale" | "Gone", _) => {
@@ -373,10 +386,14 @@ impl<S: Store> Core<S> {
     }
 }
 
-/// The reason that is shown: of an object that was to be adopted as it is, and is not, that it differs.
+/// The reason that is shown: of an object that was to be adopted as it is, and is not, that it differs; of one
+/// whose fields were taken again and again, that.
 fn reason<'a>(class: &'a str, purpose: &Purpose, failed: &v1::Failed) -> &'a str {
-    let adopts = matches!(purpose, Purpose::Apply { adopts: true, .. });
-    if adopts && class == "Conflict" && !failed.paths.is_empty() { "Differs" } else { class }
+    match purpose {
+        Purpose::Apply { adopts: true, .. } if class == "Conflict" && !failed.paths.is_empty() => "Differs",
+        Purpose::Apply { contested: true, .. } if class == "Conflict" => "Contested",
+        _ => class,
+    }
 }
 
 fn answered(answer: &Answer) -> Answered {

@@ -4,7 +4,7 @@
 
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::marks;
-use lockstep_engine::ownership::FieldSet;
+use lockstep_engine::ownership::{FieldSet, Leave};
 use lockstep_engine::status::State;
 use lockstep_engine::{ClusterName, Millis, ResourceVersion, Uid};
 use serde_json::Value;
@@ -145,9 +145,10 @@ pub(super) fn is_recovered(record: &Record) -> bool {
 
 /// Nobody remembers what a recovered copy looked like after our last write. But if that wrote the body
 /// that is asked for now, every field of it was ours then: where one is not, somebody took it over.
-pub(super) fn was_taken_over(record: &Record, desired: &[u8; 32], body: &Value) -> bool {
+pub(super) fn was_taken_over(record: &Record, desired: &[u8; 32], body: &Value, leave: &Leave) -> bool {
     if !is_recovered(record) || record.field_set.is_empty() || record.rendered != *desired {
         return false;
     }
-    FieldSet::parse(&record.field_set).is_ok_and(|owned| !owned.covers(body))
+    // What is to be left may still be ours, where the answer to a creation was lost.
+    FieldSet::parse(&record.field_set).is_ok_and(|owned| !owned.covers(body) || leave.may_hold(&owned))
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_engine::breaker::{Breaker, BreakerConfig, Permit};
 use lockstep_engine::guard::{self, Guard};
+use lockstep_engine::ownership::Taken;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion};
 use lockstep_wire::{HubSession, v1};
 use serde::{Deserialize, Serialize};
@@ -115,6 +116,12 @@ pub enum Purpose {
         api_version: String,
         /// It adopts an object that is not ours.
         adopts: bool,
+        /// It sets drift back: who had changed what.
+        drift: Option<Vec<Taken>>,
+        /// Where a field cannot be changed, the object is made anew.
+        recreates: bool,
+        /// Nothing is forced any more: others take the same fields again and again.
+        contested: bool,
         /// The `lockstep.dev/*` annotations that are written.
         marks: BTreeMap<String, String>,
     },

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use lockstep_engine::guard::{self, Guard};
-use lockstep_engine::plan::{self, Act, Decision, DeleteProgress, Input, RecordChange, RecordView, Wish};
+use lockstep_engine::ownership::sentence;
+use lockstep_engine::plan::{
+    self, Act, DRIFT_REPORTED, Decision, DeleteProgress, Input, RecordChange, RecordView, Wish,
+};
 use lockstep_engine::status::{State, Status};
 use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
 use lockstep_policies::{CompiledPolicy, Disposition, Rendered};
@@ -69,7 +72,8 @@ impl<S: Store> Core<S> {
         self.wait_for_source(&mut row, &mut asked, now)?;
         if let (Asked::Claimed { claim, rendered: Ok(rendered) }, Some(record)) = (&asked, &mut row.record) {
             let desired = self.desired_digest(claim, rendered);
-            if was_taken_over(record, &desired, &rendered.body) {
+            let asked = claim.leave.without_left(&rendered.body);
+            if was_taken_over(record, &desired, &asked, &claim.leave) {
                 record.owned = Some(UNLIKE_ANY);
                 record.resource_version = ResourceVersion::default();
             }
@@ -87,7 +91,14 @@ impl<S: Store> Core<S> {
         let written = row.record.as_ref().map(|record| record.resource_version.clone());
         let observed = observed(object.as_ref(), absence.as_ref(), marks, written.as_ref());
         let ends = matches!(asked, Asked::Claimed { .. }) && self.definition_ends(target, &key.gk)?;
-        let decision = self.decide(&row, &asked, observed, ends);
+        let taken = self.taken(&row, object.as_ref());
+        let (by, reported) = (sentence(&taken), row.fields.reported());
+        let taken = plan::Taken {
+            reported: reported.as_deref(),
+            free: row.fields.is_free(row.record.as_ref(), object.as_ref()),
+            by: &by,
+        };
+        let decision = self.decide(&row, &asked, observed, taken, ends);
         self.carry_out(before, row, asked, decision, object, seen, now)
     }
 
@@ -108,11 +119,16 @@ impl<S: Store> Core<S> {
                 uid: claim.object.uid.clone(),
             });
             row.observed_generation = self.policies.get(&row.policy).map_or(0, |policy| policy.generation);
+            let rendered = self.rendered(&claim, &row.key);
+            if rendered.as_ref().is_ok_and(|rendered| self.is_made_anew(row, &claim, rendered)) {
+                let why = "a field that cannot be changed is to be another, and the policy has it made anew";
+                return Ok(end(row, Ending::Recreate, true, why.to_owned()));
+            }
             row.ending = None;
+            row.fields.immutable = None;
             if matches!(row.delete.take(), Some(DeleteStage::Waiting { .. })) {
                 row.next_attempt = None;
             }
-            let rendered = self.rendered(&claim, &row.key);
             return Ok(Asked::Claimed { claim, rendered });
         }
         row.rivals.clear();
@@ -209,6 +225,7 @@ impl<S: Store> Core<S> {
         row: &PlacementRow,
         asked: &Asked,
         observed: plan::Observed<'_>,
+        taken: plan::Taken<'_>,
         definition_ends: bool,
     ) -> Decision {
         let no_uid = Uid::default();
@@ -231,6 +248,9 @@ impl<S: Store> Core<S> {
                     "the definition of this kind is being deleted at the target",
                 ));
             }
+            if let Some((reason, message)) = &claim.waits {
+                obstacle = Some(Status::new(State::Unknown, reason, message.clone()));
+            }
             if claim.source == row.target {
                 obstacle =
                     Some(Status::new(State::Blocked, "SourceIsTarget", "source and target are one cluster"));
@@ -244,6 +264,7 @@ impl<S: Store> Core<S> {
                 obstacle: obstacle.as_ref(),
                 run_once: row.key.gk.is("batch", "Job"),
                 on_conflict: claim.ownership().conflict,
+                create_only: claim.ownership().creates_only(),
             },
             Asked::Ended { why, delete: true, .. } if !self.stays_adopted(row) => {
                 Wish::Gone { why, takes_others: takes_others(&row.key) }
@@ -273,6 +294,7 @@ impl<S: Store> Core<S> {
                 paused: None,
                 delete: DeleteProgress::Asking,
                 grace: None,
+                taken,
             });
         };
         let suspended = self.set.by_name(&row.policy).is_some_and(|policy| policy.spec.suspend);
@@ -292,6 +314,7 @@ impl<S: Store> Core<S> {
                 Some(DeleteStage::Archived { .. }) => DeleteProgress::Archived,
             },
             grace: grace.as_deref(),
+            taken,
         })
     }
 
@@ -380,7 +403,8 @@ impl<S: Store> Core<S> {
             self.store.put_placement(&PlacementRow { record: None, delete: None, ..row.clone() })?;
             return self.plan(row.target, &row.key, None, now);
         }
-        self.store.delete_placement(row.target, &row.key)
+        self.store.delete_placement(row.target, &row.key)?;
+        if row.ending == Some(Ending::Recreate) { self.plan(row.target, &row.key, None, now) } else { Ok(()) }
     }
 }
 
@@ -403,6 +427,7 @@ fn ending_reason(ending: Ending) -> &'static str {
         Ending::PolicyRemoved => "PolicyRemoved",
         Ending::TargetRemoved => "TargetRemoved",
         Ending::Recovered => "Recovered",
+        Ending::Recreate => "Recreate",
     }
 }
 
@@ -474,6 +499,9 @@ impl<S: Store> Core<S> {
     ) -> Option<super::dispatch::Prepared> {
         use super::dispatch::Prepared;
         match act {
+            Act::Update if status.reason == "Drifted" => asked.desired().map(|desired| {
+                self.prepare_apply(row, &desired, object, act).correcting(self.taken(row, object))
+            }),
             Act::Create | Act::Update | Act::Adopt => {
                 asked.desired().map(|desired| self.prepare_apply(row, &desired, object, act))
             }
@@ -487,7 +515,7 @@ impl<S: Store> Core<S> {
             Act::Release => row.record.as_ref()?.uid.as_ref().map(Prepared::release),
             // Only the agent can tell who manages what is in the way: a create that expects nothing
             // there looks first, writes nothing, and answers with the managers.
-            Act::Rest if status.state == State::Conflict => {
+            Act::Rest if status.state == State::Conflict && status.reason != DRIFT_REPORTED => {
                 asked.desired().map(|desired| self.prepare_apply(row, &desired, object, Act::Create))
             }
             Act::Rest | Act::AskToDelete | Act::Forget => None,

@@ -1,6 +1,7 @@
 //! The core as a whole, on a real store, with agents played by the tests.
 
 mod deletes;
+mod fields;
 mod fleet;
 mod letting_go;
 mod ownership;

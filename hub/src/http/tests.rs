@@ -19,7 +19,7 @@ use crate::core::command::{AcceptedRewind, Approved, ClusterRemoval, CommandErro
 use crate::seal::HubKey;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{
-    Cause, ObjectRow, PlacementRow, PolicyFileRow, PolicyRow, Reader, Store, TombstoneRow, WatchRow,
+    Cause, Fields, ObjectRow, PlacementRow, PolicyFileRow, PolicyRow, Reader, Store, TombstoneRow, WatchRow,
 };
 
 const TOKEN: &str = "the-token-of-this-hub";
@@ -118,6 +118,7 @@ fn placement(target: ClusterId, name: &str, state: State, reason: &str) -> Place
         barred: None,
         synced_at: None,
         lag_ms: Some(12),
+        fields: Fields::default(),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use lockstep_engine::ownership::{Corrected, Left};
 use lockstep_engine::status::Status;
 use lockstep_engine::{ClusterId, ClusterName, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
 use serde::{Deserialize, Serialize};
@@ -242,6 +243,8 @@ pub enum Ending {
     TargetRemoved,
     /// Found at the target with genuine marks, without a record of it and without a source (I11).
     Recovered,
+    /// A field that cannot be changed is to be another: it is claimed, and made anew.
+    Recreate,
 }
 
 /// How far a delete has come.
@@ -312,6 +315,33 @@ pub struct PlacementRow {
     pub synced_at: Option<Millis>,
     /// From the source event to the applied write, milliseconds, last time.
     pub lag_ms: Option<i64>,
+    /// Its fields that others took.
+    pub fields: Fields,
+}
+
+/// Fields of a copy that others took.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Fields {
+    /// What our last write left to them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<LeftRow>,
+    /// The drift that was corrected last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub corrected: Option<Corrected>,
+    /// The desired body that was refused because of a field that cannot be changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub immutable: Option<[u8; 32]>,
+}
+
+/// A field that our last write left to whom it belongs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftRow {
+    /// Which, and whose it is.
+    #[serde(flatten)]
+    pub left: Left,
+    /// It was ours before.
+    pub ours: bool,
 }
 
 /// Why a tombstone was made.

@@ -32,7 +32,11 @@ const OPERATORS: &[(&str, Operator)] = &[
     ("DoesNotExist", Operator::DoesNotExist),
 ];
 
-pub(super) fn resources(reader: &mut Reader<'_>, node: &Node, ownership: Ownership) -> Option<Vec<Resource>> {
+pub(super) fn resources(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    ownership: &Ownership,
+) -> Option<Vec<Resource>> {
     const PATH: &str = "spec.resources";
     let list = reader.list(node, PATH, "list at least one kind, as in: - kind: ConfigMap")?;
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
@@ -60,7 +64,7 @@ pub(super) fn resources(reader: &mut Reader<'_>, node: &Node, ownership: Ownersh
     Some(resources)
 }
 
-fn resource(reader: &mut Reader<'_>, node: &Node, path: &str, ownership: Ownership) -> Option<Resource> {
+fn resource(reader: &mut Reader<'_>, node: &Node, path: &str, ownership: &Ownership) -> Option<Resource> {
     let fields = reader.fields(node, path, FIELDS)?;
     let gk = group_kind(reader, &fields, path);
     let selector = LabelSelector {

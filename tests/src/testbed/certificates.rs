@@ -54,10 +54,12 @@ impl Certificates {
     }
 }
 
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+/// Signs certificates.
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new(cluster: &str) -> Result<Self> {
+    /// A new one.
+    pub(crate) fn new(cluster: &str) -> Result<Self> {
         let mut params = params(&format!("{cluster} test CA"), vec![])?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages =
@@ -66,11 +68,13 @@ impl Authority {
         Ok(Self(CertifiedIssuer::self_signed(params, key).context("making the CA")?))
     }
 
-    fn pem(&self) -> String {
+    /// Its own certificate.
+    pub(crate) fn pem(&self) -> String {
         self.0.pem()
     }
 
-    fn server(&self, service_address: &str) -> Result<Identity> {
+    /// For a server on the loopback, and at this address.
+    pub(crate) fn server(&self, service_address: &str) -> Result<Identity> {
         let names = ["localhost", "127.0.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
         let names = names.into_iter().chain([service_address]).map(String::from).collect();
         let mut params = params("kube-apiserver", names)?;

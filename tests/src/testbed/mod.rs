@@ -5,7 +5,7 @@
 //! the supervisor over a socket to stop and start parts ([`ControlPlane`]).
 
 mod binaries;
-mod certificates;
+pub(crate) mod certificates;
 mod control_plane;
 mod handle;
 pub(crate) mod kubeconfig;

@@ -132,6 +132,7 @@ fn outcomes() -> Vec<(&'static str, Up)> {
         created: true,
         created_namespace_uid: "n".into(),
         api_version: "apps/v1".into(),
+        left: Vec::new(),
     };
     let image = Image {
         uid: "u".into(),
@@ -219,6 +220,8 @@ fn steps() -> Vec<(&'static str, Down)> {
         ensure_namespace: true,
         same_body: false,
         expect: Some(expect),
+        leave: Bytes::new(),
+        reclaim: Vec::new(),
     };
     let present = Present { uid: "u".into(), resource_version: "1".into() };
     vec![

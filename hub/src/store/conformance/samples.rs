@@ -7,8 +7,8 @@ use lockstep_engine::status::{State, Status};
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
 
 use crate::store::{
-    Cause, DeleteStage, Ending, ManagedRow, ManagerRow, ObjectRow, Owned, PlacementRow, Record, SourceRef,
-    TombstoneRow,
+    Cause, DeleteStage, Ending, Fields, ManagedRow, ManagerRow, ObjectRow, Owned, PlacementRow, Record,
+    SourceRef, TombstoneRow,
 };
 
 pub(crate) fn key(kind: &str, namespace: &str, name: &str) -> ObjectKey {
@@ -70,6 +70,7 @@ pub(crate) fn placement(target: u32, key: ObjectKey) -> PlacementRow {
         barred: None,
         synced_at: None,
         lag_ms: None,
+        fields: Fields::default(),
     }
 }
 
@@ -100,6 +101,7 @@ pub(crate) fn full_placement(target: u32, key: ObjectKey) -> PlacementRow {
         barred: Some(Bytes::from_static(b"\0\xff")),
         synced_at: Some(12),
         lag_ms: Some(-1),
+        fields: Fields::default(),
         ..placement(target, key)
     }
 }

@@ -7,7 +7,7 @@ use rusqlite::{ToSql, params, params_from_iter};
 use super::Inner;
 use super::body::Bodies;
 use super::row::{Columns, execute, first, json};
-use crate::store::{DeleteStage, Ending, PlacementRow, Record, SourceRef, StoreError};
+use crate::store::{DeleteStage, Ending, Fields, PlacementRow, Record, SourceRef, StoreError};
 
 pub(super) const TABLE: &str = "placements";
 
@@ -19,14 +19,14 @@ macro_rules! select_placement {
              state, reason, message, since, generation, attempts, next_attempt, synced_at, lag_ms, ending, \
              delete_stage, delete_tombstone, delete_uid, delete_version, barred, rivals, \
              written_rendered, written_uid, written_version, written_owned, written_api, \
-             written_implicit, written_at, written_fields, written_adopted FROM placements ",
+             written_implicit, written_at, written_fields, written_adopted, fields FROM placements ",
             $rest
         )
     };
 }
 pub(super) use select_placement;
 
-/// Parameters ?1 to ?34 are those of [`Inner::put_placement`]. In these, columns that are indexed and
+/// Parameters ?1 to ?35 are those of [`Inner::put_placement`]. In these, columns that are indexed and
 /// rarely change (policy, source cluster) are conditions: SQLite rewrites the entry of every index
 /// that has a column in SET, changed or not.
 const UPDATE: &str = "UPDATE placements SET source_namespace = ?7, source_name = ?8, source_uid = ?9, \
@@ -35,15 +35,15 @@ const UPDATE: &str = "UPDATE placements SET source_namespace = ?7, source_name =
     delete_tombstone = ?21, delete_uid = ?22, delete_version = ?23, barred = ?24, rivals = ?25, \
     written_rendered = ?26, written_uid = ?27, written_version = ?28, written_owned = ?29, \
     written_api = ?30, written_implicit = ?31, written_at = ?32, written_fields = ?33, \
-    written_adopted = ?34 WHERE target = ?1 AND kind = ?2 AND namespace = ?3 AND name = ?4 \
+    written_adopted = ?34, fields = ?35 WHERE target = ?1 AND kind = ?2 AND namespace = ?3 AND name = ?4 \
     AND policy = ?5 AND source_cluster IS ?6";
 const UPSERT: &str = "INSERT INTO placements (target, kind, namespace, name, policy, source_cluster, \
     source_namespace, source_name, source_uid, state, reason, message, since, generation, attempts, \
     next_attempt, synced_at, lag_ms, ending, delete_stage, delete_tombstone, delete_uid, delete_version, \
     barred, rivals, written_rendered, written_uid, written_version, written_owned, written_api, \
-    written_implicit, written_at, written_fields, written_adopted) \
+    written_implicit, written_at, written_fields, written_adopted, fields) \
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, \
-    ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34) \
+    ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35) \
     ON CONFLICT (target, kind, namespace, name) DO UPDATE SET policy = ?5, source_cluster = ?6, \
     source_namespace = ?7, source_name = ?8, source_uid = ?9, \
     state = ?10, reason = ?11, message = ?12, since = ?13, generation = ?14, attempts = ?15, \
@@ -51,15 +51,16 @@ const UPSERT: &str = "INSERT INTO placements (target, kind, namespace, name, pol
     delete_tombstone = ?21, delete_uid = ?22, delete_version = ?23, barred = ?24, rivals = ?25, \
     written_rendered = ?26, written_uid = ?27, written_version = ?28, written_owned = ?29, \
     written_api = ?30, written_implicit = ?31, written_at = ?32, written_fields = ?33, \
-    written_adopted = ?34";
+    written_adopted = ?34, fields = ?35";
 
 /// In the order of their stored ordinals: only ever append.
-const ENDINGS: [Ending; 5] = [
+const ENDINGS: [Ending; 6] = [
     Ending::SourceDeleted,
     Ending::Unselected,
     Ending::PolicyRemoved,
     Ending::TargetRemoved,
     Ending::Recovered,
+    Ending::Recreate,
 ];
 
 fn ending_ordinal(ending: Ending) -> i64 {
@@ -69,6 +70,7 @@ fn ending_ordinal(ending: Ending) -> i64 {
         Ending::PolicyRemoved => 2,
         Ending::TargetRemoved => 3,
         Ending::Recovered => 4,
+        Ending::Recreate => 5,
     }
 }
 
@@ -164,6 +166,10 @@ pub(super) fn read(
         barred: row.opt_blob(21)?.map(bytes::Bytes::copy_from_slice),
         synced_at: row.opt_int(14)?,
         lag_ms: row.opt_int(15)?,
+        fields: match row.opt_text(32)? {
+            Some(_) => row.json(32)?,
+            None => Fields::default(),
+        },
     })
 }
 
@@ -202,6 +208,7 @@ impl Inner {
             barred,
             synced_at,
             lag_ms,
+            fields: taken,
         } = row;
         let Self { db, kinds, bodies, .. } = self;
         let kind = kinds.intern(db, &key.gk)?;
@@ -209,7 +216,8 @@ impl Inner {
         let (stage, tombstone, delete_uid, delete_version) = stage_columns(delete.as_ref());
         let (source, record) = (source.as_ref(), record.as_ref());
         let fields = record.map(|record| bodies.pack(TABLE, &record.field_set)).transpose()?;
-        let values: [&dyn ToSql; 34] = [
+        let taken = (*taken != Fields::default()).then(|| json(TABLE, taken)).transpose()?;
+        let values: [&dyn ToSql; 35] = [
             &target.0,
             &kind,
             &key.namespace,
@@ -244,6 +252,7 @@ impl Inner {
             &record.map(|record| record.created_at),
             &fields,
             &record.map(|record| record.adopted),
+            &taken,
         ];
         if execute(db, UPDATE, params_from_iter(values))? == 0 {
             execute(db, UPSERT, params_from_iter(values))?;

@@ -1,5 +1,7 @@
 //! The writer against real API servers: every rule of KUBERNETES.md, "Writing", that it carries out.
 
+mod leave;
+
 use anyhow::{Context, Result, bail, ensure};
 use lockstep_cluster::{
     Applied, ApplyPlan, Bytes, ClusterClient, DeletePlan, Deleted, Expect, Foreign, LastApplied, Limits,
@@ -7,7 +9,7 @@ use lockstep_cluster::{
 };
 use lockstep_engine::GroupKind;
 use lockstep_engine::outcome::FailureClass;
-use lockstep_engine::ownership::{FieldSet, Owned, owned_digest};
+use lockstep_engine::ownership::{FieldSet, Leave, Owned, owned_digest};
 use lockstep_tests::cluster::Cluster;
 use lockstep_tests::harness::{PATIENCE, TestNamespace, eventually, unique_name};
 use lockstep_tests::testbed::Testbed;
@@ -57,7 +59,8 @@ impl Bench {
             body: Bytes::from(body.to_string()),
             expect,
             last_applied: LastApplied::Unknown,
-            yields: None,
+            reclaim: Vec::new(),
+            leave: Leave::default(),
             ensure_namespace: false,
             dry_run: false,
         })
@@ -380,19 +383,6 @@ async fn a_release_takes_the_marks_and_leaves_the_object() -> Result<()> {
         bench.cluster.delete("v1", "ConfigMap", Some(bench.namespace.name()), "cm").await?;
         assert_eq!(bench.writer.release(&plan).await, Released::Gone);
     }
-    bench.close().await
-}
-
-#[tokio::test]
-async fn a_field_that_is_given_up_keeps_its_value() -> Result<()> {
-    let bench = Bench::new().await?;
-    let first = bench.create(json!({"a": "1", "b": "2"})).await?;
-    let mut plan = bench.config_map(json!({"a": "1"}), present(&first))?;
-    let namespace = bench.namespace.name();
-    let yields = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cm", "namespace": namespace}, "data": {"b": "2"}});
-    plan.yields = Some(Bytes::from(yields.to_string()));
-    applied(bench.writer.apply(&plan).await.outcome)?;
-    assert_eq!(bench.live().await?["data"], json!({"a": "1", "b": "2"}));
     bench.close().await
 }
 

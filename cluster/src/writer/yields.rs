@@ -1,0 +1,128 @@
+//! Fields that are left to the target, around an apply (decision 0013).
+
+use bytes::Bytes;
+use lockstep_engine::object::ObjectError;
+use lockstep_engine::outcome::{Failure, FailureClass, Operation};
+use lockstep_engine::ownership::{Leave, Left, YIELD_MANAGER, conflicts, give_back, share};
+use serde_json::Value;
+
+use super::compose::{Extra, compose};
+use super::types::{Applied, ApplyPlan, Live, Outcome};
+use super::{ApplyCall, Writer, live, sensitivity, status};
+
+/// An apply of our part of a body.
+pub(super) struct Shared {
+    pub(super) plan: ApplyPlan,
+    pub(super) yields: Option<Value>,
+    pub(super) left: Vec<Left>,
+}
+
+impl Writer {
+    /// What is applied to the object as it is.
+    pub(super) fn shared(&self, plan: &ApplyPlan, live: &Bytes, leave: &Leave) -> Result<Shared, Failure> {
+        let (body, live) = (tree(&plan.body)?, tree(live)?);
+        let share = share(&body, &live, leave).map_err(unreadable)?;
+        let body = Bytes::from(share.body.to_string());
+        Ok(Shared { plan: ApplyPlan { body, ..plan.clone() }, yields: share.yields, left: share.left })
+    }
+
+    /// What an object is created with, where that is less than the body.
+    pub(super) fn at_creation(&self, plan: &ApplyPlan) -> Result<Option<ApplyPlan>, Failure> {
+        if plan.leave.is_empty() {
+            return Ok(None);
+        }
+        let body = Bytes::from(plan.leave.at_creation(&tree(&plan.body)?).to_string());
+        Ok(Some(ApplyPlan { body, ..plan.clone() }))
+    }
+
+    /// Keeps live values under a second manager, before we omit them, or gives up those that we have again.
+    pub(super) async fn apply_yields(
+        &self,
+        plan: &ApplyPlan,
+        yields: &Value,
+        read: &Live,
+    ) -> Result<Live, Failure> {
+        let extra =
+            Extra { uid: Some(&read.uid), resource_version: Some(&read.resource_version), nonce: None };
+        let call = ApplyCall {
+            resource: &plan.resource,
+            namespace: &plan.namespace,
+            name: &plan.name,
+            manager: YIELD_MANAGER,
+            force: false,
+            dry_run: plan.dry_run,
+            body: compose(yields.to_string().as_bytes(), &extra)?,
+        };
+        let reply = self.send_apply(call).await?;
+        if reply.is_success() {
+            return live(reply.body);
+        }
+        if !conflicts(&status(&reply)).is_empty() {
+            return Err(Failure::local(FailureClass::Stale, "a field that is left changed meanwhile"));
+        }
+        Err(reply.failure(Operation::Apply, sensitivity(&plan.resource)))
+    }
+
+    /// After our part was applied: what a creation had to write is given up, and what is not left any more is no longer
+    /// kept by the second manager.
+    pub(super) async fn settle(&self, plan: &ApplyPlan, applied: Applied) -> Result<Outcome, Failure> {
+        let kept = memmem(&applied.body, YIELD_MANAGER.as_bytes());
+        if plan.dry_run || (plan.leave.is_empty() && !kept) {
+            return Ok(Outcome::Applied(Box::new(applied)));
+        }
+        let mut applied = applied;
+        let leave = plan.leave.for_adoption();
+        let shared = self.shared(plan, &applied.body, &leave)?;
+        if let Some(yields) = &shared.yields {
+            let read = self.answered(&applied);
+            self.apply_yields(plan, yields, &read).await?;
+            let extra = Extra { uid: Some(&applied.uid), ..Extra::default() };
+            let reply = self.send(&shared.plan, &extra, false).await?;
+            if !reply.is_success() {
+                return self.refused(plan, &reply);
+            }
+            applied = self.again(plan, applied, reply.body)?;
+        }
+        let (body, answer) = (tree(&plan.body)?, tree(&applied.body)?);
+        if let Some(rest) = give_back(&body, &answer, &plan.leave).map_err(unreadable)? {
+            let read = self.answered(&applied);
+            let after = self.apply_yields(plan, &rest, &read).await?;
+            applied = self.again(plan, applied, after.body)?;
+        }
+        Ok(Outcome::Applied(Box::new(applied)))
+    }
+
+    fn answered(&self, applied: &Applied) -> Live {
+        let Applied { uid, resource_version, body, .. } = applied;
+        Live {
+            uid: uid.clone(),
+            resource_version: resource_version.clone(),
+            nonce: None,
+            met: false,
+            body: body.clone(),
+        }
+    }
+
+    /// The same apply, with the object as it is now.
+    fn again(&self, plan: &ApplyPlan, first: Applied, body: Bytes) -> Result<Applied, Failure> {
+        match self.applied(plan, body, first.created, first.forced)? {
+            Outcome::Applied(now) => Ok(Applied { left: first.left, ..*now }),
+            _ => Ok(first),
+        }
+    }
+}
+
+fn tree(body: &Bytes) -> Result<Value, Failure> {
+    serde_json::from_slice(body).map_err(|error| unreadable(error.into()))
+}
+
+fn unreadable(error: ObjectError) -> Failure {
+    Failure::local(
+        FailureClass::SchemaMismatch,
+        &format!("what is ours of the object cannot be told: {error}"),
+    )
+}
+
+fn memmem(bytes: &[u8], wanted: &[u8]) -> bool {
+    bytes.windows(wanted.len()).any(|window| window == wanted)
+}
