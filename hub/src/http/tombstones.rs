@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::params::{Params, all_clusters, cluster_id, cluster_name};
 use super::types::{List, TombstoneItem};
 use super::{Api, kinds, redact};
-use crate::store::{Cause, ClusterRow, StoreError, TombstoneFilter, TombstoneRow};
+use crate::store::{Cause, CauseKind, ClusterRow, StoreError, TombstoneFilter, TombstoneRow};
 
 /// Items of a list, unless asked for otherwise.
 const LIMIT: usize = 100;
@@ -24,9 +24,16 @@ pub(super) struct TombstoneQuery {
     cluster: Option<String>,
     kind: Option<String>,
     namespace: Option<String>,
+    /// With `*` or `?` in it: a pattern.
     name: Option<String>,
+    /// Observed, Inferred, Lockstep or Rewound.
+    cause: Option<String>,
+    /// Deleted by lockstep for this policy.
+    policy: Option<String>,
     /// Deleted at or after, ms since the epoch.
     since: Option<i64>,
+    /// Deleted before, ms since the epoch.
+    until: Option<i64>,
     /// Also images of deletes that were not carried out.
     #[serde(default)]
     undeleted: bool,
@@ -64,8 +71,12 @@ pub(super) async fn list(
                 cluster: cluster_id(&clusters, query.cluster.as_deref())?,
                 gk,
                 namespace: query.namespace,
-                name: query.name,
+                name: query.name.clone().filter(|name| !is_pattern(name)),
+                name_glob: query.name.filter(|name| is_pattern(name)),
+                cause: query.cause.as_deref().map(cause_kind).transpose()?,
+                policy: query.policy,
                 since: query.since,
+                until: query.until,
                 undeleted: query.undeleted,
             };
             let limit = query.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
@@ -82,6 +93,17 @@ pub(super) async fn list(
         })
         .await?;
     Ok(Json(page))
+}
+
+fn is_pattern(name: &str) -> bool {
+    name.contains(['*', '?'])
+}
+
+fn cause_kind(cause: &str) -> Result<CauseKind, ApiError> {
+    let found = CauseKind::ALL.iter().find(|(name, _)| name.eq_ignore_ascii_case(cause));
+    found.map(|(_, kind)| *kind).ok_or_else(|| {
+        ApiError::bad_request("there is no such cause", "causes are Observed, Inferred, Lockstep and Rewound")
+    })
 }
 
 /// One, with its body: from the outbox, or from the archive.

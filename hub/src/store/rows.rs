@@ -330,6 +330,29 @@ pub enum Cause {
     Rewound,
 }
 
+/// A [`Cause`] without its details; ordinals are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CauseKind {
+    /// [`Cause::Observed`].
+    Observed,
+    /// [`Cause::Inferred`].
+    Inferred,
+    /// [`Cause::Lockstep`].
+    Lockstep,
+    /// [`Cause::Rewound`].
+    Rewound,
+}
+
+impl CauseKind {
+    /// All of them, by their names.
+    pub const ALL: [(&str, Self); 4] = [
+        ("Observed", Self::Observed),
+        ("Inferred", Self::Inferred),
+        ("Lockstep", Self::Lockstep),
+        ("Rewound", Self::Rewound),
+    ];
+}
+
 /// A retained record of something deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TombstoneRow {
