@@ -1,17 +1,23 @@
-//! The tombstone archive: one file per tombstone, readable by people, in a directory (later also in
-//! a bucket: one layout everywhere).
+//! The tombstone archive: one file per tombstone, readable by people, in a directory or a bucket, in
+//! one layout everywhere.
 //!
 //! | module | what |
 //! |---|---|
 //! | `layout` | where a tombstone lies |
 //! | `content` | what is in the file |
 //! | `local` | a directory, durably |
+//! | `bucket` | a bucket: S3, Google Cloud Storage, Azure |
+//! | `credentials` | keys out of a shared credentials file |
+//! | `probe` | whether the archive works |
 //! | `archiver` | the task that empties the store's outbox into the archive |
 
 mod archiver;
+mod bucket;
 mod content;
+mod credentials;
 mod layout;
 mod local;
+pub(crate) mod probe;
 #[cfg(test)]
 mod tests;
 
@@ -22,18 +28,21 @@ use futures::future::BoxFuture;
 use lockstep_engine::{ClusterName, Uid};
 
 use crate::codes::Code;
+use crate::config::{ArchiveConfig, HubConfig};
 use crate::seal::{SealError, Sealer};
 use crate::store::TombstoneRow;
 
 pub use archiver::{Archiver, ArchiverParts};
+pub use bucket::BucketArchive;
 pub use content::{ArchivedTombstone, Header};
 pub use layout::path_of;
 pub use local::LocalArchive;
 
 /// Codes of this module.
-pub const CODES: &[Code] = &[UNUSABLE, UNREADABLE];
+pub const CODES: &[Code] = &[UNUSABLE, UNREADABLE, BAD_SETTINGS];
 const UNUSABLE: Code = Code { code: "LS0245", title: "the archive does not take tombstones" };
 const UNREADABLE: Code = Code { code: "LS0246", title: "a file of the archive cannot be read" };
+const BAD_SETTINGS: Code = Code { code: "LS0247", title: "the archive's settings cannot be used" };
 
 /// Ends the name of a sealed file.
 const SEALED: &str = ".sealed";
@@ -77,6 +86,14 @@ pub enum ArchiveError {
         /// What is wrong.
         why: String,
     },
+    /// Where it lies is not told in a way that can be used.
+    #[error("{BAD_SETTINGS}: {setting} cannot be used; mend it in the hub's configuration")]
+    Config {
+        /// Dotted name of the setting.
+        setting: &'static str,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 impl ArchiveError {
@@ -86,6 +103,7 @@ impl ArchiveError {
         match self {
             Self::Put { .. } => UNUSABLE.code,
             Self::Get { .. } | Self::Content { .. } => UNREADABLE.code,
+            Self::Config { .. } => BAD_SETTINGS.code,
         }
     }
 }
@@ -97,6 +115,27 @@ pub trait Archive: Send + Sync {
     fn put<'a>(&'a self, path: &'a str, content: Bytes) -> BoxFuture<'a, Result<(), ArchiveError>>;
     /// Reads a file.
     fn get<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Bytes, ArchiveError>>;
+}
+
+/// The archive that the settings name. A bucket is not asked yet whether it is there: `probe` does.
+///
+/// # Errors
+/// When the settings cannot be used, or the directory cannot be made.
+pub fn open(config: &HubConfig) -> Result<Arc<dyn Archive>, ArchiveError> {
+    let ArchiveConfig { dir: _, s3, gcs, azure } = &config.archive;
+    if let Some(dir) = config.archive_dir() {
+        return Ok(Arc::new(LocalArchive::open(&dir)?));
+    }
+    let bucket = match (s3, gcs, azure) {
+        (Some(s3), ..) => BucketArchive::s3(s3),
+        (_, Some(gcs), _) => BucketArchive::gcs(gcs),
+        (.., Some(azure)) => BucketArchive::azure(azure),
+        // Then there is a directory.
+        (None, None, None) => {
+            Err(ArchiveError::Config { setting: "archive", source: "it names no place".into() })
+        }
+    };
+    Ok(Arc::new(bucket?))
 }
 
 /// Tombstones in an archive. Cheap to clone.

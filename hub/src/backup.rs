@@ -103,8 +103,8 @@ pub enum Progress {
 pub struct BackupOptions {
     /// The data directory.
     pub data_dir: PathBuf,
-    /// The directory of the archive.
-    pub archive_dir: PathBuf,
+    /// The directory of the archive; none: it lies in a bucket, which has backups of its own.
+    pub archive_dir: Option<PathBuf>,
     /// The backup: a directory that does not exist, or is empty.
     pub to: PathBuf,
     /// When it is made.
@@ -216,7 +216,10 @@ pub fn backup(options: &BackupOptions, told: &mut dyn FnMut(Progress)) -> Result
     let frozen = Frozen::open(&state).map_err(damaged)?;
     frozen.check().map_err(damaged)?;
     let counts = frozen.counted()?;
-    let archive = copy_archive(&frozen, archive_dir, &partial.path().join(ARCHIVE_DIR), &counts, told)?;
+    let archive = match archive_dir {
+        Some(dir) => copy_archive(&frozen, dir, &partial.path().join(ARCHIVE_DIR), &counts, told)?,
+        None => ArchiveFiles::default(),
+    };
     drop(frozen);
     let io = |source| BackupError::Write { path: state.clone(), source };
     let (bytes, blake3) = digest(&state).map_err(io)?;

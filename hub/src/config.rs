@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::listen::{ListenError, Protection, Service, check};
 
+mod archive;
+
+pub use archive::{ArchiveConfig, AzureConfig, GcsConfig, S3Config};
+
 /// Port for agents.
 pub const AGENTS_PORT: u16 = 7440;
 /// Port of the HTTP API.
@@ -93,14 +97,6 @@ pub struct TlsConfig {
     pub key_file: PathBuf,
 }
 
-/// Where tombstones are kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ArchiveConfig {
-    /// A directory; none: `archive` within the data directory.
-    pub dir: Option<PathBuf>,
-}
-
 /// Bounds of the HTTP API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -152,10 +148,11 @@ impl BadConfig {
 }
 
 impl HubConfig {
-    /// The directory of the archive.
+    /// The directory of the archive; none where a bucket holds it.
     #[must_use]
-    pub fn archive_dir(&self) -> PathBuf {
-        self.archive.dir.clone().unwrap_or_else(|| self.data_dir.join(ARCHIVE_DIR))
+    pub fn archive_dir(&self) -> Option<PathBuf> {
+        let dir = || self.archive.dir.clone().unwrap_or_else(|| self.data_dir.join(ARCHIVE_DIR));
+        (!self.archive.is_bucket()).then(dir)
     }
 
     /// The file of the API's token.
@@ -170,8 +167,7 @@ impl HubConfig {
     /// The first contradiction: the key inside the data directory, an address off the loopback
     /// without TLS (and, for the API, without a token on reads), a bound of zero.
     pub fn validate(&self) -> Result<(), BadConfig> {
-        let Self { data_dir, policies_dir: _, key_file, min_free_bytes: _, listen, tls, archive: _, api } =
-            self;
+        let Self { data_dir, policies_dir: _, key_file, min_free_bytes: _, listen, tls, archive, api } = self;
         if key_file.starts_with(data_dir) {
             return Err(BadConfig::Setting {
                 setting: "key_file",
@@ -179,6 +175,7 @@ impl HubConfig {
                 remedy: "put the key somewhere else: a copy of the data must not be readable by itself",
             });
         }
+        archive.validate()?;
         let ApiConfig { readers, request_timeout_seconds, token_for_reads, host_names: _ } = api;
         let Listen { agents, api: api_address, metrics: _ } = listen;
         // Agents always prove who they are, by their token.

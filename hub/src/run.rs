@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 
-use crate::archive::{ArchiveError, Archiver, ArchiverParts, LocalArchive, Tombstones};
+use crate::archive::{self, ArchiveError, Archiver, ArchiverParts, Tombstones};
 use crate::blocking::Blocking;
 use crate::config::{BadConfig, HubConfig, STATE_FILE};
 use crate::core::command::Command;
@@ -159,7 +159,7 @@ pub async fn run(
     }
     let key = HubKey::load_or_create(&config.key_file)?;
     let token = listen::api_token(&config.api_token_file())?;
-    let archive = Tombstones::new(Arc::new(LocalArchive::open(&config.archive_dir())?), key.sealer());
+    let archive = Tombstones::new(archive::open(&config)?, key.sealer());
     let (outbox, findings, sessions) = (Arc::new(Notify::new()), Arc::default(), SharedSessions::default());
     let Loaded { core, damage, readers, outbox_reader } = load(&config, &key, |store| Parts {
         store,
@@ -303,6 +303,8 @@ impl Running {
         tasks.spawn(part("the state store", watch_damage(damage.clone(), stop.clone())));
         let settling = settle::run(readers.clone(), inputs.clone(), problems.clone(), stop.clone());
         tokio::spawn(settling);
+        let probing = (archive.clone(), hub_id(&key), problems.clone());
+        tokio::spawn(archive::probe::watch(probing.0, probing.1, probing.2, owner::now, stop.clone()));
         let service = SessionService::new(inputs, readers.clone(), Blocking::Threads, stop.clone());
         tasks.spawn(part("the port for agents", serve_agents(agents, service, &config, stop.clone())?));
         let served = Api::new(ApiParts {

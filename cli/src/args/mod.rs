@@ -417,15 +417,24 @@ pub struct TombstoneFilterArgs {
     /// Namespace.
     #[command(flatten)]
     pub namespace: NamespaceArgs,
-    /// Only of this name
+    /// Only of this name; a pattern with `*` and `?`, as in 'web-*'
     #[arg(long)]
     pub name: Option<String>,
     /// Only of this cluster
     #[arg(long, value_name = "CLUSTER")]
     pub cluster: Option<String>,
+    /// Only for this reason: observed, inferred, lockstep, rewound or clusterremoved
+    #[arg(long)]
+    pub cause: Option<String>,
+    /// Only deletes by lockstep for this policy
+    #[arg(long)]
+    pub policy: Option<String>,
     /// Only of the last while, as in 2h
     #[arg(long, value_parser = duration, value_name = "TIME")]
     pub since: Option<Duration>,
+    /// Only of before the last while, as in 1h
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub until: Option<Duration>,
     /// Also images of deletes that were not carried out
     #[arg(long)]
     pub undeleted: bool,

@@ -41,6 +41,7 @@ fn lines_that_must_parse() {
         "lockstep wait p --for=InStep --timeout 60s",
         "lockstep policy lint a.yaml dir -o json",
         "lockstep tombstones list deploy -n shop --since 2h",
+        "lockstep tombstones list --name web-* --cause observed --policy p --until 1h",
         "lockstep tombstones show 7 --show-secrets",
         "lockstep doctor --kubeconfig k --policies p",
         "lockstep completions bash",

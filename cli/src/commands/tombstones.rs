@@ -1,5 +1,7 @@
 //! `lockstep tombstones list|show`.
 
+use std::time::Duration;
+
 use lockstep_hub::http::types::{List, TombstoneItem};
 
 use crate::args::{
@@ -18,18 +20,35 @@ pub(crate) async fn run(args: TombstonesArgs, server: &ServerArgs) -> Result<Out
 }
 
 async fn list(filter: TombstoneFilterArgs, server: &ServerArgs) -> Result<Outcome, CliError> {
-    let TombstoneFilterArgs { kind, namespace, name, cluster, since, undeleted, limit, output } = filter;
+    let TombstoneFilterArgs {
+        kind,
+        namespace,
+        name,
+        cluster,
+        cause,
+        policy,
+        since,
+        until,
+        undeleted,
+        limit,
+        output,
+    } = filter;
     let NamespaceArgs { namespace } = namespace;
     let client = server::client(server)?;
     let out = Out::new(output.output);
     let now = now_ms();
-    let since = since.map(|span| (now - i64::try_from(span.as_millis()).unwrap_or(i64::MAX)).to_string());
+    let ago =
+        |span: Duration| now.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)).to_string();
+    let (since, until) = (since.map(ago), until.map(ago));
     let query = [
         ("kind", kind.as_deref()),
         ("namespace", namespace.as_deref()),
         ("name", name.as_deref()),
         ("cluster", cluster.as_deref()),
+        ("cause", cause.as_deref()),
+        ("policy", policy.as_deref()),
         ("since", since.as_deref()),
+        ("until", until.as_deref()),
         ("undeleted", undeleted.then_some("true")),
         ("limit", Some(&*limit.to_string())),
     ];

@@ -1,5 +1,8 @@
 //! The archive as a whole, on a real directory and a real store.
 
+mod conformance;
+mod s3;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;

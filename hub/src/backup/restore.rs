@@ -17,8 +17,8 @@ pub struct RestoreOptions {
     pub from: PathBuf,
     /// The data directory.
     pub data_dir: PathBuf,
-    /// The directory of the archive.
-    pub archive_dir: PathBuf,
+    /// The directory of the archive; none: it lies in a bucket, and stays as it is.
+    pub archive_dir: Option<PathBuf>,
     /// Keep a store that is there aside.
     pub force: bool,
     /// Seals under the hub's key, where that is known: a backup of another hub is told apart.
@@ -61,7 +61,10 @@ pub fn restore(
         return Err(BackupError::Occupied { data_dir: data_dir.clone() });
     }
     // Archived tombstones first: a state may not name what is not there.
-    let archive = put_archive(&frozen, &manifest, &from.join(ARCHIVE_DIR), archive_dir, told)?;
+    let archive = match archive_dir {
+        Some(dir) => put_archive(&frozen, &manifest, &from.join(ARCHIVE_DIR), dir, told)?,
+        None => ArchiveFiles::default(),
+    };
     drop(frozen);
     let arriving = place.arriving();
     let io = |source| BackupError::Write { path: arriving.clone(), source };

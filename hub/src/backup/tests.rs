@@ -54,7 +54,7 @@ impl Bed {
 
     fn options(&self, to: &str) -> BackupOptions {
         let data_dir = self.dir.path().join("data");
-        let (archive_dir, to) = (data_dir.join("archive"), self.dir.path().join(to));
+        let (archive_dir, to) = (Some(data_dir.join("archive")), self.dir.path().join(to));
         BackupOptions { data_dir, archive_dir, to, now: NOW }
     }
 
@@ -63,7 +63,7 @@ impl Bed {
         restore(
             &RestoreOptions {
                 from: self.dir.path().join(from),
-                archive_dir: data_dir.join("archive"),
+                archive_dir: Some(data_dir.join("archive")),
                 data_dir,
                 force,
                 sealer: Some(HubKey::from_bytes([7; 32]).sealer()),

@@ -379,6 +379,10 @@ async fn tombstones_come_from_outbox_and_archive() {
     let list = bed.get("tombstones?kind=secret&cluster=cluster-b").await;
     assert_eq!(list["items"].as_array().unwrap().len(), 3);
     assert_eq!(list["items"][0]["policy"], "production");
+    let of_pattern = bed.get("tombstones?name=*&cause=observed&until=9000000000000").await;
+    assert_eq!(of_pattern["items"], bed.get("tombstones?cause=Observed").await["items"]);
+    assert_eq!(bed.get("tombstones?policy=none").await["items"].as_array().unwrap().len(), 0);
+    bed.refused("tombstones?cause=canary", "LS0253").await;
     let newest = bed.get("tombstones?limit=1").await;
     assert!(newest["notes"].to_string().contains("only the newest 1"), "{newest}");
     bed.refused("tombstones/3", "LS0262").await;

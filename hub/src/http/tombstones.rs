@@ -12,7 +12,7 @@ use super::params::{Params, all_clusters, cluster_id, cluster_name};
 use super::types::{List, TombstoneItem};
 use super::{Api, kinds, redact};
 use crate::store::{
-    Cause, ClusterRow, RemovedCluster, StoreError, TombstoneFilter, TombstoneRow, removed_clusters,
+    Cause, CauseKind, ClusterRow, RemovedCluster, StoreError, TombstoneFilter, TombstoneRow, removed_clusters,
 };
 
 /// Items of a list, unless asked for otherwise.
@@ -27,9 +27,16 @@ pub(super) struct TombstoneQuery {
     cluster: Option<String>,
     kind: Option<String>,
     namespace: Option<String>,
+    /// With `*` or `?` in it: a pattern.
     name: Option<String>,
+    /// Observed, Inferred, Lockstep or Rewound.
+    cause: Option<String>,
+    /// Deleted by lockstep for this policy.
+    policy: Option<String>,
     /// Deleted at or after, ms since the epoch.
     since: Option<i64>,
+    /// Deleted before, ms since the epoch.
+    until: Option<i64>,
     /// Also images of deletes that were not carried out.
     #[serde(default)]
     undeleted: bool,
@@ -68,8 +75,12 @@ pub(super) async fn list(
                 cluster: wanted(&clusters, &removed, query.cluster.as_deref())?,
                 gk,
                 namespace: query.namespace,
-                name: query.name,
+                name: query.name.clone().filter(|name| !is_pattern(name)),
+                name_glob: query.name.filter(|name| is_pattern(name)),
+                cause: query.cause.as_deref().map(cause_kind).transpose()?,
+                policy: query.policy,
                 since: query.since,
+                until: query.until,
                 undeleted: query.undeleted,
             };
             let limit = query.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
@@ -86,6 +97,20 @@ pub(super) async fn list(
         })
         .await?;
     Ok(Json(page))
+}
+
+fn is_pattern(name: &str) -> bool {
+    name.contains(['*', '?'])
+}
+
+fn cause_kind(cause: &str) -> Result<CauseKind, ApiError> {
+    let found = CauseKind::ALL.iter().find(|(name, _)| name.eq_ignore_ascii_case(cause));
+    found.map(|(_, kind)| *kind).ok_or_else(|| {
+        ApiError::bad_request(
+            "there is no such cause",
+            "causes are Observed, Inferred, Lockstep, Rewound and ClusterRemoved",
+        )
+    })
 }
 
 /// One, with its body: from the outbox, or from the archive.

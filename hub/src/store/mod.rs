@@ -72,8 +72,16 @@ pub struct TombstoneFilter {
     pub namespace: Option<String>,
     /// With this name.
     pub name: Option<String>,
+    /// With a name that matches: `*` stands for anything, `?` for one character.
+    pub name_glob: Option<String>,
+    /// For this reason.
+    pub cause: Option<CauseKind>,
+    /// Deleted by lockstep for this policy.
+    pub policy: Option<String>,
     /// Deleted at or after.
     pub since: Option<Millis>,
+    /// Deleted before.
+    pub until: Option<Millis>,
     /// Also images of deletes that were not carried out.
     pub undeleted: bool,
 }

@@ -362,6 +362,32 @@ pub enum Cause {
     ClusterRemoved,
 }
 
+/// A [`Cause`] without its details; ordinals are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CauseKind {
+    /// [`Cause::Observed`].
+    Observed,
+    /// [`Cause::Inferred`].
+    Inferred,
+    /// [`Cause::Lockstep`].
+    Lockstep,
+    /// [`Cause::Rewound`].
+    Rewound,
+    /// [`Cause::ClusterRemoved`].
+    ClusterRemoved,
+}
+
+impl CauseKind {
+    /// All of them, by their names.
+    pub const ALL: [(&str, Self); 5] = [
+        ("Observed", Self::Observed),
+        ("Inferred", Self::Inferred),
+        ("Lockstep", Self::Lockstep),
+        ("Rewound", Self::Rewound),
+        ("ClusterRemoved", Self::ClusterRemoved),
+    ];
+}
+
 /// A retained record of something deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TombstoneRow {

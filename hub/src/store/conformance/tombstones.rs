@@ -3,7 +3,7 @@
 use lockstep_engine::{ClusterId, GroupKind};
 
 use super::{Bed, config_maps, key, tombstone, within};
-use crate::store::{Cause, Reader, Store, TombstoneFilter, TombstoneRow};
+use crate::store::{Cause, CauseKind, Reader, Store, TombstoneFilter, TombstoneRow};
 
 pub(super) fn tombstones_go_through_the_outbox<B: Bed>(bed: &B) {
     let mut store = bed.open();
@@ -45,7 +45,11 @@ pub(super) fn tombstones_are_listed_newest_first<B: Bed>(bed: &B) {
             (1, "Secret", "n", "x", 30, true),
             (1, "ConfigMap", "n", "x", 40, false),
         ] {
-            let row = TombstoneRow { deleted, ..tombstone(cluster, key(kind, namespace, name), at) };
+            let cause = match name {
+                "y" => Cause::Lockstep { policy: "p".into() },
+                _ => Cause::Observed,
+            };
+            let row = TombstoneRow { deleted, cause, ..tombstone(cluster, key(kind, namespace, name), at) };
             ids.push(store.put_tombstone(&row).unwrap());
         }
         ids
@@ -65,6 +69,16 @@ pub(super) fn tombstones_are_listed_newest_first<B: Bed>(bed: &B) {
     assert_eq!(list(TombstoneFilter { namespace: text("n"), ..any.clone() }, 9), [3, 1, 0]);
     assert_eq!(list(TombstoneFilter { name: text("x"), ..any.clone() }, 9), [3, 2, 0]);
     assert_eq!(list(TombstoneFilter { since: Some(20), ..any.clone() }, 9), [3, 1, 2]);
+    assert_eq!(list(TombstoneFilter { until: Some(30), ..any.clone() }, 9), [2, 0]);
+    for (glob, found) in
+        [("*", vec![3, 1, 2, 0]), ("?", vec![3, 1, 2, 0]), ("*x", vec![3, 2, 0]), ("[x]", vec![])]
+    {
+        assert_eq!(list(TombstoneFilter { name_glob: text(glob), ..any.clone() }, 9), found, "{glob}");
+    }
+    let because = |cause| TombstoneFilter { cause: Some(cause), ..any.clone() };
+    assert_eq!(list(because(CauseKind::Observed), 9), [3, 2, 0]);
+    assert_eq!(list(because(CauseKind::Lockstep), 9), [1]);
+    assert_eq!(list(TombstoneFilter { policy: text("p"), ..any.clone() }, 9), [1]);
     let exact =
         TombstoneFilter { gk: Some(config_maps()), namespace: text("n"), name: text("x"), ..any.clone() };
     assert_eq!(list(exact, 9), [0]);

@@ -7,7 +7,7 @@ use super::Inner;
 use super::body::Bodies;
 use super::kinds::Kinds;
 use super::row::{Columns, execute, first, limit as sql_limit, query};
-use crate::store::{Cause, StoreError, TombstoneFilter, TombstoneRow};
+use crate::store::{Cause, CauseKind, StoreError, TombstoneFilter, TombstoneRow};
 
 const TABLE: &str = "tombstones";
 
@@ -23,15 +23,31 @@ macro_rules! select {
     };
 }
 
+fn ordinal(cause: CauseKind) -> i64 {
+    match cause {
+        CauseKind::Observed => 0,
+        CauseKind::Inferred => 1,
+        CauseKind::Lockstep => 2,
+        CauseKind::Rewound => 3,
+        CauseKind::ClusterRemoved => 4,
+    }
+}
+
 /// Ordinal and policy.
 fn cause_columns(cause: &Cause) -> (i64, Option<&str>) {
-    match cause {
-        Cause::Observed => (0, None),
-        Cause::Inferred => (1, None),
-        Cause::Lockstep { policy } => (2, Some(policy)),
-        Cause::Rewound => (3, None),
-        Cause::ClusterRemoved => (4, None),
-    }
+    let (kind, policy) = match cause {
+        Cause::Observed => (CauseKind::Observed, None),
+        Cause::Inferred => (CauseKind::Inferred, None),
+        Cause::Lockstep { policy } => (CauseKind::Lockstep, Some(policy.as_str())),
+        Cause::Rewound => (CauseKind::Rewound, None),
+        Cause::ClusterRemoved => (CauseKind::ClusterRemoved, None),
+    };
+    (ordinal(kind), policy)
+}
+
+/// A condition's value, where it is asked for.
+fn some<T: ToSql>(value: &Option<T>) -> Option<&dyn ToSql> {
+    value.as_ref().map(|value| value as &dyn ToSql)
 }
 
 fn read(
@@ -78,7 +94,18 @@ impl Inner {
         filter: &TombstoneFilter,
         limit: usize,
     ) -> Result<Vec<TombstoneRow>, StoreError> {
-        let TombstoneFilter { cluster, gk, namespace, name, since, undeleted } = filter;
+        let TombstoneFilter {
+            cluster,
+            gk,
+            namespace,
+            name,
+            name_glob,
+            cause,
+            policy,
+            since,
+            until,
+            undeleted,
+        } = filter;
         let Self { db, kinds, bodies, .. } = self;
         let kind = match gk {
             None => None,
@@ -87,20 +114,33 @@ impl Inner {
                 None => return Ok(Vec::new()),
             },
         };
-        let mut sql = select!("NULL", "WHERE (?2 OR deleted)").to_owned();
-        for (condition, otherwise, present) in [
-            (" AND cluster = ?3", " AND ?3 IS NULL", cluster.is_some()),
-            (" AND kind = ?4", " AND ?4 IS NULL", kind.is_some()),
-            (" AND namespace = ?5", " AND ?5 IS NULL", namespace.is_some()),
-            (" AND name = ?6", " AND ?6 IS NULL", name.is_some()),
-            (" AND deleted_at >= ?7", " AND ?7 IS NULL", since.is_some()),
-        ] {
-            sql.push_str(if present { condition } else { otherwise });
-        }
-        sql.push_str(" ORDER BY deleted_at DESC, id DESC LIMIT ?1");
-        let cluster = cluster.map(|cluster| cluster.0);
+        let (cluster, cause) = (cluster.map(|cluster| cluster.0), cause.map(ordinal));
+        // Classes of characters are no part of it.
+        let glob = name_glob.as_ref().map(|glob| glob.replace('[', "[[]"));
+        let conditions: [(&str, Option<&dyn ToSql>); 10] = [
+            ("deleted", (!undeleted).then_some(&true)),
+            ("cluster", some(&cluster)),
+            ("kind", some(&kind)),
+            ("namespace", some(namespace)),
+            ("name", some(name)),
+            // Without its index: many that match would have to be sorted, and the newest are asked for.
+            ("+name GLOB", some(&glob)),
+            ("cause", some(&cause)),
+            ("policy", some(policy)),
+            ("deleted_at >=", some(since)),
+            ("deleted_at <", some(until)),
+        ];
         let limit = sql_limit(limit);
-        let values: [&dyn ToSql; 7] = [&limit, undeleted, &cluster, &kind, namespace, name, since];
+        let (mut sql, mut values): (String, Vec<&dyn ToSql>) =
+            (select!("NULL", "WHERE true").to_owned(), Vec::new());
+        for (column, value) in conditions {
+            let Some(value) = value else { continue };
+            let is = if column.contains(' ') { "" } else { " =" };
+            sql.push_str(&format!(" AND {column}{is} ?"));
+            values.push(value);
+        }
+        sql.push_str(" ORDER BY deleted_at DESC, id DESC LIMIT ?");
+        values.push(&limit);
         query(db, TABLE, &sql, params_from_iter(values), |row| read(row, db, kinds, bodies))
     }
 

@@ -1,0 +1,148 @@
+//! What every archive does, shown against a directory and against a real server of the S3 protocol.
+
+use super::s3::S3Server;
+use super::*;
+use crate::config::{ArchiveConfig, HubConfig};
+use crate::problem::Problems;
+
+/// More than an archiver tries while all of them fail.
+const LOAD: usize = 400;
+
+/// Written once, read as written, by any name, and without a word of what is in it where it fails.
+async fn conforms(archive: Arc<dyn Archive>) {
+    let large = Bytes::from(vec![b'x'; 6 << 20]);
+    for (path, content) in [
+        ("v1/a/core/ConfigMap/_cluster/x/u/1-1.yaml.zst", Bytes::from_static(b"one")),
+        ("v1/a/core/ConfigMap/_cluster/system%3Anode%2Fx~00/u/1-1.yaml.zst", Bytes::from_static(b"two")),
+        ("v1/a/core/ConfigMap/n/large/u/1-1.yaml.zst", large),
+        ("v1/a/core/ConfigMap/n/empty/u/1-1.yaml.zst", Bytes::new()),
+    ] {
+        archive.put(path, content.clone()).await.unwrap();
+        archive.put(path, content.clone()).await.unwrap();
+        assert_eq!(archive.get(path).await.unwrap(), content, "{path}");
+    }
+    assert_eq!(archive.get("v1/a/none").await.unwrap_err().code(), "LS0246");
+    assert_eq!(archive.get("../../../etc/passwd").await.unwrap_err().code(), "LS0246");
+    assert_eq!(archive.put("../x", Bytes::new()).await.unwrap_err().code(), "LS0245");
+    let tombstones = Tombstones::new(archive, sealer());
+    tombstones.probe("hub").await.unwrap();
+    for key in [key("ConfigMap", "shop", "web"), key("Secret", "shop", "web")] {
+        let path = tombstones.put(&cluster(), &tombstone(1, key, 5)).await.unwrap();
+        assert_eq!(tombstones.read(&path).await.unwrap().object, serde_json::json!({ "canary": 1 }));
+    }
+}
+
+fn opened(config: ArchiveConfig, dir: &TempDir) -> Arc<dyn Archive> {
+    let config = HubConfig { data_dir: dir.path().join("data"), archive: config, ..HubConfig::default() };
+    config.validate().unwrap();
+    open(&config).unwrap()
+}
+
+#[tokio::test]
+async fn a_directory_conforms() {
+    let dir = tempfile::tempdir().unwrap();
+    conforms(opened(ArchiveConfig::default(), &dir)).await;
+}
+
+#[tokio::test]
+async fn a_bucket_of_the_s3_protocol_conforms_and_holds_secrets_sealed() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = S3Server::start(dir.path()).await;
+    conforms(opened(ArchiveConfig { s3: Some(server.config(dir.path())), ..Default::default() }, &dir)).await;
+    let stored = files(&server.files().join("v1"));
+    let sealed: Vec<_> = stored.iter().filter(|path| path.to_string_lossy().ends_with(".sealed")).collect();
+    assert_eq!(sealed.len(), 1, "below the prefix, in the layout of a directory: {stored:?}");
+    assert!(zstd::bulk::decompress(&std::fs::read(sealed[0]).unwrap(), 1 << 20).is_err());
+}
+
+#[tokio::test]
+async fn a_bucket_that_refuses_is_told_and_works_again_without_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = S3Server::start(dir.path()).await;
+    let config = server.config(dir.path());
+    let wrong = crate::config::S3Config { profile: Some("wrong".to_owned()), ..config.clone() };
+    let wrong = Tombstones::new(Arc::new(BucketArchive::s3(&wrong).unwrap()), sealer());
+    let error = wrong.probe("hub").await.unwrap_err();
+    assert_eq!(error.code(), "LS0245");
+    let why = std::error::Error::source(&error).unwrap().to_string();
+    assert!(why.contains("SignatureDoesNotMatch") && !why.contains("canary"), "{why}");
+    server.kill().await;
+    let (problems, stop) = (Problems::default(), CancellationToken::new());
+    let tombstones = Tombstones::new(Arc::new(BucketArchive::s3(&config).unwrap()), sealer());
+    let watched = probe::watch(tombstones, "hub".to_owned(), problems.clone(), || 7, stop.clone());
+    let watched = tokio::spawn(watched);
+    until(|| !problems.all().is_empty()).await;
+    let problem = problems.all().remove(0);
+    assert!(problem.code == "LS0245" && problem.since_ms == 7 && !problem.stops_work, "{problem}");
+    server.listen().await;
+    until(|| problems.all().is_empty()).await;
+    stop.cancel();
+    watched.await.unwrap();
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(120), async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    waited.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_outage_under_load_loses_nothing_and_is_caught_up_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = S3Server::start(dir.path()).await;
+    let mut store = SqliteStore::open(&dir.path().join("data/state.db"), sealer()).unwrap();
+    within(&mut store, |store| drop(store.create_cluster(&ClusterName::new("prod").unwrap(), 1).unwrap()));
+    let metrics = Arc::new(Metrics::register(&mut prometheus_client::registry::Registry::default()));
+    let (done, mut inputs) = mpsc::channel(64);
+    let (wake, stop) = (Arc::new(Notify::new()), CancellationToken::new());
+    let archive: Arc<dyn Archive> = Arc::new(BucketArchive::s3(&server.config(dir.path())).unwrap());
+    let archiver = Archiver::new(ArchiverParts {
+        reader: store.open_reader().unwrap(),
+        tombstones: Tombstones::new(archive.clone(), sealer()),
+        wake: wake.clone(),
+        done,
+        metrics: metrics.clone(),
+        blocking: crate::blocking::Blocking::Threads,
+    });
+    let running = tokio::spawn(archiver.run(stop.clone()));
+    let (mut made, mut paths) = (0, std::collections::BTreeMap::new());
+    // What the archiver tells is taken out of the outbox, as the core does it.
+    let mut take = async |store: &mut SqliteStore, up_to: usize| {
+        while paths.len() < up_to {
+            let input = tokio::time::timeout(Duration::from_secs(180), inputs.recv()).await.unwrap();
+            let Some(Input::Archived { id, path }) = input else { panic!("{input:?}") };
+            within(store, |store| store.set_archived(id, &path).unwrap());
+            paths.insert(id, path);
+        }
+        paths.clone()
+    };
+    let mut delete = |store: &mut SqliteStore, n: usize| {
+        within(store, |store| {
+            for _ in 0..n {
+                made += 1;
+                let key = key(if made % 5 == 0 { "Secret" } else { "ConfigMap" }, "n", &format!("x{made}"));
+                store.put_tombstone(&tombstone(1, key, 5)).unwrap();
+            }
+        });
+        wake.notify_one();
+    };
+    delete(&mut store, 50);
+    take(&mut store, 20).await;
+    server.kill().await;
+    delete(&mut store, LOAD);
+    until(|| metrics.archive_failures.get() > 300).await;
+    let waiting = metrics.archive_waiting.get();
+    assert!((1..=256 + 32).contains(&waiting), "what is tried at a time is bounded: {waiting}");
+    server.listen().await;
+    let paths = take(&mut store, 50 + LOAD).await;
+    assert!(store.outbox(0, 1).unwrap().is_empty());
+    let tombstones = Tombstones::new(archive, sealer());
+    for (id, path) in &paths {
+        assert_eq!(tombstones.read(path).await.unwrap().header.object.name, format!("x{id}"));
+    }
+    stop.cancel();
+    running.await.unwrap();
+}
