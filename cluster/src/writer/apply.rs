@@ -107,11 +107,7 @@ impl Writer {
         if plan.leave.is_empty() {
             return self.update_with(plan, uid).await;
         }
-        let live = self.read_same(plan, uid).await?;
-        let shared = self.shared(plan, &live.body, &plan.leave)?;
-        if let Some(yields) = &shared.yields {
-            self.apply_yields(plan, yields, &live).await?;
-        }
+        let shared = self.yielded(plan, uid).await?;
         Ok(match self.update_with(&shared.plan, uid).await? {
             Outcome::Applied(applied) => {
                 Outcome::Applied(Box::new(Applied { left: shared.left, ..*applied }))

@@ -1,6 +1,7 @@
 //! Fields that are left to the target, around an apply (decision 0013).
 
 use bytes::Bytes;
+use lockstep_engine::Uid;
 use lockstep_engine::object::ObjectError;
 use lockstep_engine::outcome::{Failure, FailureClass, Operation};
 use lockstep_engine::ownership::{Leave, Left, YIELD_MANAGER, conflicts, give_back, share};
@@ -17,6 +18,16 @@ pub(super) struct Shared {
     pub(super) left: Vec<Left>,
 }
 
+/// What became of the fields that are left.
+enum Settled {
+    /// The object as it is then.
+    As(Bytes),
+    Refused(Outcome),
+}
+
+/// Looks at an object that others keep writing to; then the hub decides anew.
+const ATTEMPTS: usize = 4;
+
 impl Writer {
     /// What is applied to the object as it is.
     pub(super) fn shared(&self, plan: &ApplyPlan, live: &Bytes, leave: &Leave) -> Result<Shared, Failure> {
@@ -24,6 +35,20 @@ impl Writer {
         let share = share(&body, &live, leave).map_err(unreadable)?;
         let body = Bytes::from(share.body.to_string());
         Ok(Shared { plan: ApplyPlan { body, ..plan.clone() }, yields: share.yields, left: share.left })
+    }
+
+    /// Our part for the object as it is, once what it omits is held by the second manager.
+    pub(super) async fn yielded(&self, plan: &ApplyPlan, uid: &Uid) -> Result<Shared, Failure> {
+        let mut attempts = 1;
+        loop {
+            let live = self.read_same(plan, uid).await?;
+            let shared = self.shared(plan, &live.body, &plan.leave)?;
+            let Some(yields) = &shared.yields else { return Ok(shared) };
+            match self.apply_yields(plan, yields, &live).await {
+                Err(failure) if failure.class == FailureClass::Stale && attempts < ATTEMPTS => attempts += 1,
+                done => return done.map(|_| shared),
+            }
+        }
     }
 
     /// What an object is created with, where that is less than the body.
@@ -64,32 +89,48 @@ impl Writer {
     }
 
     /// After our part was applied: what a creation had to write is given up, and what is not left any more is no longer
-    /// kept by the second manager.
+    /// kept by the second manager. Controllers write meanwhile; then it is looked at again.
     pub(super) async fn settle(&self, plan: &ApplyPlan, applied: Applied) -> Result<Outcome, Failure> {
         let kept = memmem(&applied.body, YIELD_MANAGER.as_bytes());
         if plan.dry_run || (plan.leave.is_empty() && !kept) {
             return Ok(Outcome::Applied(Box::new(applied)));
         }
-        let mut applied = applied;
-        let leave = plan.leave.for_adoption();
-        let shared = self.shared(plan, &applied.body, &leave)?;
+        let mut seen = self.answered(&applied);
+        let mut attempts = 1;
+        loop {
+            match self.settle_on(plan, &seen).await {
+                Err(failure) if failure.class == FailureClass::Stale && attempts < ATTEMPTS => {
+                    attempts += 1;
+                    seen = self.read_same(plan, &applied.uid).await?;
+                }
+                Err(failure) => return Err(failure),
+                Ok(None) => return Ok(Outcome::Applied(Box::new(self.again(plan, applied, seen.body)?))),
+                Ok(Some(Settled::As(body))) => {
+                    return Ok(Outcome::Applied(Box::new(self.again(plan, applied, body)?)));
+                }
+                Ok(Some(Settled::Refused(outcome))) => return Ok(outcome),
+            }
+        }
+    }
+
+    /// [`Self::settle`], of exactly this state; nothing where it is settled already.
+    async fn settle_on(&self, plan: &ApplyPlan, seen: &Live) -> Result<Option<Settled>, Failure> {
+        let mut now = seen.body.clone();
+        let shared = self.shared(plan, &now, &plan.leave.for_adoption())?;
         if let Some(yields) = &shared.yields {
-            let read = self.answered(&applied);
-            self.apply_yields(plan, yields, &read).await?;
-            let extra = Extra { uid: Some(&applied.uid), ..Extra::default() };
+            self.apply_yields(plan, yields, seen).await?;
+            let extra = Extra { uid: Some(&seen.uid), ..Extra::default() };
             let reply = self.send(&shared.plan, &extra, false).await?;
             if !reply.is_success() {
-                return self.refused(plan, &reply);
+                return Ok(Some(Settled::Refused(self.refused(plan, &reply)?)));
             }
-            applied = self.again(plan, applied, reply.body)?;
+            now = reply.body;
         }
-        let (body, answer) = (tree(&plan.body)?, tree(&applied.body)?);
+        let (body, answer) = (tree(&plan.body)?, tree(&now)?);
         if let Some(rest) = give_back(&body, &answer, &plan.leave).map_err(unreadable)? {
-            let read = self.answered(&applied);
-            let after = self.apply_yields(plan, &rest, &read).await?;
-            applied = self.again(plan, applied, after.body)?;
+            now = self.apply_yields(plan, &rest, &live(now)?).await?.body;
         }
-        Ok(Outcome::Applied(Box::new(applied)))
+        Ok((now != seen.body).then_some(Settled::As(now)))
     }
 
     fn answered(&self, applied: &Applied) -> Live {
