@@ -79,7 +79,11 @@ impl Writer {
         // A nonce is of one write only: the object is as old as that (`engine::marks::was_met`).
         let nonce_of_write = Some(nonce).filter(|_| known.is_none() || same);
         let extra = Extra { uid: known.as_ref(), nonce: nonce_of_write, ..Extra::default() };
-        let created = self.at_creation(plan)?;
+        let created = match &known {
+            // It is there since an earlier call, and what is written at creation only is the target's by now.
+            Some(uid) if !plan.leave.is_empty() => Some(self.yielded(plan, uid).await?.plan),
+            _ => self.at_creation(plan)?,
+        };
         let plan = created.as_ref().unwrap_or(plan);
         let reply = self.send(plan, &extra, false).await?;
         if !reply.is_success() {
