@@ -38,16 +38,22 @@ async fn rewound(lockstep: &Lockstep, missing: u64) -> Result<()> {
     .await
 }
 
-/// Waits until the agent's Lease was written after this revision.
-async fn counted_beyond(cluster: &Cluster, revision: i64) -> Result<()> {
-    eventually(PATIENCE, "the Lease counts on", async || {
-        let lease =
-            cluster.get("coordination.k8s.io/v1", "Lease", Some("lockstep-system"), "lockstep-agent").await?;
-        let version = lease["metadata"]["resourceVersion"].as_str().context("a resourceVersion")?;
-        ensure!(version.parse::<i64>()? > revision, "it is at {version}");
-        Ok(())
-    })
-    .await
+/// Waits until the agent's Lease was written so often after this revision. The hub is told of a write by the next one.
+async fn counted_beyond(cluster: &Cluster, revision: i64, writes: usize) -> Result<()> {
+    let mut seen = revision;
+    for _ in 0..writes {
+        seen = eventually(PATIENCE, "the Lease counts on", async || {
+            let lease = cluster
+                .get("coordination.k8s.io/v1", "Lease", Some("lockstep-system"), "lockstep-agent")
+                .await?;
+            let version = lease["metadata"]["resourceVersion"].as_str().context("a resourceVersion")?;
+            let version = version.parse::<i64>()?;
+            ensure!(version > seen, "it is at {version}");
+            Ok(version)
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 /// Objects made before the snapshot (kept, changed since, deleted since) and after it (lost).
@@ -78,7 +84,7 @@ async fn rewind(bed: &Testbed, form: RestoreForm, agents_are_away: bool) -> Resu
     }
     lockstep.text(&["wait", "rewinds", "--timeout", "60s"]).await?;
     // The guard counts every ten seconds: the counter is to have moved past the snapshot's.
-    counted_beyond(source, saved.revision()).await?;
+    counted_beyond(source, saved.revision(), if agents_are_away { 2 } else { 1 }).await?;
 
     if agents_are_away {
         lockstep.kill().await?;

@@ -62,7 +62,8 @@ pub struct TombstoneItem {
     pub resource_version: String,
     /// API version of the state kept.
     pub api_version: String,
-    /// Observed, Inferred, Lockstep, or Rewound: a state that a restore of its cluster threw away.
+    /// Observed, Inferred, Lockstep, Rewound (a state that a restore of its cluster threw away), or
+    /// ClusterRemoved.
     pub cause: String,
     /// The policy it was deleted for, when lockstep did.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -29,7 +29,7 @@ pub(super) struct TombstoneQuery {
     namespace: Option<String>,
     /// With `*` or `?` in it: a pattern.
     name: Option<String>,
-    /// Observed, Inferred, Lockstep or Rewound.
+    /// Observed, Inferred, Lockstep, Rewound or ClusterRemoved.
     cause: Option<String>,
     /// Deleted by lockstep for this policy.
     policy: Option<String>,
