@@ -152,7 +152,11 @@ spec:
         let beacon = json!({"apiVersion": "v1", "kind": "ConfigMap",
             "metadata": {"name": "beacon", "namespace": namespace}, "data": {"round": round.to_string()}});
         fleet.source().apply_value(&beacon).await?;
-        fleet.everywhere("v1", "ConfigMap", "beacon", |m| m["data"]["round"] == round.to_string()).await?;
+        fleet
+            .everywhere("v1", "ConfigMap", "beacon", |m| {
+                m["data"]["round"].as_str() == Some(&round.to_string())
+            })
+            .await?;
     }
     let after: Vec<usize> = paths.iter().map(|path| writes(b, path)).collect::<Result<_>>()?;
     ensure!(after == settled, "{settled:?} writes became {after:?}");
