@@ -314,8 +314,12 @@ impl Driver {
         self.steps.done(&key, &outcome, self.steady());
         tracing::debug!(step, %key, outcome = class(&outcome), took_us = outcome.took_us, "step ended");
         self.metrics.step(class(&outcome), outcome.took_us);
+        let doubted = is_doubted(&outcome);
         if connection == self.state.connection {
             self.send(AgentMessage { body: Some(Body::Outcome(outcome)) });
+        }
+        if doubted {
+            self.act(Action::Doubted(key));
         }
     }
 
@@ -390,6 +394,17 @@ async fn reserve(out: Option<&mpsc::Sender<AgentMessage>>) -> Option<mpsc::Permi
 }
 
 /// A step whose task died: whether the server acted is unknown.
+/// Does it say that the object is another than the hub knows of, or none?
+fn is_doubted(outcome: &v1::Outcome) -> bool {
+    match &outcome.result {
+        Some(Done::Gone(_)) => true,
+        Some(Done::Failed(failed)) => {
+            [FailureClass::Gone.code(), FailureClass::Stale.code()].contains(&failed.class.as_str())
+        }
+        _ => false,
+    }
+}
+
 fn panicked(step: u64, error: &JoinError) -> v1::Outcome {
     tracing::error!(step, cancelled = error.is_cancelled(), "a step's task died");
     let failed = v1::Failed {

@@ -19,7 +19,7 @@ use lockstep_engine::coalesce::{Coalesce, CoalesceCounters, Limits};
 use lockstep_engine::guard as guards;
 use lockstep_engine::interest::Interest;
 use lockstep_engine::listwatch::Observation;
-use lockstep_engine::{GroupKind, Millis};
+use lockstep_engine::{GroupKind, Millis, ObjectKey};
 use lockstep_wire::v1::{self, AgentMessage, HubMessage, agent_message};
 use lockstep_wire::{AgentEffect, AgentSession, ProtocolError, Resumed, SecretKey};
 
@@ -55,6 +55,8 @@ pub(crate) enum Action {
     LeaseWritten(LeaseWritten),
     /// An object was read again for a watch's task.
     Reread { watch: u32, run: u64, namespace: Box<str>, name: Box<str>, read: Read },
+    /// A step was told that the object is not the one that the hub knows of, or is not there.
+    Doubted(ObjectKey),
     /// A second has passed.
     Tick,
     /// Time for a sign of life.
@@ -173,6 +175,7 @@ impl Owner {
             Action::Discovered { served, look } => self.discovered(served, look, now, &mut effects),
             Action::LeaseRead { read, lease } => self.lease_read(read, lease, now, &mut effects),
             Action::LeaseWritten(written) => self.lease_written(written, now, &mut effects),
+            Action::Doubted(key) => self.doubt(&key, &mut effects),
             Action::Reread { watch, run, namespace, name, read } => {
                 self.reread(watch, run, (&namespace, &name), &read, now, &mut effects);
                 self.make_room();

@@ -1,6 +1,6 @@
 //! Anti-entropy over all watches: which namespaces are counted when, and what becomes of a difference.
 
-use lockstep_engine::Millis;
+use lockstep_engine::{Millis, ObjectKey};
 
 use super::{Context, Effect, Owner};
 use crate::reread::Reread;
@@ -47,6 +47,18 @@ impl Owner {
                 let (run, namespace) = (watch.run, namespace.into());
                 effects.push(Effect::Reread(Reread { watch: id, run, resource, namespace, names }));
             }
+        }
+    }
+
+    /// The watch tells what became of it, mostly in a moment. But one that goes on over a restore of the
+    /// server that nobody noticed never does.
+    pub(super) fn doubt(&mut self, key: &ObjectKey, effects: &mut Vec<Effect>) {
+        let covers = |watch: &Watch| watch.interest.gk == key.gk && watch.covers(&key.namespace);
+        let Some((id, watch)) = self.watches.iter_mut().find(|(_, watch)| covers(watch)) else { return };
+        let Some(resource) = watch.resource() else { return };
+        if watch.doubt(&key.namespace, &key.name) {
+            let (namespace, names) = ((*key.namespace).into(), vec![(*key.name).into()]);
+            effects.push(Effect::Reread(Reread { watch: *id, run: watch.run, resource, namespace, names }));
         }
     }
 

@@ -207,6 +207,17 @@ impl Watch {
         Compared::Reread(names)
     }
 
+    /// Something in the index may not be so. True: it is to be read again.
+    pub(crate) fn doubt(&mut self, namespace: &str, name: &str) -> bool {
+        let told = self.index.get(namespace, name).is_some_and(|entry| !entry.flags().untold);
+        let doubt =
+            told && self.is_settled() && self.rereads.len() < REREADS && !self.is_reread(namespace, name);
+        if doubt {
+            self.rereads.insert((namespace.into(), name.into()), Asked::default());
+        }
+        doubt
+    }
+
     /// The keys of which index and hub say different things, with what the hub says.
     fn differing(&self, namespace: &str, entries: Vec<IndexEntry>) -> BTreeMap<Box<str>, Option<IndexEntry>> {
         let mut held: BTreeMap<Box<str>, IndexEntry> =

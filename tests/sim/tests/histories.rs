@@ -59,3 +59,28 @@ fn seed_14_a_delete_that_is_told_before_the_end_of_its_namespace() {
 fn seed_34_a_lost_state_under_a_name_that_is_written_again() {
     holds(34, EVENTS);
 }
+
+/// A create of unknown outcome whose copy lost its marks became a source.
+#[test]
+fn seeds_370_and_382_a_copy_without_marks_and_record_is_no_source() {
+    holds(370, EVENTS);
+    holds(382, EVENTS);
+}
+
+/// What had been replaced was read again and again until the watch told of it.
+#[test]
+fn seed_534_what_was_replaced_is_not_read_in_a_loop() {
+    holds(534, EVENTS);
+}
+
+/// An agent was killed before it could take back what its create had done to an object of another.
+#[test]
+fn seed_471_marks_that_a_create_left_on_what_it_met_mean_nothing() {
+    holds(471, EVENTS);
+}
+
+/// Two restores of one snapshot within seconds, the second of which left no trace.
+#[test]
+fn seed_1415_what_a_step_finds_to_be_gone_is_looked_at() {
+    holds(1415, EVENTS);
+}

@@ -152,6 +152,20 @@ fn what_the_hub_holds_otherwise_is_read_again_and_told_as_it_is() {
     assert_eq!(mismatches(&rig), (4, 4));
 }
 
+/// A restore that nobody could notice took the object away, and the watch goes on over it.
+#[test]
+fn what_a_step_finds_to_be_gone_is_read_again() {
+    let mut rig = live(&[("a", 1, "prod")]);
+    let key = |name: &str| ObjectKey::new(GroupKind::new("", "ConfigMap"), "shop", name);
+    rig.apply(Action::Doubted(key("a")));
+    assert_eq!(asked(&rig.take_effects()), ["a"]);
+    rig.apply(Action::Doubted(key("a"))).apply(Action::Doubted(key("never-seen")));
+    assert_eq!(rig.take_effects(), [], "asked already, and never told of");
+    answer(&mut rig, "a", Read::Absent);
+    let sections = rig.sections();
+    assert_eq!(sections.iter().flat_map(|s| &s.items).map(short).collect::<Vec<_>>(), ["~a"]);
+}
+
 #[test]
 fn writes_of_the_hub_and_changes_since_the_census_are_no_difference() {
     let mut rig = live(&[("a", 1, "prod"), ("b", 2, "prod")]);
