@@ -278,6 +278,9 @@ async fn a_damaged_store_is_kept_aside_and_built_anew_without_a_loss() -> Result
 
     // An archive that takes nothing: what is deleted waits in the store, and nowhere else.
     let archive = bed.lockstep.data().join("archive/v1");
+    if archive.is_dir() {
+        std::fs::remove_dir_all(&archive)?;
+    }
     std::fs::write(&archive, "in the way")?;
     bed.delete(fleet.source(), "m1").await?;
     eventually(PATIENCE, "the last states wait in the outbox", async || {

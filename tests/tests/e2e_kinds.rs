@@ -6,7 +6,7 @@ use lockstep_tests::deploy::{granted, install_rbac};
 use lockstep_tests::harness::{PATIENCE, eventually, unique_name};
 use lockstep_tests::lockstep::{Fleet, Lockstep};
 use lockstep_tests::testbed::Testbed;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const CRD: &str = "apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
@@ -373,4 +373,51 @@ metadata: {{ name: last, namespace: {namespace} }}
     let says = lockstep.json(&["explain", "configmap/kube-root-ca.crt", "-n", namespace]).await?;
     ensure!(says["policies"][0]["reason"] == "KubeRootCa", "{says}");
     Ok(())
+}
+
+fn service(namespace: &str, name: &str, sync: &str, spec: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"sync": sync}}, "spec": spec})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pain_15_a_service_whose_address_and_ports_are_taken_at_a_target_gets_others() -> Result<()> {
+    let bed = Testbed::from_env().await?;
+    let fleet = Fleet::new(&bed, "e2e-ports").await?;
+    let namespace = fleet.namespace.as_str();
+    let policy = format!(
+        "apiVersion: sync.k8s.io/v1
+kind: ClusterSyncPolicy
+metadata: {{ name: services }}
+spec:
+  sourceCluster: cluster-a
+  targetClusters: [cluster-b, cluster-c]
+  resources: [ {{ kind: Service, namespaces: [{namespace}], matchLabels: {{ sync: 'yes' }} }} ]
+"
+    );
+    let spec = |port: u16| json!({"type": "NodePort", "selector": {"app": "web"}, "ports": [{"name": "http", "protocol": "TCP", "port": port}]});
+    let [b, _] = fleet.targets();
+    fleet.source().apply_value(&service(namespace, "web", "no", spec(80))).await?;
+    let source = fleet.source().get("v1", "Service", Some(namespace), "web").await?;
+    let (ip, port) = (&source["spec"]["clusterIP"], &source["spec"]["ports"][0]["nodePort"]);
+    b.apply_value(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})).await?;
+    let taker = json!({"type": "NodePort", "clusterIP": ip, "ports": [{"protocol": "TCP", "port": 80, "nodePort": port}]});
+    // Where another test holds them already they are taken, too.
+    let _ = b.apply_value(&service(namespace, "taker", "no", taker)).await;
+
+    let mut lockstep = Lockstep::with_policy(&bed, &policy).await?;
+    fleet.source().apply_value(&service(namespace, "web", "yes", spec(80))).await?;
+    fleet.everywhere("v1", "Service", "web", |_| true).await?;
+    let copy = b.get("v1", "Service", Some(namespace), "web").await?;
+    let own = |service: &Value| {
+        (service["spec"]["clusterIP"].clone(), service["spec"]["ports"][0]["nodePort"].clone())
+    };
+    ensure!(own(&copy).0 != *ip && own(&copy).1 != *port, "{copy}");
+    // What changes at the source follows, and the address stays.
+    fleet.source().apply_value(&service(namespace, "web", "yes", spec(8080))).await?;
+    fleet.everywhere("v1", "Service", "web", |web| web["spec"]["ports"][0]["port"] == 8080).await?;
+    let after = b.get("v1", "Service", Some(namespace), "web").await?;
+    ensure!(own(&after).0 == own(&copy).0, "{after}");
+    lockstep.text(&["wait", "services", "--timeout", "60s"]).await?;
+    lockstep.stop().await
 }
