@@ -7,7 +7,7 @@
 
 use lockstep_engine::object::ObjectError;
 use lockstep_engine::outcome::{Failure, FailureClass, Operation};
-use lockstep_engine::ownership::{MANAGER, ManagedFields, project};
+use lockstep_engine::ownership::{INTENT_ANNOTATION, MANAGER, ManagedFields, project};
 use serde_json::{Map, Value, json};
 
 use super::apply::foreign;
@@ -120,6 +120,10 @@ impl Writer {
         body.insert("kind".to_owned(), (*resource.kind).into());
         let metadata = body.entry("metadata").or_insert_with(|| json!({}));
         if let Some(members) = metadata.as_object_mut() {
+            // A nonce is of one write, and this is another (`engine::marks::was_met`).
+            if let Some(annotations) = members.get_mut("annotations").and_then(Value::as_object_mut) {
+                annotations.remove(INTENT_ANNOTATION);
+            }
             members.insert("name".to_owned(), name.into());
             members.insert("uid".to_owned(), now.uid.as_str().into());
             if resource.namespaced {

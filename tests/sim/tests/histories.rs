@@ -84,3 +84,9 @@ fn seed_471_marks_that_a_create_left_on_what_it_met_mean_nothing() {
 fn seed_1415_what_a_step_finds_to_be_gone_is_looked_at() {
     holds(1415, EVENTS);
 }
+
+/// What an undo put back looked as if a create had met it.
+#[test]
+fn seed_685_what_was_put_back_is_known_by_its_marks() {
+    holds(685, EVENTS);
+}
