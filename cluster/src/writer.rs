@@ -26,10 +26,9 @@ use bytes::Bytes;
 use http::Method;
 use lockstep_engine::ResourceVersion;
 use lockstep_engine::guard::{self, Guard};
-use lockstep_engine::marks::was_met;
 use lockstep_engine::object::RawObject;
 use lockstep_engine::outcome::{Failure, FailureClass, Operation, Sensitivity, Status};
-use lockstep_engine::ownership::{INTENT_ANNOTATION, ManagedFields};
+use lockstep_engine::ownership::INTENT_ANNOTATION;
 use serde_json::json;
 
 use crate::client::{Call, ClusterClient, Reply};
@@ -155,19 +154,13 @@ fn sensitivity(resource: &Resource) -> Sensitivity {
 
 /// An answer that should be an object.
 fn live(body: Bytes) -> Result<Live, Failure> {
-    let (uid, resource_version, nonce, met) = {
+    let (uid, resource_version, nonce) = {
         let object = RawObject::parse(&body).map_err(|error| {
             Failure::local(FailureClass::Transient, &format!("unreadable answer: {error}"))
         })?;
-        let meta = &object.metadata;
-        // Entries that cannot be read say nothing.
-        let entries = meta.managed_fields.and_then(|raw| ManagedFields::parse(raw).ok()).unwrap_or_default();
-        let created = meta.creation_timestamp.as_deref();
-        let met = entries.ours().is_some_and(|entry| was_met(&meta.annotations, created, &entry.time));
-        let nonce = meta.annotations.get(INTENT_ANNOTATION).cloned();
-        (object.uid(), object.resource_version(), nonce, met)
+        (object.uid(), object.resource_version(), object.metadata.annotations.get(INTENT_ANNOTATION).cloned())
     };
-    Ok(Live { uid, resource_version, nonce, met, body })
+    Ok(Live { uid, resource_version, nonce, body })
 }
 
 fn has_finalizers(body: &[u8]) -> bool {

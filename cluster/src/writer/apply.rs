@@ -65,7 +65,9 @@ impl Writer {
             // Our earlier call may have got through. An object with our nonce is ours, any other is
             // not, and then nothing is written at all.
             match self.read(&plan.resource, &plan.namespace, &plan.name).await? {
-                Some(live) if live.met && live.nonce.as_deref() == Some(nonce) && !plan.dry_run => {
+                Some(live)
+                    if live.nonce.as_deref() == Some(nonce) && is_older(&live.body) && !plan.dry_run =>
+                {
                     return Ok(self.met_before(plan, nonce, &live).await);
                 }
                 Some(live) if live.nonce.as_deref() == Some(nonce) || !guard::on(Guard::NonceOfCreate) => {
@@ -238,6 +240,16 @@ impl Writer {
             body: live.body,
         })))
     }
+}
+
+/// Was it there before the create whose nonce it carries?
+fn is_older(body: &[u8]) -> bool {
+    let Ok(object) = RawObject::parse(body) else { return false };
+    let meta = &object.metadata;
+    // Entries that cannot be read say nothing.
+    let entries = meta.managed_fields.and_then(|raw| ManagedFields::parse(raw).ok()).unwrap_or_default();
+    let created = meta.creation_timestamp.as_deref();
+    entries.ours().is_some_and(|entry| marks::was_met(&meta.annotations, created, &entry.time))
 }
 
 /// The mark that names the desired body.

@@ -153,8 +153,6 @@ pub struct Live {
     pub resource_version: ResourceVersion,
     /// The annotation lockstep.dev/intent.
     pub nonce: Option<String>,
-    /// Was it there before the create that left the nonce (`engine::marks::was_met`)?
-    pub met: bool,
     /// The object as the server sent it.
     pub body: Bytes,
 }

@@ -91,7 +91,7 @@ impl Writer {
     /// After our part was applied: what a creation had to write is given up, and what is not left any more is no longer
     /// kept by the second manager. Controllers write meanwhile; then it is looked at again.
     pub(super) async fn settle(&self, plan: &ApplyPlan, applied: Applied) -> Result<Outcome, Failure> {
-        let kept = memmem(&applied.body, YIELD_MANAGER.as_bytes());
+        let kept = std::str::from_utf8(&applied.body).is_ok_and(|text| text.contains(YIELD_MANAGER));
         if plan.dry_run || (plan.leave.is_empty() && !kept) {
             return Ok(Outcome::Applied(Box::new(applied)));
         }
@@ -135,13 +135,7 @@ impl Writer {
 
     fn answered(&self, applied: &Applied) -> Live {
         let Applied { uid, resource_version, body, .. } = applied;
-        Live {
-            uid: uid.clone(),
-            resource_version: resource_version.clone(),
-            nonce: None,
-            met: false,
-            body: body.clone(),
-        }
+        Live { uid: uid.clone(), resource_version: resource_version.clone(), nonce: None, body: body.clone() }
     }
 
     /// The same apply, with the object as it is now.
@@ -162,8 +156,4 @@ fn unreadable(error: ObjectError) -> Failure {
         FailureClass::SchemaMismatch,
         &format!("what is ours of the object cannot be told: {error}"),
     )
-}
-
-fn memmem(bytes: &[u8], wanted: &[u8]) -> bool {
-    bytes.windows(wanted.len()).any(|window| window == wanted)
 }
