@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::identity::{ResourceVersion, Uid};
@@ -77,7 +77,7 @@ pub struct Meta<'a> {
 }
 
 /// The parts of an owner reference that decide anything here.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OwnerReference {
     /// `apiVersion` of the owner.
@@ -89,6 +89,9 @@ pub struct OwnerReference {
     /// Name of the owner.
     #[serde(default)]
     pub name: String,
+    /// uid of the owner.
+    #[serde(default)]
+    pub uid: String,
     /// Is this owner the managing controller?
     #[serde(default)]
     pub controller: Option<bool>,

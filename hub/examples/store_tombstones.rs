@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use lockstep_engine::{ClusterId, GroupKind, ObjectKey, ResourceVersion, Uid};
 use lockstep_hub::seal::HubKey;
 use lockstep_hub::store::sqlite::SqliteStore;
-use lockstep_hub::store::{Cause, CauseKind, Reader, Store, TombstoneFilter, TombstoneRow};
+use lockstep_hub::store::{Cause, CauseKind, Facts, Reader, Store, TombstoneFilter, TombstoneRow};
 
 const COMMIT: usize = 1_000;
 /// Of each filter; the slowest counts.
@@ -43,6 +43,7 @@ fn tombstone(n: usize) -> TombstoneRow {
         body: None,
         path: Some(format!("v1/cluster/{group}/{kind}/team/web-{n:06}/uid/8232676954876-{n}.yaml.zst")),
         deleted: true,
+        facts: Facts::default(),
     }
 }
 

@@ -30,7 +30,7 @@ use lockstep_engine::{ClusterName, Uid};
 use crate::codes::Code;
 use crate::config::{ArchiveConfig, HubConfig};
 use crate::seal::{SealError, Sealer};
-use crate::store::TombstoneRow;
+use crate::store::{Filed, TombstoneRow};
 
 pub use archiver::{Archiver, ArchiverParts};
 pub use bucket::BucketArchive;
@@ -161,12 +161,12 @@ impl Tombstones {
         Self { archive, sealer }
     }
 
-    /// Writes one; gives its path. The path depends on nothing but the arguments: doing it again
+    /// Writes one. The path depends on nothing but the arguments: doing it again
     /// writes the same file again.
     ///
     /// # Errors
     /// When the archive does not take it.
-    pub async fn put(&self, cluster: &ClusterRef, row: &TombstoneRow) -> Result<String, ArchiveError> {
+    pub async fn put(&self, cluster: &ClusterRef, row: &TombstoneRow) -> Result<Filed, ArchiveError> {
         let path = path_of(cluster, row);
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| ArchiveError::Put {
             path: path.clone(),
@@ -177,8 +177,9 @@ impl Tombstones {
         if path.ends_with(SEALED) {
             bytes = self.sealer.seal(PLACE, &bytes).map_err(|e| failed(Box::new(e)))?;
         }
+        let size = bytes.len() as u64;
         self.archive.put(&path, Bytes::from(bytes)).await?;
-        Ok(path)
+        Ok(Filed { path, size })
     }
 
     /// Reads one.

@@ -20,7 +20,7 @@ use crate::blocking::Blocking;
 use crate::core::Input;
 use crate::metrics::Metrics;
 use crate::retry::Retry;
-use crate::store::{Reader, StoreError, TombstoneRow, removed_clusters};
+use crate::store::{Filed, Reader, StoreError, TombstoneRow, removed_clusters};
 
 /// Tombstones read at a time: bodies of up to some MiB each (I14).
 const PAGE: usize = 32;
@@ -67,7 +67,7 @@ pub struct Archiver<R> {
 
 /// The archive has it, the core was told.
 struct Told {
-    path: String,
+    file: Filed,
     again: Instant,
 }
 
@@ -164,8 +164,8 @@ impl<R: Reader + 'static> Archiver<R> {
             if let Some(told) = self.told.get_mut(&row.id) {
                 if told.again <= now {
                     told.again = now + TELL_AGAIN;
-                    let path = told.path.clone();
-                    self.tell(row.id, path).await?;
+                    let file = told.file.clone();
+                    self.tell(row.id, file).await?;
                 }
             } else if self.failing.get(&row.id).is_none_or(|failing| failing.due <= now) {
                 puts.push((self.cluster(row.cluster).await?, row));
@@ -180,11 +180,11 @@ impl<R: Reader + 'static> Archiver<R> {
             .buffer_unordered(CONCURRENT);
         while let Some((id, result)) = results.next().await {
             match result {
-                Ok(path) => {
+                Ok(file) => {
                     self.metrics.archived.inc();
                     self.failing.remove(&id);
-                    self.told.insert(id, Told { path: path.clone(), again: Instant::now() + TELL_AGAIN });
-                    self.tell(id, path).await?;
+                    self.told.insert(id, Told { file: file.clone(), again: Instant::now() + TELL_AGAIN });
+                    self.tell(id, file).await?;
                 }
                 Err(error) => self.failed(id, &error),
             }
@@ -209,8 +209,8 @@ impl<R: Reader + 'static> Archiver<R> {
         self.metrics.archive_waiting.set(i64::try_from(self.failing.len()).unwrap_or(i64::MAX));
     }
 
-    async fn tell(&mut self, id: i64, path: String) -> Result<(), Stop> {
-        self.done.send(Input::Archived { id, path }).await.map_err(|_| Stop::Over)
+    async fn tell(&mut self, id: i64, file: Filed) -> Result<(), Stop> {
+        self.done.send(Input::Archived { id, file }).await.map_err(|_| Stop::Over)
     }
 
     /// Name and uid of a cluster; asked again while the uid is not known.

@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::seal::HubKey;
 use crate::store::conformance::{key, tombstone, within};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Reader, Store};
+use crate::store::{Filed, Reader, Store};
 use lockstep_engine::{ClusterId, GroupKind, ObjectKey};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -46,9 +46,9 @@ async fn what_is_put_can_be_read_and_putting_it_again_changes_nothing() {
     let gk = GroupKind::new("rbac.authorization.k8s.io", "ClusterRole");
     for key in [key("ConfigMap", "shop", "web"), ObjectKey::new(gk, "", "system:node 50%/x")] {
         let row = tombstone(1, key, 1_767_323_045_123);
-        let path = tombstones.put(&cluster(), &row).await.unwrap();
+        let path = tombstones.put(&cluster(), &row).await.unwrap().path;
         let first = std::fs::read(dir.path().join("a/archive").join(&path)).unwrap();
-        assert_eq!(tombstones.put(&cluster(), &row).await.unwrap(), path);
+        assert_eq!(tombstones.put(&cluster(), &row).await.unwrap().path, path);
         assert_eq!(std::fs::read(dir.path().join("a/archive").join(&path)).unwrap(), first);
         let read = tombstones.read(&path).await.unwrap();
         assert_eq!(read.object, serde_json::json!({ "canary": 1 }));
@@ -64,7 +64,7 @@ async fn secrets_lie_sealed() {
     let dir = tempfile::tempdir().unwrap();
     let tombstones = local(&dir);
     let row = tombstone(1, key("Secret", "shop", "web"), 5);
-    let path = tombstones.put(&cluster(), &row).await.unwrap();
+    let path = tombstones.put(&cluster(), &row).await.unwrap().path;
     assert!(path.ends_with(".yaml.zst.sealed"), "{path}");
     let bytes = std::fs::read(dir.path().join("a/archive").join(&path)).unwrap();
     assert!(zstd::bulk::decompress(&bytes, 1 << 20).is_err());
@@ -81,7 +81,7 @@ async fn what_is_missing_or_damaged_is_told_without_quoting_it() {
     let tombstones = local(&dir);
     assert_eq!(tombstones.read("v1/none.yaml.zst").await.unwrap_err().code(), "LS0246");
     assert_eq!(tombstones.read("../../etc/passwd").await.unwrap_err().code(), "LS0246");
-    let path = tombstones.put(&cluster(), &tombstone(1, key("ConfigMap", "n", "x"), 5)).await.unwrap();
+    let path = tombstones.put(&cluster(), &tombstone(1, key("ConfigMap", "n", "x"), 5)).await.unwrap().path;
     std::fs::write(dir.path().join("a/archive").join(&path), b"canary").unwrap();
     let error = tombstones.read(&path).await.unwrap_err().to_string();
     assert!(error.contains("LS0246") && !error.contains("canary"), "{error}");
@@ -148,13 +148,13 @@ fn bed(down: usize, names: &[&str]) -> Bed {
 impl Bed {
     async fn archived(&mut self) -> (i64, String) {
         match tokio::time::timeout(Duration::from_secs(60), self.inputs.recv()).await.unwrap().unwrap() {
-            Input::Archived { id, path } => (id, path),
+            Input::Archived { id, file } => (id, file),
             other => panic!("{other:?}"),
         }
     }
 
-    fn take_out(&mut self, id: i64, path: &str) {
-        within(&mut self.store, |store| store.set_archived(id, path).unwrap());
+    fn take_out(&mut self, id: i64, file: &Filed) {
+        within(&mut self.store, |store| store.set_archived(id, file).unwrap());
     }
 }
 
@@ -163,8 +163,8 @@ async fn the_outbox_is_emptied_at_the_start_and_on_each_wake_up() {
     let mut bed = bed(0, &["a", "b", "c"]);
     let mut ids = Vec::new();
     for _ in 0..3 {
-        let (id, path) = bed.archived().await;
-        bed.take_out(id, &path);
+        let (id, file) = bed.archived().await;
+        bed.take_out(id, &file);
         ids.push(id);
     }
     ids.sort_unstable();
@@ -173,9 +173,9 @@ async fn the_outbox_is_emptied_at_the_start_and_on_each_wake_up() {
         store.put_tombstone(&tombstone(1, key("ConfigMap", "n", "d"), 5)).unwrap()
     });
     bed.wake.notify_one();
-    let (id, path) = bed.archived().await;
+    let (id, file) = bed.archived().await;
     assert_eq!(id, 4);
-    let read = Tombstones::new(bed.flaky.clone(), sealer()).read(&path).await.unwrap();
+    let read = Tombstones::new(bed.flaky.clone(), sealer()).read(&file.path).await.unwrap();
     assert_eq!(read.header.object.name, "d");
     bed.stop.cancel();
 }
@@ -185,8 +185,8 @@ async fn one_that_fails_for_good_delays_no_other_and_outages_are_survived() {
     let mut bed = bed(2, &["poison", "b", "c"]);
     let mut names = Vec::new();
     while names.len() < 2 {
-        let (id, path) = bed.archived().await;
-        bed.take_out(id, &path);
+        let (id, file) = bed.archived().await;
+        bed.take_out(id, &file);
         names.push(id);
     }
     names.sort_unstable();

@@ -11,7 +11,7 @@ use crate::archive::{Archive, LocalArchive};
 use crate::seal::HubKey;
 use crate::store::conformance::{full_placement, key, object, tombstone, within};
 use crate::store::sqlite::{SETTLING, SqliteStore};
-use crate::store::{Reader, Store};
+use crate::store::{Filed, Reader, Store};
 
 const NOW: Millis = 1_767_323_045_000;
 
@@ -40,7 +40,12 @@ impl Bed {
                 let id =
                     store.put_tombstone(&tombstone(1, key("ConfigMap", "n", &format!("t{n}")), n)).unwrap();
                 if n > 0 {
-                    store.set_archived(id, &format!("v1/a-u/core/ConfigMap/n/t{n}.yaml.zst")).unwrap();
+                    store
+                        .set_archived(
+                            id,
+                            &Filed { path: format!("v1/a-u/core/ConfigMap/n/t{n}.yaml.zst"), size: 7 },
+                        )
+                        .unwrap();
                 }
             }
         });

@@ -342,11 +342,6 @@ impl<S: Store> Core<S> {
     }
 }
 
-/// `apiVersion` of a body.
-pub(super) fn api_version_of(body: &[u8]) -> Option<String> {
-    RawObject::parse(body).ok().map(|object| object.api_version.into_owned())
-}
-
 /// What is known of the object at the target, as the plan wants it.
 pub(super) fn observed<'a>(
     row: Option<&'a ObjectRow>,

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use lockstep_engine::guard::{self, Guard};
+use lockstep_engine::object::RawObject;
 use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
 use lockstep_policies::autoscalers;
@@ -14,7 +15,7 @@ use super::rewind::REWIND_SUSPECTED;
 use super::state::SessionCommand;
 use super::{AfterCommit, Core};
 use crate::store::{
-    Cause, ManagedRow, ManagerRow, ObjectRow, Owned, Phase, PlacementFilter, Store, StoreError,
+    Cause, Facts, ManagedRow, ManagerRow, ObjectRow, Owned, Phase, PlacementFilter, Store, StoreError,
     TombstoneFilter, TombstoneRow,
 };
 
@@ -406,7 +407,7 @@ impl<S: Store> Core<S> {
             Some((body, version)) if !body.is_empty() => (Some(body), ResourceVersion::new(&version)),
             _ => (row.body, row.resource_version),
         };
-        let api_version = body.as_deref().and_then(super::gather::api_version_of).unwrap_or_default();
+        let (api_version, facts) = body.as_deref().map(kept_facts).unwrap_or_default();
         let deleted = !matches!(cause, Cause::Lockstep { .. });
         let tombstone = TombstoneRow {
             id: 0,
@@ -422,6 +423,7 @@ impl<S: Store> Core<S> {
             body,
             path: None,
             deleted,
+            facts,
         };
         let id = self.store.put_tombstone(&tombstone)?;
         self.counts.tombstones += 1;
@@ -453,6 +455,15 @@ impl<S: Store> Core<S> {
             cluster.echoes.remove(key);
         }
     }
+}
+
+/// API version of a body, and what a tombstone of it is found by.
+fn kept_facts(body: &[u8]) -> (String, Facts) {
+    let Ok(object) = RawObject::parse(body) else { return Default::default() };
+    let mut owners = object.metadata.owner_references;
+    owners.sort_by_key(|owner| owner.controller != Some(true));
+    let labels = object.metadata.labels;
+    (object.api_version.into_owned(), Facts { labels, owners, ..Facts::default() })
 }
 
 fn phase(phase: v1::WatchPhase) -> Phase {

@@ -42,7 +42,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::codes::Code;
 use crate::seal::BearerToken;
-use crate::store::{PolicyRow, RemovedCluster, Store, StoreError};
+use crate::store::{Filed, PolicyRow, RemovedCluster, Store, StoreError};
 use command::{Command, CommandError};
 use compare::Tickets;
 use scan::Scan;
@@ -89,12 +89,12 @@ pub enum Input {
     },
     /// The policies directory was read.
     Policies(PolicyFiles),
-    /// The archive has a tombstone at this path.
+    /// The archive has a tombstone.
     Archived {
         /// Which.
         id: i64,
         /// Where.
-        path: String,
+        file: Filed,
     },
     /// A person asks.
     Command(Command),
@@ -397,7 +397,7 @@ impl<S: Store> Core<S> {
             Input::Message { cluster, session, message } => self.message(cluster, session, *message, now),
             Input::Disconnected { cluster, session } => self.disconnected(cluster, session, now),
             Input::Policies(files) => self.policies_read(files, now),
-            Input::Archived { id, path } => self.archived(id, &path, now),
+            Input::Archived { id, file } => self.archived(id, &file, now),
             Input::Command(command) => self.command(command, now),
             Input::Tick => Ok(()),
         }

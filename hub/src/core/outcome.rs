@@ -13,7 +13,7 @@ use lockstep_wire::v1::{self, outcome::Result as Answer};
 use super::Core;
 use super::state::{Answered, InFlight, Purpose};
 use crate::store::{
-    Cause, DeleteStage, Ending, ManagedRow, ObjectRow, Owned, PlacementRow, Record, Store, StoreError,
+    Cause, DeleteStage, Ending, Filed, ManagedRow, ObjectRow, Owned, PlacementRow, Record, Store, StoreError,
 };
 
 /// Between attempts that may succeed by themselves: 1 s doubling to 5 min, a fifth of jitter.
@@ -278,8 +278,8 @@ impl<S: Store> Core<S> {
         self.store.put_placement(&row)
     }
 
-    pub(super) fn archived(&mut self, id: i64, path: &str, now: Millis) -> Result<(), StoreError> {
-        self.store.set_archived(id, path)?;
+    pub(super) fn archived(&mut self, id: i64, file: &Filed, now: Millis) -> Result<(), StoreError> {
+        self.store.set_archived(id, file)?;
         let Some(tombstone) = self.store.tombstone(id)? else { return Ok(()) };
         let Some(mut row) = self.store.placement(tombstone.cluster, &tombstone.key)? else { return Ok(()) };
         if row.delete != Some((DeleteStage::Archiving { tombstone: id }).clone()) {

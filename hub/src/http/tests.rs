@@ -19,7 +19,8 @@ use crate::core::command::{AcceptedRewind, Approved, ClusterRemoval, CommandErro
 use crate::seal::HubKey;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{
-    Cause, Fields, ObjectRow, PlacementRow, PolicyFileRow, PolicyRow, Reader, Store, TombstoneRow, WatchRow,
+    Cause, Fields, Filed, ObjectRow, PlacementRow, PolicyFileRow, PolicyRow, Reader, Store, TombstoneRow,
+    WatchRow,
 };
 
 const TOKEN: &str = "the-token-of-this-hub";
@@ -176,12 +177,13 @@ fn fill(store: &mut SqliteStore) {
         body: Some(secret.to_string().into()),
         path: None,
         deleted: true,
+        facts: Facts::default(),
     };
     let in_outbox = store.put_tombstone(&tombstone).unwrap();
     assert_eq!(in_outbox, 1);
     for path in ["v1/there", "v1/lost"] {
         let id = store.put_tombstone(&tombstone).unwrap();
-        store.set_archived(id, path).unwrap();
+        store.set_archived(id, &Filed { path: path.to_owned(), size: 7 }).unwrap();
     }
     store.commit().unwrap();
 }

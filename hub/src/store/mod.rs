@@ -228,8 +228,8 @@ pub trait Store: Reader {
     ) -> Result<(), StoreError>;
     /// Inserts a tombstone into the outbox; gives its id.
     fn put_tombstone(&mut self, row: &TombstoneRow) -> Result<i64, StoreError>;
-    /// The archive has it at `path`: the body leaves the outbox.
-    fn set_archived(&mut self, id: i64, path: &str) -> Result<(), StoreError>;
+    /// The archive has it in this file: the body leaves the outbox.
+    fn set_archived(&mut self, id: i64, file: &Filed) -> Result<(), StoreError>;
     /// The delete it was made for was carried out (`true`), or will not be.
     fn set_deleted(&mut self, id: i64, deleted: bool) -> Result<(), StoreError>;
     /// Replaces all last good policy files.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use lockstep_engine::object::OwnerReference;
 use lockstep_engine::ownership::{Corrected, Left};
 use lockstep_engine::status::Status;
 use lockstep_engine::{ClusterId, ClusterName, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
@@ -418,6 +419,41 @@ pub struct TombstoneRow {
     pub path: Option<String>,
     /// False for the image of a delete that was not carried out (yet).
     pub deleted: bool,
+    /// What else is known of it.
+    pub facts: Facts,
+}
+
+/// A file of the archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filed {
+    /// Path in the archive.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// What a tombstone is found by besides its identity, and what decides how long it is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Labels of the state kept.
+    pub labels: BTreeMap<String, String>,
+    /// Its ownerReferences, the controller first.
+    pub owners: Vec<OwnerReference>,
+    /// Names of its field managers, where they were told.
+    pub managers: Vec<String>,
+    /// The user who asked for the delete, where a webhook told it.
+    pub deleter: Option<String>,
+    /// The act that deleted it together with others.
+    pub act: Option<i64>,
+    /// A legal hold: it is not purged, whatever its age.
+    pub held: bool,
+    /// A policy asks for its file to be encrypted. Those of Secrets are, whatever policies say.
+    pub sealed: bool,
+    /// Bytes of its file in the archive; 0 before it is there.
+    pub size: u64,
+    /// RFC 6902 patch (JSON) from the state kept, which is the one before deletionTimestamp, to the final
+    /// one; none where they are the same, or the final one is not known.
+    pub last: Option<Bytes>,
 }
 
 /// The last good version of a policy file.

@@ -34,7 +34,7 @@ use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ClusterNameRef, ClusterRow, IndexRow, ObjectRow, PlacementCursor, PlacementFilter, PlacementRow,
+    ClusterNameRef, ClusterRow, Filed, IndexRow, ObjectRow, PlacementCursor, PlacementFilter, PlacementRow,
     PolicyFileRow, PolicyRow, Reader, Record, Store, StoreError, SummaryRow, TombstoneFilter, TombstoneRow,
     WatchRow,
 };
@@ -340,8 +340,8 @@ impl Store for SqliteStore {
         self.change(|inner| inner.put_tombstone(row))
     }
 
-    fn set_archived(&mut self, id: i64, path: &str) -> Result<(), StoreError> {
-        self.change(|inner| inner.set_archived(id, path))
+    fn set_archived(&mut self, id: i64, file: &Filed) -> Result<(), StoreError> {
+        self.change(|inner| inner.set_archived(id, file))
     }
 
     fn set_deleted(&mut self, id: i64, deleted: bool) -> Result<(), StoreError> {

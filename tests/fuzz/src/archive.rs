@@ -8,7 +8,7 @@ use futures::future::{BoxFuture, ready};
 use lockstep_engine::{ClusterId, ClusterName, GroupKind, ObjectKey, ResourceVersion, Uid};
 use lockstep_hub::archive::{Archive, ArchiveError, ClusterRef, Tombstones};
 use lockstep_hub::seal::HubKey;
-use lockstep_hub::store::{Cause, TombstoneRow};
+use lockstep_hub::store::{Cause, Facts, TombstoneRow};
 use serde_json::Value;
 
 const PLAIN: &str = "v1/a/core/ConfigMap/n/x/u/1-1.yaml.zst";
@@ -104,6 +104,7 @@ fn row(kind: &str, data: &[u8]) -> TombstoneRow {
         body: Some(Bytes::copy_from_slice(data)),
         path: None,
         deleted: true,
+        facts: Facts::default(),
     }
 }
 

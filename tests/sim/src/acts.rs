@@ -108,9 +108,11 @@ impl World {
                 self.members[cluster].save();
                 self.saved[cluster] = self.log.elapsed();
             }
-            // A bumped restore to a moment ago cannot be noticed (docs/decisions/0008-rewinds.md).
+            // A restore to a moment ago cannot be noticed where it is bumped, or where the watch that would notice
+            // is not allowed to look (docs/decisions/0008-rewinds.md).
             Act::Restore { cluster, bumped }
-                if bumped && self.log.elapsed() < self.saved[cluster] + LEASE_MS => {}
+                if (bumped || self.forbids(cluster))
+                    && self.log.elapsed() < self.saved[cluster] + LEASE_MS => {}
             Act::Restore { cluster, bumped } => {
                 let form = if bumped { Restore::Bumped } else { Restore::Plain };
                 if self.members[cluster].restore(form) {

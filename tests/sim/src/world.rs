@@ -285,6 +285,11 @@ impl World {
         self.ends.insert((self.log.elapsed() + i64::from(after_ms), self.ended), end);
     }
 
+    /// May the agent of a cluster not look at something now?
+    pub(crate) fn forbids(&self, cluster: usize) -> bool {
+        self.ends.values().any(|end| matches!(end, End::Allow(member, _) if *member == cluster))
+    }
+
     /// Agents whose trap a write has sprung are killed.
     fn spring_traps(&mut self) {
         for index in 0..self.traps.len() {

@@ -27,7 +27,7 @@ async fn conforms(archive: Arc<dyn Archive>) {
     let tombstones = Tombstones::new(archive, sealer());
     tombstones.probe("hub").await.unwrap();
     for key in [key("ConfigMap", "shop", "web"), key("Secret", "shop", "web")] {
-        let path = tombstones.put(&cluster(), &tombstone(1, key, 5)).await.unwrap();
+        let path = tombstones.put(&cluster(), &tombstone(1, key, 5)).await.unwrap().path;
         assert_eq!(tombstones.read(&path).await.unwrap().object, serde_json::json!({ "canary": 1 }));
     }
 }
@@ -113,8 +113,8 @@ async fn an_outage_under_load_loses_nothing_and_is_caught_up_with() {
     let mut take = async |store: &mut SqliteStore, up_to: usize| {
         while paths.len() < up_to {
             let input = tokio::time::timeout(Duration::from_secs(180), inputs.recv()).await.unwrap();
-            let Some(Input::Archived { id, path }) = input else { panic!("{input:?}") };
-            within(store, |store| store.set_archived(id, &path).unwrap());
+            let Some(Input::Archived { id, file }) = input else { panic!("{input:?}") };
+            within(store, |store| store.set_archived(id, &file).unwrap());
             paths.insert(id, path);
         }
         paths.clone()

@@ -12,7 +12,7 @@ use crate::core::state::SessionCommand;
 use crate::core::{Connect, Core, Input, Keys, Parts};
 use crate::seal::{BearerToken, HubKey};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{PlacementRow, Reader, TombstoneFilter, TombstoneRow};
+use crate::store::{Filed, PlacementRow, Reader, TombstoneFilter, TombstoneRow};
 
 pub(super) const POLICY: &str = "
 apiVersion: sync.k8s.io/v1
@@ -450,7 +450,10 @@ impl Fleet {
     /// The archive takes everything in the outbox.
     pub(super) fn archive(&mut self) {
         for row in self.core.store.outbox(0, 1000).unwrap() {
-            self.input(Input::Archived { id: row.id, path: format!("path/{}", row.id) });
+            self.input(Input::Archived {
+                id: row.id,
+                file: Filed { path: format!("path/{}", row.id), size: 7 },
+            });
         }
     }
 

@@ -7,8 +7,8 @@ use lockstep_engine::status::{State, Status};
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
 
 use crate::store::{
-    Cause, DeleteStage, Ending, Fields, ManagedRow, ManagerRow, ObjectRow, Owned, PlacementRow, Record,
-    SourceRef, TombstoneRow,
+    Cause, DeleteStage, Ending, Facts, Fields, ManagedRow, ManagerRow, ObjectRow, Owned, PlacementRow,
+    Record, SourceRef, TombstoneRow,
 };
 
 pub(crate) fn key(kind: &str, namespace: &str, name: &str) -> ObjectKey {
@@ -120,6 +120,7 @@ pub(crate) fn tombstone(cluster: u32, key: ObjectKey, deleted_at: Millis) -> Tom
         body: Some(Bytes::from_static(b"{\"canary\":1}")),
         path: None,
         deleted: true,
+        facts: Facts::default(),
         key,
     }
 }

@@ -3,7 +3,7 @@
 use lockstep_engine::{ClusterId, GroupKind};
 
 use super::{Bed, config_maps, key, tombstone, within};
-use crate::store::{Cause, CauseKind, Reader, Store, TombstoneFilter, TombstoneRow};
+use crate::store::{Cause, CauseKind, Facts, Filed, Reader, Store, TombstoneFilter, TombstoneRow};
 
 pub(super) fn tombstones_go_through_the_outbox<B: Bed>(bed: &B) {
     let mut store = bed.open();
@@ -25,10 +25,16 @@ pub(super) fn tombstones_go_through_the_outbox<B: Bed>(bed: &B) {
     assert_eq!(store.outbox(rows[0].id, 1).unwrap(), rows[1..2]);
     assert_eq!(store.tombstone(rows[1].id).unwrap().as_ref(), Some(&rows[1]));
     within(&mut store, |store| {
-        store.set_archived(rows[0].id, "v1/a").unwrap();
-        store.set_archived(rows[0].id, "v1/a").unwrap();
+        let file = Filed { path: "v1/a".into(), size: 7 };
+        store.set_archived(rows[0].id, &file).unwrap();
+        store.set_archived(rows[0].id, &file).unwrap();
     });
-    let archived = TombstoneRow { body: None, path: Some("v1/a".into()), ..rows[0].clone() };
+    let archived = TombstoneRow {
+        body: None,
+        path: Some("v1/a".into()),
+        facts: Facts { size: 7, ..Facts::default() },
+        ..rows[0].clone()
+    };
     assert_eq!(store.tombstone(rows[0].id).unwrap(), Some(archived));
     assert_eq!(store.outbox(0, 9).unwrap(), rows[1..]);
     assert_eq!(store.tombstone(999).unwrap(), None);

@@ -10,8 +10,13 @@ use super::row::database;
 pub(super) const APPLICATION_ID: i64 = 0x4c53_5450;
 
 /// Step n leads from version n to n + 1.
-const STEPS: &[&str] =
-    &[include_str!("v1.sql"), include_str!("v2.sql"), include_str!("v3.sql"), include_str!("v4.sql")];
+const STEPS: &[&str] = &[
+    include_str!("v1.sql"),
+    include_str!("v2.sql"),
+    include_str!("v3.sql"),
+    include_str!("v4.sql"),
+    include_str!("v5.sql"),
+];
 
 /// The version that this build reads and writes.
 pub const VERSION: i64 = STEPS.len() as i64;

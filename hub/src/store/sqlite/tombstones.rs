@@ -1,13 +1,14 @@
 //! The table `tombstones`; rows with a body are the outbox.
 
+use bytes::Bytes;
 use lockstep_engine::{ClusterId, ObjectKey, ResourceVersion, Uid};
 use rusqlite::{ToSql, params, params_from_iter};
 
 use super::Inner;
 use super::body::Bodies;
 use super::kinds::Kinds;
-use super::row::{Columns, execute, first, limit as sql_limit, query};
-use crate::store::{Cause, CauseKind, StoreError, TombstoneFilter, TombstoneRow};
+use super::row::{Columns, execute, first, json, limit as sql_limit, query};
+use crate::store::{Cause, CauseKind, Facts, Filed, StoreError, TombstoneFilter, TombstoneRow};
 
 const TABLE: &str = "tombstones";
 
@@ -15,7 +16,8 @@ macro_rules! select {
     ($body:literal, $rest:literal) => {
         concat!(
             "SELECT id, cluster, kind, namespace, name, uid, resource_version, api_version, cause, policy, \
-             deleted_at, last_seen, deleted, path, known_until, ",
+             deleted_at, last_seen, deleted, path, known_until, labels, owners, managers, deleter, act, held, \
+             size, sealed, ",
             $body,
             " FROM tombstones ",
             $rest
@@ -65,7 +67,19 @@ fn read(
         4 => Cause::ClusterRemoved,
         _ => return Err(row.bad(8, "an ordinal that this version does not know")),
     };
-    let body = row.opt_blob(15)?.map(|stored| bodies.decode(TABLE, &key, stored)).transpose()?;
+    let mut decode = |stored: Option<&[u8]>| stored.map(|s| bodies.decode(TABLE, &key, s)).transpose();
+    let (body, last) = (decode(row.opt_blob(23)?)?, decode(row.opt_blob(24)?)?);
+    let facts = Facts {
+        labels: row.json(15)?,
+        owners: row.json(16)?,
+        managers: row.json(17)?,
+        deleter: row.opt_text(18)?.map(str::to_owned),
+        act: row.opt_int(19)?,
+        held: row.bool(20)?,
+        size: row.u64(21)?,
+        sealed: row.bool(22)?,
+        last,
+    };
     Ok(TombstoneRow {
         id: row.int(0)?,
         cluster: ClusterId(row.u32(1)?),
@@ -80,13 +94,14 @@ fn read(
         path: row.opt_text(13)?.map(str::to_owned),
         known_until: row.opt_int(14)?,
         deleted: row.bool(12)?,
+        facts,
     })
 }
 
 impl Inner {
     pub(super) fn tombstone(&mut self, id: i64) -> Result<Option<TombstoneRow>, StoreError> {
         let Self { db, kinds, bodies, .. } = self;
-        first(db, TABLE, select!("body", "WHERE id = ?1"), [id], |row| read(row, db, kinds, bodies))
+        first(db, TABLE, select!("body, final", "WHERE id = ?1"), [id], |row| read(row, db, kinds, bodies))
     }
 
     pub(super) fn tombstones(
@@ -132,7 +147,7 @@ impl Inner {
         ];
         let limit = sql_limit(limit);
         let (mut sql, mut values): (String, Vec<&dyn ToSql>) =
-            (select!("NULL", "WHERE true").to_owned(), Vec::new());
+            (select!("NULL, NULL", "WHERE true").to_owned(), Vec::new());
         for (column, value) in conditions {
             let Some(value) = value else { continue };
             let is = if column.contains(' ') { "" } else { " =" };
@@ -149,7 +164,7 @@ impl Inner {
         query(
             db,
             TABLE,
-            select!("body", "WHERE body IS NOT NULL AND id > ?1 ORDER BY id LIMIT ?2"),
+            select!("body, final", "WHERE body IS NOT NULL AND id > ?1 ORDER BY id LIMIT ?2"),
             params![after, sql_limit(limit)],
             |row| read(row, db, kinds, bodies),
         )
@@ -170,16 +185,21 @@ impl Inner {
             path,
             deleted,
             known_until,
+            facts: Facts { labels, owners, managers, deleter, act, held, sealed, size, last },
         } = row;
         let Self { db, kinds, bodies, .. } = self;
         let kind = kinds.intern(db, &key.gk)?;
-        let body = body.as_ref().map(|body| bodies.encode(TABLE, key, body)).transpose()?;
+        let mut encode =
+            |body: &Option<Bytes>| body.as_ref().map(|b| bodies.encode(TABLE, key, b)).transpose();
+        let (body, last) = (encode(body)?, encode(last)?);
         let (cause, policy) = cause_columns(cause);
         execute(
             db,
             "INSERT INTO tombstones (cluster, kind, namespace, name, uid, resource_version, api_version, \
-             cause, policy, deleted_at, last_seen, deleted, path, body, known_until) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+             cause, policy, deleted_at, last_seen, deleted, path, body, known_until, labels, owners, \
+             owner_uid, managers, deleter, act, held, size, final, sealed) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, \
+             ?20, ?21, ?22, ?23, ?24, ?25)",
             params![
                 cluster.0,
                 kind,
@@ -196,13 +216,28 @@ impl Inner {
                 path,
                 body,
                 known_until,
+                json(TABLE, labels)?,
+                json(TABLE, owners)?,
+                owners.first().map(|owner| owner.uid.as_str()),
+                json(TABLE, managers)?,
+                deleter,
+                act,
+                held,
+                i64::try_from(*size).unwrap_or(i64::MAX),
+                last,
+                sealed,
             ],
         )?;
         Ok(db.last_insert_rowid())
     }
 
-    pub(super) fn set_archived(&mut self, id: i64, path: &str) -> Result<(), StoreError> {
-        execute(&self.db, "UPDATE tombstones SET path = ?2, body = NULL WHERE id = ?1", params![id, path])?;
+    pub(super) fn set_archived(&mut self, id: i64, file: &Filed) -> Result<(), StoreError> {
+        let size = i64::try_from(file.size).unwrap_or(i64::MAX);
+        execute(
+            &self.db,
+            "UPDATE tombstones SET path = ?2, size = ?3, body = NULL, final = NULL WHERE id = ?1",
+            params![id, file.path, size],
+        )?;
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use super::*;
 use crate::seal::HubKey;
 use crate::store::conformance::{key, object, placement, tombstone, within};
 use crate::store::sqlite::{Rebuilt, SqliteStore, VERSION};
-use crate::store::{PolicyFileRow, PolicyRow, Reader, Store, TombstoneFilter, TombstoneRow};
+use crate::store::{Filed, PolicyFileRow, PolicyRow, Reader, Store, TombstoneFilter, TombstoneRow};
 
 const PAGE: usize = 4096;
 const NOW: i64 = 1_767_323_045_000;
@@ -98,7 +98,7 @@ impl Bed {
         row.id = store.put_tombstone(&row).unwrap();
         if n % 3 != 0 {
             let path = format!("v1/t{n}");
-            store.set_archived(row.id, &path).unwrap();
+            store.set_archived(row.id, &Filed { path, size: 7 }).unwrap();
             (row.body, row.path) = (None, Some(path));
         }
         self.tombstones.insert(row.id, row);
