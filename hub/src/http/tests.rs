@@ -19,8 +19,8 @@ use crate::core::command::{AcceptedRewind, Approved, ClusterRemoval, CommandErro
 use crate::seal::HubKey;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{
-    Cause, Fields, Filed, ObjectRow, PlacementRow, PolicyFileRow, PolicyRow, Reader, Store, TombstoneRow,
-    WatchRow,
+    Cause, Facts, Fields, Filed, ObjectRow, PlacementRow, PolicyFileRow, PolicyRow, Reader, Store,
+    TombstoneRow, WatchRow,
 };
 
 const TOKEN: &str = "the-token-of-this-hub";

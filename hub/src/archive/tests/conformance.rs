@@ -115,7 +115,7 @@ async fn an_outage_under_load_loses_nothing_and_is_caught_up_with() {
             let input = tokio::time::timeout(Duration::from_secs(180), inputs.recv()).await.unwrap();
             let Some(Input::Archived { id, file }) = input else { panic!("{input:?}") };
             within(store, |store| store.set_archived(id, &file).unwrap());
-            paths.insert(id, path);
+            paths.insert(id, file.path);
         }
         paths.clone()
     };

@@ -97,9 +97,10 @@ impl Bed {
         row.body = Some(Bytes::from(format!(r#"{{"data":{{"k":"{text}"}}}}"#)));
         row.id = store.put_tombstone(&row).unwrap();
         if n % 3 != 0 {
-            let path = format!("v1/t{n}");
-            store.set_archived(row.id, &Filed { path, size: 7 }).unwrap();
-            (row.body, row.path) = (None, Some(path));
+            let file = Filed { path: format!("v1/t{n}"), size: 7 };
+            store.set_archived(row.id, &file).unwrap();
+            row.facts.size = file.size;
+            (row.body, row.path) = (None, Some(file.path));
         }
         self.tombstones.insert(row.id, row);
     }
