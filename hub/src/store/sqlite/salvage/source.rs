@@ -213,8 +213,8 @@ enum End {
 }
 
 /// A copy of the file with the schema that a new store of version 1 has: its tables were the first
-/// thing in every store, at the same pages, and never moved. What later versions added is unknown in
-/// the copy, and not needed.
+/// thing in every store, at the same pages, and never moved. Tables and indices that later versions added are unknown
+/// in the copy, and not needed.
 fn patched(damaged: &Path) -> Result<Copy, Box<dyn std::error::Error>> {
     let copy = Copy(beside(damaged, PATCHED));
     std::fs::copy(damaged, &copy.0)?;
@@ -250,5 +250,19 @@ fn patched(damaged: &Path) -> Result<Copy, Box<dyn std::error::Error>> {
         to.write_all(&page)?;
     }
     to.sync_all()?;
+    widen(&copy.0)?;
     Ok(copy)
+}
+
+/// Tells a copy with the schema of version 1 which columns came later: rows that lack them have their defaults. The
+/// text of the schema is changed, not the tables, whose pages may be damaged.
+fn widen(copy: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let (now, db) = (schema::scratch(schema::VERSION)?, Connection::open(copy)?);
+    db.pragma_update(None, "writable_schema", true)?;
+    for table in NEEDED {
+        let sql: String =
+            now.query_row("SELECT sql FROM sqlite_schema WHERE name = ?1", [table], |row| row.get(0))?;
+        db.execute("UPDATE sqlite_schema SET sql = ?2 WHERE name = ?1 AND type = 'table'", [table, &sql])?;
+    }
+    Ok(())
 }

@@ -87,6 +87,7 @@ impl Bed {
     fn entomb(&mut self, store: &mut SqliteStore, n: i64) {
         let kind = ["ConfigMap", "Secret", "Deployment"][usize::try_from(n / 3 % 3).unwrap()];
         let mut row = tombstone(1 + u32::try_from(n % 2).unwrap(), key(kind, "shop", &format!("t{n}")), n);
+        row.known_until = Some(n);
         let long = if n % 5 == 0 { 9_000 } else { 40 };
         // Not to be compressed: what lies on several pages can be torn in several places.
         let mut seed = n.cast_unsigned();
