@@ -16,9 +16,9 @@ use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
 use lockstep_wire::v1::{self, step::Action};
 
 use super::Core;
+use super::asked::Desired;
 use super::recover::is_recovered;
 use super::state::{InFlight, MAX_IN_FLIGHT, MAX_READY, Purpose, SessionCommand};
-use super::target::Desired;
 use crate::store::{ObjectRow, PlacementFilter, PlacementRow, Store, StoreError};
 
 /// A step that is ready to go.

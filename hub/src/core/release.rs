@@ -6,10 +6,10 @@ use lockstep_policies::Disposition;
 use lockstep_wire::v1;
 
 use super::Core;
+use super::asked::Asked;
 use super::command::{CommandError, PauseScope, Releasing};
 use super::commands::refusal;
 use super::containers::PROBE_RETRY_MS;
-use super::target::Asked;
 use crate::store::{DeleteStage, Ending, PlacementFilter, PlacementRow, Store, StoreError};
 
 /// Placements that one command visits at a time.
