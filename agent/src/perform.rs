@@ -11,6 +11,7 @@ use lockstep_cluster::{
     ApplyPlan, Contents, DeletePlan, Deleted, Expect, Foreign, LastApplied, Outcome, ReleasePlan, Released,
     Resource, Served, ServedKind, Undo, Writer,
 };
+use lockstep_engine::catalogue::is_container;
 use lockstep_engine::object::without_managed_fields;
 use lockstep_engine::outcome::{Failure, FailureClass};
 use lockstep_engine::ownership::{FieldSet, Leave, Left};
@@ -302,11 +303,6 @@ fn empty(contents: &Contents) -> Result<(), Failure> {
         .collect();
     let more = if contents.truncated || contents.items.len() > NAMED_INSIDE { ", and more" } else { "" };
     Err(failure(FailureClass::Conflict, &format!("it is not empty: {}{more}", named.join(", "))))
-}
-
-/// Kinds that hold others.
-fn is_container(gk: &GroupKind) -> bool {
-    gk.is("", "Namespace") || gk.is("apiextensions.k8s.io", "CustomResourceDefinition")
 }
 
 fn defined_kind(body: &[u8]) -> Option<GroupKind> {

@@ -16,7 +16,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstep_cluster::{Resource, Scope, Served};
-use lockstep_engine::coalesce::{CoalesceCounters, CoalescingQueue, Limits};
+use lockstep_engine::catalogue::is_container;
+use lockstep_engine::coalesce::{CoalesceCounters, CoalescingQueue, Limits, Lives};
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::interest::Interest;
 use lockstep_engine::listwatch::Start;
@@ -139,6 +140,7 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) fn new(id: u32, interest: Interest, limits: Limits) -> Self {
         let interest_digest = Bytes::copy_from_slice(&interest.digest());
+        let lives = if is_container(&interest.gk) { Lives::Ends } else { Lives::Bodies };
         Self {
             id,
             interest,
@@ -149,7 +151,7 @@ impl Watch {
             resource: None,
             start: Start::Nothing,
             index: KeyIndex::new(),
-            queue: CoalescingQueue::new(limits),
+            queue: CoalescingQueue::new(limits).telling(lives),
             spilled_to: 0,
             stop: false,
             epoch: 0,

@@ -34,6 +34,12 @@ pub fn is_sensitive(gk: &GroupKind) -> bool {
     }
 }
 
+/// Kinds that hold others: when one goes, everything inside goes with it.
+#[must_use]
+pub fn is_container(gk: &GroupKind) -> bool {
+    gk.is("", "Namespace") || gk.is("apiextensions.k8s.io", "CustomResourceDefinition")
+}
+
 /// Is it one of the cluster's own namespaces? They are synced from, and written to, only where
 /// they are named literally.
 #[must_use]

@@ -58,6 +58,16 @@ pub struct Limits {
     pub count: usize,
 }
 
+/// What is told of a key that had several lives while it was queued.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lives {
+    /// That which nothing else tells: bodies of those that ended, and the end of the last.
+    #[default]
+    Bodies,
+    /// The end of each: other objects went with it (namespaces, definitions).
+    Ends,
+}
+
 /// What one batch takes from one watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Section<D> {
@@ -93,6 +103,8 @@ struct Slot<K, D> {
 #[derive(Clone, Debug)]
 pub struct CoalescingQueue<K, D> {
     limits: Limits,
+    /// What is told of lives that ended.
+    lives: Lives,
     /// By arrival number.
     slots: BTreeMap<u64, Slot<K, D>>,
     numbers: BTreeMap<K, u64>,
@@ -112,6 +124,7 @@ impl<K: Ord + Clone, D: Coalesce> CoalescingQueue<K, D> {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
+            lives: Lives::default(),
             slots: BTreeMap::new(),
             numbers: BTreeMap::new(),
             next: 0,
@@ -121,6 +134,12 @@ impl<K: Ord + Clone, D: Coalesce> CoalescingQueue<K, D> {
             count: 0,
             counters: CoalesceCounters::default(),
         }
+    }
+
+    /// The same, and this is told of lives that ended.
+    #[must_use]
+    pub fn telling(self, lives: Lives) -> Self {
+        Self { lives, ..self }
     }
 
     /// Adds a delta. `version` is the resourceVersion that the watch has reached with it; none
@@ -135,7 +154,7 @@ impl<K: Ord + Clone, D: Coalesce> CoalescingQueue<K, D> {
             let before = self.latest.clone();
             self.slots.insert(number, Slot { key, deltas: vec![delta], before });
         } else if let Some(slot) = self.slots.get_mut(&number) {
-            let (bytes, count) = fold(&mut slot.deltas, delta);
+            let (bytes, count) = fold(&mut slot.deltas, delta, self.lives);
             self.bytes -= bytes;
             self.count -= count;
             self.counters.dropped += count as u64;
@@ -281,8 +300,8 @@ impl<K: Ord + Clone, D: Coalesce> CoalescingQueue<K, D> {
 
 /// Puts `newer` behind what a slot holds, in place of the last delta where that has become
 /// superfluous. Returns bytes and number of the deltas that went.
-fn fold<D: Coalesce>(deltas: &mut Vec<D>, mut newer: D) -> (usize, usize) {
-    match deltas.last_mut().map(|last| (relation(last, &newer), last)) {
+fn fold<D: Coalesce>(deltas: &mut Vec<D>, mut newer: D, lives: Lives) -> (usize, usize) {
+    match deltas.last_mut().map(|last| (relation(last, &newer, lives), last)) {
         Some((Relation::Repeats, _)) => (newer.weight(), 1),
         Some((Relation::Supersedes, last)) => {
             if last.left() && !newer.has_body() && newer.kind() == DeltaKind::Upsert {
@@ -308,7 +327,7 @@ enum Relation {
     Repeats,
 }
 
-fn relation<D: Coalesce>(last: &D, newer: &D) -> Relation {
+fn relation<D: Coalesce>(last: &D, newer: &D, lives: Lives) -> Relation {
     use DeltaKind::{Delete, Undecodable, Upsert};
     let same = last.uid() == newer.uid();
     // The last state of an object, or that it left: lost if overwritten by another object (I5).
@@ -320,7 +339,7 @@ fn relation<D: Coalesce>(last: &D, newer: &D) -> Relation {
         (Upsert, Delete) if same => last.left() || (last.has_body() && !newer.has_body()),
         (Delete, _) if same => false,
         (_, Undecodable) => telling || last.kind() == Delete,
-        _ => telling,
+        _ => telling || lives == Lives::Ends,
     };
     if keep && guard::on(Guard::LastStateNotOverwritten) { Relation::Follows } else { Relation::Supersedes }
 }

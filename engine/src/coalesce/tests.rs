@@ -77,6 +77,20 @@ fn the_newest_state_of_a_key_is_sent() {
 }
 
 #[test]
+fn every_end_of_what_holds_others_is_told() {
+    let lives =
+        [upsert("a", false), delete("a", false), upsert("b", false), delete("b", false), upsert("c", false)];
+    for (told, expect) in [(Lives::Bodies, &lives[4..]), (Lives::Ends, &lives.clone()[1..])] {
+        let mut queue = CoalescingQueue::new(WIDE).telling(told);
+        lives.iter().for_each(|delta| queue.push("k", delta.clone(), Some(rv(1))));
+        let items = queue.take_batch(usize::MAX).unwrap().items;
+        let ends = |items: &[D]| items.iter().filter(|d| d.kind == DeltaKind::Delete).count();
+        assert_eq!(ends(&items), if told == Lives::Ends { 2 } else { 0 }, "{items:?}");
+        assert_eq!(items.last(), expect.last());
+    }
+}
+
+#[test]
 fn a_delete_keeps_its_body_and_swallows_the_create() {
     check(&[upsert("u", true), delete("u", true)], &[delete("u", true)]);
     check(&[upsert("u", false), delete("u", false)], &[delete("u", false)]);

@@ -2,6 +2,7 @@
 //! object looks as if somebody had deleted it. Deletes that follow are held until a person has
 //! looked (I7).
 
+use lockstep_engine::catalogue::is_container;
 use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion};
 use lockstep_policies::OnContainer;
@@ -31,10 +32,6 @@ pub(super) fn namespaces() -> GroupKind {
 
 pub(super) fn definitions() -> GroupKind {
     GroupKind::new("apiextensions.k8s.io", "CustomResourceDefinition")
-}
-
-pub(super) fn is_container(gk: &GroupKind) -> bool {
-    *gk == namespaces() || *gk == definitions()
 }
 
 /// May the kind come from a CustomResourceDefinition? Kubernetes' own groups have no dot, or end in
@@ -160,7 +157,8 @@ impl<S: Store> Core<S> {
             (Some(_), None) => true,
             // Another one takes the name: whatever was in the one before was gone by now.
             (None, Some((_, deleting))) => deleting || self.store.container_gone(id, key)?.is_some(),
-            (None, None) => false,
+            // Its whole life was in a gap, and what was inside may be known from another watch.
+            (None, None) => true,
         };
         if ended {
             let version = ResourceVersion::new(version);

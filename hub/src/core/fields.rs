@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lockstep_engine::catalogue::is_container;
 use lockstep_engine::ownership::{Corrected, FieldSet, Leave, Left, Taken, sentence, taken_by};
 use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey};
@@ -11,7 +12,7 @@ use serde::Deserialize;
 
 use super::Core;
 use super::gather::Claim;
-use super::target::takes_others;
+
 use crate::store::{
     Ending, Fields, LeftRow, ManagerRow, ObjectRow, PlacementFilter, PlacementRow, Record, Store, StoreError,
 };
@@ -120,7 +121,7 @@ impl<S: Store> Core<S> {
 
     /// Does the policy have a copy made anew where a field of it cannot be changed?
     pub(super) fn recreates(&self, claim: &Claim, key: &ObjectKey) -> bool {
-        claim.ownership().on_immutable == OnImmutable::Recreate && !takes_others(key)
+        claim.ownership().on_immutable == OnImmutable::Recreate && !is_container(&key.gk)
     }
 
     /// Is the copy on its way to be made anew, for this very body?

@@ -2,6 +2,7 @@
 //! there to the placements that they concern.
 
 use bytes::Bytes;
+use lockstep_engine::catalogue::is_container;
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::object::RawObject;
 use lockstep_engine::status::State;
@@ -10,7 +11,7 @@ use lockstep_policies::autoscalers;
 use lockstep_wire::HubEffect;
 use lockstep_wire::v1::{self, item::Change};
 
-use super::containers::{definitions, is_container};
+use super::containers::definitions;
 use super::rewind::REWIND_SUSPECTED;
 use super::state::SessionCommand;
 use super::{AfterCommit, Core};

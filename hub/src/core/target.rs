@@ -1,5 +1,6 @@
 //! Planning of one object at one target: gather, decide, note, act.
 
+use lockstep_engine::catalogue::is_container;
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::ownership::sentence;
 use lockstep_engine::plan::{
@@ -138,7 +139,7 @@ impl<S: Store> Core<S> {
                 create_only: claim.ownership().creates_only(),
             },
             Asked::Ended { why, delete: true, .. } if !self.stays_adopted(row) => {
-                Wish::Gone { why, takes_others: takes_others(&row.key) }
+                Wish::Gone { why, takes_others: is_container(&row.key.gk) }
             }
             Asked::Ended { why, ending, waits, .. } => {
                 Wish::Left { reason: ending_reason(*ending), why, release: waits.release }
@@ -279,11 +280,6 @@ impl<S: Store> Core<S> {
     }
 }
 
-/// Deleting one of these deletes what lockstep never created.
-pub(super) fn takes_others(key: &ObjectKey) -> bool {
-    key.gk.is("", "Namespace") || key.gk.is("apiextensions.k8s.io", "CustomResourceDefinition")
-}
-
 /// The object there is ours by its marks: the record follows it.
 fn take_over(row: &mut PlacementRow, object: Option<&ObjectRow>, asked: &Asked, now: Millis) {
     let Some(object) = object else { return };
@@ -336,10 +332,10 @@ impl<S: Store> Core<S> {
             Act::Create | Act::Update | Act::Adopt => {
                 asked.desired().map(|desired| self.prepare_apply(row, &desired, object, act))
             }
-            Act::ReadImage => Some(Prepared::read(takes_others(&row.key))),
+            Act::ReadImage => Some(Prepared::read(is_container(&row.key.gk))),
             Act::Delete => match &row.delete {
                 Some(DeleteStage::Archived { tombstone, uid, resource_version }) => {
-                    Some(Prepared::delete(*tombstone, uid, resource_version, takes_others(&row.key)))
+                    Some(Prepared::delete(*tombstone, uid, resource_version, is_container(&row.key.gk)))
                 }
                 _ => None,
             },

@@ -288,13 +288,11 @@ impl Oracle {
                 (Some(life), Some(lost)) => ended(life).or_else(|_| ended(lost)),
                 (Some(life), None) => ended(life),
                 (None, Some(lost)) if ended(lost).is_ok() => Ok(()),
-                (None, _) => match journal.rewinds.last() {
-                    Some(rewind) if approved_since(*rewind) => Ok(()),
-                    Some(_) => {
-                        Err(("I3", format!("its source {uid} in {name} was lost in a restore, and nobody approved")))
-                    }
-                    None => Err(("I6", format!("its source {uid} never was in {name}"))),
-                },
+                (None, Some(lost)) if approved_since(lost_at(&journal.rewinds, lost)) => Ok(()),
+                (None, _) if !journal.rewinds.is_empty() => {
+                    Err(("I3", format!("its source {uid} in {name} was lost in a restore, and nobody approved")))
+                }
+                (None, _) => Err(("I6", format!("its source {uid} never was in {name}"))),
             }
         })
     }
@@ -512,4 +510,10 @@ pub(crate) fn has_canary(bytes: &Bytes) -> bool {
         rest = &rest[1..];
     }
     false
+}
+
+/// When a life was lost: at the first restore after its last state. Later ones do not take an approval back.
+fn lost_at(rewinds: &[Millis], lost: &Life) -> Millis {
+    let last = lost.latest().map_or(0, |state| state.at.ms);
+    rewinds.iter().copied().find(|rewind| *rewind >= last).unwrap_or(Millis::MAX)
 }

@@ -251,6 +251,40 @@ impl Plan {
                 }
             }
         }
+        if seed < REWINDS_FROM {
+            return self;
+        }
+        if seed % 5 == 1 { self.with_rewinds(&mut Dice::new(seed, 3)) } else { self }.without_unseen_rewinds()
+    }
+
+    /// What was saved a moment ago is not restored: nobody can notice that in every case.
+    fn without_unseen_rewinds(mut self) -> Self {
+        let mut saved = [0; CLUSTERS.len()];
+        for (at, act) in &mut self.acts {
+            match *act {
+                Act::Save { cluster } => saved[cluster] = *at,
+                Act::Restore { cluster, .. } if *at < saved[cluster] + LONG_AGO => {
+                    *act = Act::RestartApi { cluster };
+                }
+                _ => {}
+            }
+        }
+        self
+    }
+
+    /// Clusters are restored to what they were so long ago that it must be noticed. By chance that is rare.
+    fn with_rewinds(mut self, dice: &mut Dice) -> Self {
+        let last = self.acts.last().map_or(0, |(at, _)| *at);
+        for _ in 0..dice.between(1, 3) {
+            let (cluster, bumped) = (dice.index(CLUSTERS.len()), dice.chance(50));
+            let saved = dice.between(0, last.saturating_sub(LONG_AGO));
+            let restored = saved + dice.between(LONG_AGO, LONG_AGO + last / 3);
+            for (at, new) in [(saved, Act::Save { cluster }), (restored, Act::Restore { cluster, bumped })] {
+                if let Some((_, act)) = self.acts.iter_mut().find(|(then, _)| *then >= at) {
+                    *act = new;
+                }
+            }
+        }
         self
     }
 
@@ -274,6 +308,11 @@ impl Plan {
         Self { acts, ..self.clone() }
     }
 }
+
+/// Seeds below have rewinds by chance only, also to a moment ago: they stay what they were.
+const REWINDS_FROM: u64 = 20_000;
+/// A restore to a moment before that is noticed (docs/decisions/0008-rewinds.md), ms.
+const LONG_AGO: u32 = 16_000;
 
 /// A source object: cluster, kind and slot that some policy is about.
 fn source(dice: &mut Dice) -> (usize, Kind, usize) {

@@ -26,7 +26,7 @@ struct Options {
     #[arg(long, default_value_t = 1_000)]
     seeds: u64,
     /// The first seed.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 20_001)]
     from: u64,
     /// Only this seed, with its log.
     #[arg(long)]
