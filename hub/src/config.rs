@@ -10,7 +10,7 @@ use crate::listen::{ListenError, Protection, Service, check};
 
 mod archive;
 
-pub use archive::{ArchiveConfig, AzureConfig, GcsConfig, S3Config};
+pub use archive::{ArchiveConfig, AzureConfig, GcsConfig, KeysText, S3Config, Secrets};
 
 /// Port for agents.
 pub const AGENTS_PORT: u16 = 7440;

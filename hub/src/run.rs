@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 
-use crate::archive::{self, ArchiveError, Archiver, ArchiverParts, Tombstones};
+use crate::archive::{self, ArchiveError, Archiver, ArchiverParts, Keyring, KeysError, Tombstones};
 use crate::blocking::Blocking;
 use crate::config::{BadConfig, HubConfig, STATE_FILE};
 use crate::core::command::Command;
@@ -56,6 +56,9 @@ pub enum HubError {
     /// The tombstone archive cannot be used.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// The archive's keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// A certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -159,7 +162,8 @@ pub async fn run(
     }
     let key = HubKey::load_or_create(&config.key_file)?;
     let token = listen::api_token(&config.api_token_file())?;
-    let archive = Tombstones::new(archive::open(&config)?, key.sealer());
+    let archive =
+        Tombstones::new(archive::open(&config)?, Keyring::load(&config, &key)?, config.archive.secrets);
     let (outbox, findings, sessions) = (Arc::new(Notify::new()), Arc::default(), SharedSessions::default());
     let Loaded { core, damage, readers, outbox_reader } = load(&config, &key, |store| Parts {
         store,

@@ -33,6 +33,7 @@ pub const TOKEN_PREFIX: &str = "lockstep_";
 const SEAL_CONTEXT: &str = "lockstep.dev 2026-01 hub key: seal stored Secrets";
 const MAC_CONTEXT: &str = "lockstep.dev 2026-01 hub key: MAC of marks";
 const TOKEN_CONTEXT: &str = "lockstep.dev 2026-01 hub key: tokens of agents";
+const ARCHIVE_CONTEXT: &str = "lockstep.dev 2026-11 hub key: files of the archive";
 const SECRET_DIGEST_CONTEXT: &str = "lockstep.dev 2026-01 hub key: digests of Secrets";
 
 /// The hub's key could not be had.
@@ -121,12 +122,7 @@ impl HubKey {
 
     fn load(path: &Path, file: File) -> Result<Self, KeyError> {
         let unusable = |why: String| KeyError::Unusable { path: path.to_owned(), why };
-        let metadata = file.metadata().map_err(|e| unusable(e.to_string()))?;
-        let mode = metadata.mode() & 0o7777;
-        // A Secret that a Pod mounts with an fsGroup is root's, and readable by that group only: the
-        // group is how this process may read it at all.
-        let mounted = own_uid().is_some_and(|own| metadata.uid() != own);
-        if mode & if mounted { 0o037 } else { 0o077 } != 0 {
+        if let Some(mode) = open_to_others(&file).map_err(|e| unusable(e.to_string()))? {
             return Err(KeyError::OpenToOthers { path: path.to_owned(), mode });
         }
         let mut text = String::new();
@@ -142,9 +138,8 @@ impl HubKey {
     /// # Errors
     /// When it lies there.
     pub fn check_outside(path: &Path, data_dir: &Path) -> Result<(), KeyError> {
-        let (file, dir) = (absolute(path), absolute(data_dir));
-        if file.starts_with(&dir) {
-            return Err(KeyError::InDataDir { path: file, data_dir: dir });
+        if lies_in(path, data_dir) {
+            return Err(KeyError::InDataDir { path: absolute(path), data_dir: absolute(data_dir) });
         }
         Ok(())
     }
@@ -167,11 +162,32 @@ impl HubKey {
         blake3::derive_key(TOKEN_CONTEXT, &self.0)
     }
 
+    /// Key of the archive where it has none of its own.
+    #[must_use]
+    pub fn archive_key(&self) -> [u8; KEY_LEN] {
+        blake3::derive_key(ARCHIVE_CONTEXT, &self.0)
+    }
+
     /// Key of the digests of Secrets.
     #[must_use]
     pub fn secret_digest_key(&self) -> [u8; KEY_LEN] {
         blake3::derive_key(SECRET_DIGEST_CONTEXT, &self.0)
     }
+}
+
+/// The permission bits of a file that others can read.
+pub(crate) fn open_to_others(file: &File) -> std::io::Result<Option<u32>> {
+    let metadata = file.metadata()?;
+    let mode = metadata.mode() & 0o7777;
+    // A Secret that a Pod mounts with an fsGroup is root's, and readable by that group only: the
+    // group is how this process may read it at all.
+    let mounted = own_uid().is_some_and(|own| metadata.uid() != own);
+    Ok((mode & if mounted { 0o037 } else { 0o077 } != 0).then_some(mode))
+}
+
+/// Does the file lie below the directory, links followed?
+pub(crate) fn lies_in(file: &Path, dir: &Path) -> bool {
+    absolute(file).starts_with(absolute(dir))
 }
 
 /// The user this process runs as.
@@ -225,6 +241,12 @@ impl Sealer {
     #[must_use]
     pub fn new(key: &HubKey) -> Self {
         Self { key: blake3::derive_key(SEAL_CONTEXT, &key.0), random: SystemRandom::new() }
+    }
+
+    /// A sealer under this very key.
+    #[must_use]
+    pub(crate) fn under(key: [u8; KEY_LEN]) -> Self {
+        Self { key, random: SystemRandom::new() }
     }
 
     /// For ChaCha20 this copies the key; there is nothing to keep.

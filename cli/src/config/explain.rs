@@ -6,7 +6,7 @@ use super::layers::Layers;
 use crate::error::CliError;
 
 /// Keys whose values never appear in an error.
-const SECRET: [&str; 1] = ["token"];
+pub(super) const SECRET: [&str; 2] = ["token", "keys"];
 
 /// The first error of a failed extraction.
 pub(super) fn error(error: figment::Error, layers: &Layers, also: &[&str]) -> CliError {

@@ -94,6 +94,13 @@ impl Layers {
         figment.extract().map_err(|error| explain::error(error, self, also))
     }
 
+    /// Does the file, or a flag that others see in the list of processes, set a key that only the
+    /// environment may?
+    pub(super) fn is_in_the_open(&self, key: &str) -> bool {
+        let parts: Vec<&str> = key.split('.').collect();
+        self.file.as_ref().is_some_and(|file| has(&file.keys, &parts)) || has(&self.flags, &parts)
+    }
+
     /// Those top-level keys, and the rest.
     pub(super) fn partition(self, keys: &[&str]) -> (Self, Self) {
         let split = |dict: Dict| -> (Dict, Dict) {
@@ -149,10 +156,10 @@ fn read(path: &Path) -> Result<File, CliError> {
     Ok(File { path: path.to_owned(), text, keys: keys.unwrap_or_default() })
 }
 
-/// Tokens stay text whatever they look like.
+/// Tokens and keys stay text whatever they look like.
 fn typed(parts: &[&str], value: &str) -> Value {
     let text = || Value::from(value.to_owned());
-    if parts.last() == Some(&"token") {
+    if parts.last().is_some_and(|last| explain::SECRET.contains(last)) {
         return text();
     }
     let structured = value.starts_with(['[', '{', '"']);

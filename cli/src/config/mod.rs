@@ -21,6 +21,9 @@ use crate::error::CliError;
 /// Keys of agent.yaml that are the command line's own.
 const AGENT_EXTRAS: [&str; 4] = ["kubeconfig", "context", "metrics", "token_file"];
 
+/// Taken from the environment only.
+const ARCHIVE_KEYS: &str = "archive.keys";
+
 /// Everything `lockstep agent` can be told.
 #[derive(Debug)]
 pub struct AgentSettings {
@@ -48,6 +51,14 @@ struct Extras {
 /// # Errors
 /// LS0004 with file, line and key.
 pub fn hub(defaults: &HubConfig, layers: &Layers) -> Result<HubConfig, CliError> {
+    if layers.is_in_the_open(ARCHIVE_KEYS) {
+        let remedy = "give LOCKSTEP_CONFIG__ARCHIVE__KEYS, or archive.keys_file with mode 0600";
+        let message = format!(
+            "{}{ARCHIVE_KEYS}: keys do not belong into a configuration file, which others read",
+            layers.place(ARCHIVE_KEYS)
+        );
+        return Err(CliError::new("LS0004", message, remedy));
+    }
     let config: HubConfig = layers.extract(Some(defaults), &[])?;
     config.validate().map_err(|error| {
         let setting = error.setting();

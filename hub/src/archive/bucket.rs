@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::stream::{BoxStream, StreamExt, once};
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
@@ -14,7 +15,7 @@ use object_store::{
 };
 
 use super::credentials;
-use super::{Archive, ArchiveError};
+use super::{Archive, ArchiveError, Listed};
 use crate::config::{AzureConfig, GcsConfig, S3Config};
 
 /// Longest time for one request, and for the way to the server.
@@ -149,4 +150,44 @@ impl Archive for BucketArchive {
             found.bytes().await.map_err(|e| failed(e.into()))
         })
     }
+
+    fn delete<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<(), ArchiveError>> {
+        Box::pin(delete(&*self.store, self.path(path), path))
+    }
+
+    fn list<'a>(&'a self, folder: &'a str) -> BoxStream<'a, Result<Listed, ArchiveError>> {
+        list(&*self.store, self.path(folder), folder, &self.prefix)
+    }
+}
+
+type Parsed = Result<ObjectPath, object_store::path::Error>;
+
+/// Takes a file away; one that is not there is fine.
+pub(super) async fn delete(store: &dyn ObjectStore, object: Parsed, path: &str) -> Result<(), ArchiveError> {
+    let failed = |source: Boxed| ArchiveError::Delete { path: path.to_owned(), source };
+    match store.delete(&object.map_err(|e| failed(e.into()))?).await {
+        Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// What is below a folder, by its path below the prefix.
+pub(super) fn list<'a>(
+    store: &'a dyn ObjectStore,
+    object: Parsed,
+    folder: &'a str,
+    prefix: &'a str,
+) -> BoxStream<'a, Result<Listed, ArchiveError>> {
+    let failed = move |source: Boxed| ArchiveError::List { path: folder.to_owned(), source };
+    let object = match object {
+        Ok(object) => object,
+        Err(error) => return once(async move { Err(failed(error.into())) }).boxed(),
+    };
+    let listed = store.list(Some(&object)).map(move |found| {
+        let found = found.map_err(|e| failed(e.into()))?;
+        let path = found.location.as_ref();
+        let path = path.strip_prefix(prefix).unwrap_or(path).trim_start_matches('/').to_owned();
+        Ok(Listed { path, size: found.size })
+    });
+    listed.boxed()
 }

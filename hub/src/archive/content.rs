@@ -1,13 +1,17 @@
-//! What is in a file: a YAML stream of two documents, the facts and the object.
+//! What is in a file: a YAML stream of the facts, the object, and what became of it while it was deleted.
 
+use std::collections::BTreeMap;
+
+use lockstep_engine::object::OwnerReference;
 use lockstep_engine::{Millis, rfc3339};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::ClusterRef;
-use crate::store::{Cause, TombstoneRow};
+use crate::http::redact::LAST_APPLIED;
+use crate::store::{Cause, Facts, TombstoneRow};
 
-/// Between the two documents. The first one holds no line like it: its values are quoted.
+/// Between two documents. None of them holds a line like it, or it is written as JSON.
 const SEPARATOR: &str = "\n---\n";
 /// Deeper objects are written as JSON: the YAML library recurses, and a cluster must not be able to
 /// overflow the hub's stack. Objects of Kubernetes have about a dozen levels, schemas of CRDs thirty.
@@ -45,9 +49,30 @@ pub struct Header {
     /// Of an inferred delete: it happened between then and `deletedAtMs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known_until_ms: Option<Millis>,
+    /// The user who asked for the delete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleter: Option<String>,
+    /// The act that deleted it together with others, as the hub that wrote this numbers them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act: Option<i64>,
+    /// Labels of the object.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Its ownerReferences, the controller first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owners: Vec<OwnerReference>,
+    /// Names of its field managers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub field_managers: Vec<String>,
+    /// Values were left out, as `archive.secrets: MetadataOnly` says: their keys are there, with null.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub values_withheld: bool,
     /// How the second document is to be read; absent: as YAML.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<Encoding>,
+    /// How the third document is to be read; absent: as YAML, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub final_encoding: Option<Encoding>,
 }
 
 /// The cluster of a tombstone.
@@ -98,10 +123,40 @@ pub struct ArchivedTombstone {
     pub header: Header,
     /// The object as it was; null when no body was known.
     pub object: Value,
+    /// RFC 6902 patch to the final state, where that is another one.
+    pub last: Option<Value>,
 }
 
-pub(super) fn write(cluster: &ClusterRef, row: &TombstoneRow) -> String {
+/// The row without the values of a Secret: apiVersion, kind, metadata, type, and the names of its keys.
+pub(super) fn without_values(row: &TombstoneRow) -> TombstoneRow {
+    let mut row = row.clone();
+    // What cannot be read cannot be told from values.
+    let read = row.body.as_deref().and_then(|body| serde_json::from_slice::<Value>(body).ok());
+    row.body = read.map(|body| {
+        let mut kept = json!({});
+        for member in ["apiVersion", "kind", "metadata", "type"] {
+            if let Some(value) = body.get(member) {
+                kept[member] = value.clone();
+            }
+        }
+        if let Some(annotations) = kept.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+            annotations.remove(LAST_APPLIED);
+        }
+        for member in ["data", "stringData"] {
+            if let Some(values) = body.get(member).and_then(Value::as_object) {
+                kept[member] = values.keys().map(|key| (key.clone(), Value::Null)).collect();
+            }
+        }
+        kept.to_string().into()
+    });
+    row.facts.last = None;
+    row
+}
+
+pub(super) fn write(cluster: &ClusterRef, row: &TombstoneRow, values_withheld: bool) -> String {
     let (encoding, object) = write_object(row.body.as_deref());
+    let Facts { labels, owners, managers, deleter, act, held: _, sealed: _, size: _, last } = &row.facts;
+    let last = last.as_deref().map(|last| write_object(Some(last)));
     let (cause, policy) = match &row.cause {
         Cause::Observed => ("Observed", None),
         Cause::Inferred => ("Inferred", None),
@@ -132,7 +187,14 @@ pub(super) fn write(cluster: &ClusterRef, row: &TombstoneRow) -> String {
         deleted_at_ms: row.deleted_at,
         last_seen_ms: row.last_seen,
         known_until_ms: row.known_until,
+        deleter: deleter.clone(),
+        act: *act,
+        labels: labels.clone(),
+        owners: owners.clone(),
+        field_managers: managers.clone(),
+        values_withheld,
         encoding,
+        final_encoding: last.as_ref().and_then(|(encoding, _)| *encoding),
     };
     // The line break before the separator is the separator's.
     let yaml = serde_saphyr::to_string(&header).ok().map(|mut yaml| {
@@ -142,7 +204,15 @@ pub(super) fn write(cluster: &ClusterRef, row: &TombstoneRow) -> String {
     let facts = yaml
         .filter(|yaml| is_faithful(yaml, &header))
         .unwrap_or_else(|| serde_json::to_string(&header).unwrap_or_default());
-    [COMMENT, &facts, SEPARATOR, &object].concat()
+    let mut text = [COMMENT, &facts, SEPARATOR, &object].concat();
+    if let Some((_, last)) = last {
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str(SEPARATOR.trim_start());
+        text.push_str(&last);
+    }
+    text
 }
 
 fn write_object(body: Option<&[u8]>) -> (Option<Encoding>, String) {
@@ -162,7 +232,7 @@ fn write_object(body: Option<&[u8]>) -> (Option<Encoding>, String) {
 /// library disagree on a corner of YAML.
 fn is_faithful<T: for<'de> Deserialize<'de> + PartialEq>(yaml: &str, value: &T) -> bool {
     // The separator is looked for as text.
-    !yaml.contains(SEPARATOR) && yaml_value::<T>(yaml).is_ok_and(|read| read == *value)
+    !format!("{yaml}\n").contains(SEPARATOR) && yaml_value::<T>(yaml).is_ok_and(|read| read == *value)
 }
 
 fn depth(value: &Value) -> usize {
@@ -194,7 +264,12 @@ fn yaml_value<T: for<'de> Deserialize<'de>>(yaml: &str) -> Result<T, String> {
 }
 
 pub(super) fn read(text: &str) -> Result<ArchivedTombstone, String> {
-    let (facts, object) = text.split_once(SEPARATOR).ok_or("it has not two documents")?;
+    let (facts, rest) = text.split_once(SEPARATOR).ok_or("it has not two documents")?;
+    // The line break before the separator is that of the object's last line, too.
+    let (object, last) = match rest.find(SEPARATOR) {
+        Some(at) => (&rest[..=at], Some(&rest[at + SEPARATOR.len()..])),
+        None => (rest, None),
+    };
     let facts = facts.strip_prefix(COMMENT).unwrap_or(facts);
     let header: Header = if facts.starts_with('{') {
         serde_json::from_str(facts).map_err(|e| format!("not the expected JSON at column {}", e.column()))?
@@ -204,206 +279,21 @@ pub(super) fn read(text: &str) -> Result<ArchivedTombstone, String> {
     if header.api_version != API_VERSION || header.kind != KIND {
         return Err("it is of a version that this build does not know".to_owned());
     }
-    let object = match header.encoding {
-        Some(Encoding::None) => Value::Null,
+    let object = document(object, header.encoding)?;
+    let last = last.map(|last| document(last, header.final_encoding)).transpose()?;
+    Ok(ArchivedTombstone { header, object, last })
+}
+
+fn document(text: &str, encoding: Option<Encoding>) -> Result<Value, String> {
+    match encoding {
+        Some(Encoding::None) => Ok(Value::Null),
         Some(Encoding::Json) => {
-            serde_json::from_str(object).map_err(|e| format!("not JSON at column {}", e.column()))?
+            serde_json::from_str(text).map_err(|e| format!("not JSON at column {}", e.column()))
         }
-        Some(Encoding::Hex) => return Err("what the cluster sent was not JSON; it is kept as hex".to_owned()),
-        None => yaml_value(object)?,
-    };
-    Ok(ArchivedTombstone { header, object })
+        Some(Encoding::Hex) => Err("what the cluster sent was not JSON; it is kept as hex".to_owned()),
+        None => yaml_value(text),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::conformance::{key, tombstone};
-    use bytes::Bytes;
-    use lockstep_engine::{ClusterName, Uid};
-    use proptest::prelude::*;
-
-    fn cluster() -> ClusterRef {
-        ClusterRef { name: ClusterName::new("prod").unwrap(), uid: Some(Uid::new("uid")) }
-    }
-
-    fn round(value: &Value) -> ArchivedTombstone {
-        let mut row = tombstone(1, key("Deployment", "shop", "web"), 1_767_323_045_123);
-        row.body = Some(Bytes::from(serde_json::to_vec(value).unwrap()));
-        read(&write(&cluster(), &row)).unwrap()
-    }
-
-    #[test]
-    fn files_are_for_people() {
-        let mut row = tombstone(1, key("Deployment", "shop", "web"), 1_767_323_045_123);
-        row.cause = Cause::Lockstep { policy: "production".into() };
-        row.body = Some(Bytes::from_static(
-            br#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web","annotations":{"a":"yes","b":"1.0"}},"spec":{"replicas":3,"args":["--x","multi\nline\n"]}}"#,
-        ));
-        let text = write(&cluster(), &row);
-        assert_eq!(text, include_str!("../../fixtures/archive/v1.yaml"), "{text}");
-        let read = read(&text).unwrap();
-        assert_eq!(read.header.policy.as_deref(), Some("production"));
-        assert_eq!(read.header.last_seen_ms, 1_767_323_045_122);
-        assert_eq!(read.object, serde_json::from_slice::<Value>(&row.body.unwrap()).unwrap());
-    }
-
-    #[test]
-    fn anchors_are_refused() {
-        let (facts, _) = include_str!("../../fixtures/archive/v1.yaml").split_once(SEPARATOR).unwrap();
-        assert!(read(&format!("{facts}{SEPARATOR}a: [x]\nb: x\n")).is_ok());
-        assert!(read(&format!("{facts}{SEPARATOR}a: &a [x]\nb: *a\n")).is_err());
-    }
-
-    #[test]
-    fn corners_of_yaml_come_back() {
-        for text in [
-            "",
-            " ",
-            "yes",
-            "no",
-            "null",
-            "~",
-            "1",
-            "1e3",
-            "0x1f",
-            "0o7",
-            "1_000",
-            ".inf",
-            ".nan",
-            "2026-01-01",
-            "a: b",
-            "- a",
-            "# a",
-            "a #b",
-            "---",
-            "\n---\n",
-            "x\n---\ny",
-            "...",
-            "%TAG",
-            "&a",
-            "*a",
-            "!a",
-            "|",
-            ">",
-            "'",
-            "\"",
-            "\\",
-            "\t",
-            "a\tb",
-            "\r\n",
-            "a\r",
-            "\n",
-            "\n\n",
-            " a\n b\n",
-            "a\n ",
-            "trailing \n",
-            "\u{0}",
-            "\u{7f}",
-            "\u{85}",
-            "\u{2028}",
-            "\u{feff}",
-            "\u{1f600}",
-            "{a}",
-            "[a]",
-            "a, b",
-            "? a",
-            "@a",
-            "`a",
-            "=",
-            "<<",
-            "on",
-            "Off",
-            "TRUE",
-            "-",
-            "--",
-            ":",
-            "a:",
-            "1:2",
-            "0777",
-            "+1",
-            "1.",
-            ".5",
-        ] {
-            let value = serde_json::json!({ "data": { "k": text }, text: [text, { text: text }] });
-            assert_eq!(round(&value).object, value, "{text:?}");
-        }
-        for number in
-            ["0", "-1", "18446744073709551615", "-9223372036854775808", "1.5", "1e100", "1.0", "-0.0", "1e-7"]
-        {
-            let value: Value = serde_json::from_str(&format!("[{number}]")).unwrap();
-            assert_eq!(round(&value).object, value, "{number}");
-        }
-        let long = "k".repeat(5_000);
-        for value in [
-            serde_json::json!([]),
-            serde_json::json!({}),
-            serde_json::json!([[], {}, null, true]),
-            serde_json::json!({ &long: &long }),
-        ] {
-            assert_eq!(round(&value).object, value);
-        }
-    }
-
-    #[test]
-    fn large_and_deep_objects_come_back() {
-        for levels in [1, MAX_YAML_DEPTH / 2, MAX_YAML_DEPTH / 2 + 1, 60] {
-            let mut deep = serde_json::json!("x");
-            for _ in 0..levels {
-                deep = serde_json::json!({ "a": [deep] });
-            }
-            let read = round(&deep);
-            assert_eq!(read.object, deep);
-            assert_eq!(read.header.encoding.is_none(), levels * 2 <= MAX_YAML_DEPTH, "{levels}");
-        }
-        let large: Value =
-            (0..20_000).map(|n| serde_json::json!({ "name": format!("n{n}"), "value": n })).collect();
-        let read = round(&large);
-        assert_eq!(read.header.encoding, None, "a large object is YAML too");
-        assert_eq!(read.object, large);
-        let long_text = serde_json::json!({ "data": { "binary": "QUJD".repeat(400_000) } });
-        assert_eq!(round(&long_text).object, long_text);
-    }
-
-    #[test]
-    fn what_is_not_json_is_kept_and_what_is_not_there_is_said() {
-        let mut row = tombstone(1, key("ConfigMap", "shop", "web"), 1);
-        row.body = Some(Bytes::from_static(b"\xff{"));
-        let text = write(&cluster(), &row);
-        assert!(text.contains("hex: ff7b"), "{text}");
-        assert!(read(&text).is_err());
-        row.body = None;
-        assert_eq!(read(&write(&cluster(), &row)).unwrap().object, Value::Null);
-        for text in ["", "a: b\n---\nc: canary\n", "apiVersion: [canary\n---\nx"] {
-            let why = read(text).unwrap_err();
-            assert!(!why.contains("canary"), "{why}");
-        }
-    }
-
-    fn json() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::from),
-            any::<i64>().prop_map(Value::from),
-            any::<f64>().prop_map(Value::from),
-            any::<String>().prop_map(Value::from),
-            "[ \\n:#'\"a-]{0,12}".prop_map(Value::from),
-        ];
-        leaf.prop_recursive(4, 32, 5, |inner| {
-            prop_oneof![
-                proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
-                proptest::collection::btree_map("[ \\n:#'\"a-]{0,6}|\\PC{0,6}", inner, 0..5)
-                    .prop_map(|map| Value::Object(map.into_iter().collect())),
-            ]
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn any_object_comes_back(value in json()) {
-            // Through JSON text once, as it comes from an API server.
-            let value: Value = serde_json::from_slice(&serde_json::to_vec(&value).unwrap()).unwrap();
-            prop_assert_eq!(round(&value).object, value);
-        }
-    }
-}
+mod tests;

@@ -17,14 +17,13 @@ const CUT_PART: usize = 150;
 
 /// The path of a tombstone's file.
 #[must_use]
-pub fn path_of(cluster: &ClusterRef, row: &TombstoneRow) -> String {
+pub fn path_of(cluster: &ClusterRef, row: &TombstoneRow, sealed: bool) -> String {
     let short_uid: String =
         cluster.uid.as_ref().map_or("", |uid| uid.as_str()).chars().take(SHORT_UID).collect();
     let key = &row.key;
     let or = |text: &str, instead: &str| {
         if text.is_empty() { instead.to_owned() } else { part(text) }
     };
-    let secret = key.gk.is("", "Secret");
     [
         "v1".to_owned(),
         part(&format!("{}-{}", cluster.name, if short_uid.is_empty() { "unknown" } else { &short_uid })),
@@ -36,7 +35,7 @@ pub fn path_of(cluster: &ClusterRef, row: &TombstoneRow) -> String {
         format!(
             "{}.yaml.zst{}",
             part(&format!("{}-{}", inverted(row.deleted_at), row.resource_version)),
-            if secret { SEALED } else { "" }
+            if sealed { SEALED } else { "" }
         ),
     ]
     .join("/")
@@ -85,23 +84,23 @@ mod tests {
     fn paths_are_those_of_the_design() {
         let row = tombstone(1, key("Deployment", "shop", "web"), 1_767_323_045_123);
         assert_eq!(
-            path_of(&cluster(), &row),
+            path_of(&cluster(), &row, false),
             "v1/prod-eu-1-0d9f3a52/apps/Deployment/shop/web/u/8232676954876-7.yaml.zst"
         );
         let row = tombstone(1, key("Secret", "shop", "web"), 1);
-        assert!(path_of(&cluster(), &row).ends_with(".yaml.zst.sealed"));
+        assert!(path_of(&cluster(), &row, true).ends_with(".yaml.zst.sealed"));
         let gk = GroupKind::new("rbac.authorization.k8s.io", "ClusterRole");
         let row = tombstone(1, ObjectKey::new(gk, "", "system:node/x"), 1);
         let unknown = ClusterRef { uid: None, ..cluster() };
         assert_eq!(
-            path_of(&unknown, &row),
+            path_of(&unknown, &row, false),
             "v1/prod-eu-1-unknown/rbac.authorization.k8s.io/ClusterRole/_cluster/system%3Anode%2Fx/u/9999999999998-7.yaml.zst"
         );
     }
 
     #[test]
     fn the_newest_sorts_first() {
-        let at = |at| path_of(&cluster(), &tombstone(1, key("ConfigMap", "n", "x"), at));
+        let at = |at| path_of(&cluster(), &tombstone(1, key("ConfigMap", "n", "x"), at), false);
         assert!(at(2_000_000_000_000) < at(1_999_999_999_999));
         assert!(at(1_999_999_999_999) < at(-1) && at(i64::MAX) < at(0));
     }
@@ -134,7 +133,7 @@ mod tests {
                 let mut row = tombstone(1, ObjectKey::new(gk, namespace, name), 1);
                 row.uid = Uid::new(name);
                 row.resource_version = ResourceVersion::new(name);
-                let path = path_of(&cluster(), &row);
+                let path = path_of(&cluster(), &row, false);
                 assert_eq!(path.split('/').count(), 8, "{path}");
                 assert!(path.split('/').all(|p| p.len() <= 240 && !["", ".", ".."].contains(&p)), "{path}");
                 assert!(object_store::path::Path::parse(&path).is_ok_and(|p| p.as_ref() == path), "{path}");

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use object_store::ObjectStoreExt;
+use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
+use object_store::ObjectStoreExt;
 
-use super::{Archive, ArchiveError};
+use super::{Archive, ArchiveError, Listed};
 
 /// Files under one directory, by `object_store`, each fsynced with the directories above it.
 #[derive(Debug)]
@@ -31,7 +32,9 @@ impl LocalArchive {
             source,
         };
         DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(|e| failed(Box::new(e)))?;
-        let store = LocalFileSystem::new_with_prefix(root).map_err(|e| failed(Box::new(e)))?.with_fsync(true);
+        // Directories that become empty go, too: each object that was ever deleted would leave some.
+        let store = LocalFileSystem::new_with_prefix(root).map_err(|e| failed(Box::new(e)))?;
+        let store = store.with_fsync(true).with_automatic_cleanup(true);
         Ok(Self { root: root.to_owned(), store })
     }
 }
@@ -63,6 +66,14 @@ impl Archive for LocalArchive {
             let found = self.store.get(&object).await.map_err(|e| failed(Box::new(e)))?;
             found.bytes().await.map_err(|e| failed(Box::new(e)))
         })
+    }
+
+    fn delete<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<(), ArchiveError>> {
+        Box::pin(super::bucket::delete(&self.store, ObjectPath::parse(path), path))
+    }
+
+    fn list<'a>(&'a self, folder: &'a str) -> BoxStream<'a, Result<Listed, ArchiveError>> {
+        super::bucket::list(&self.store, ObjectPath::parse(folder), folder, "")
     }
 }
 

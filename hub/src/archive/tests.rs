@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::core::Input;
 use crate::metrics::Metrics;
-use crate::seal::HubKey;
+use crate::seal::{HubKey, Sealer};
 use crate::store::conformance::{key, tombstone, within};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Filed, Reader, Store};
@@ -22,12 +22,22 @@ fn sealer() -> Sealer {
     HubKey::from_bytes([3; 32]).sealer()
 }
 
+/// The archive has a key of its own, `n`, and the one of the hub.
+fn keys(own: &[u8]) -> Keyring {
+    let own: Vec<_> = own.iter().map(|n| [*n; 32]).collect();
+    Keyring::new(&own, &HubKey::from_bytes([3; 32]))
+}
+
+fn tombstones_in(archive: Arc<dyn Archive>) -> Tombstones {
+    Tombstones::new(archive, keys(&[]), Secrets::Encrypted)
+}
+
 fn cluster() -> ClusterRef {
     ClusterRef { name: ClusterName::new("prod").unwrap(), uid: Some(Uid::new("0d9f3a52-aaaa")) }
 }
 
 fn local(dir: &TempDir) -> Tombstones {
-    Tombstones::new(Arc::new(LocalArchive::open(&dir.path().join("a/archive")).unwrap()), sealer())
+    tombstones_in(Arc::new(LocalArchive::open(&dir.path().join("a/archive")).unwrap()))
 }
 
 fn files(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
@@ -70,9 +80,70 @@ async fn secrets_lie_sealed() {
     assert!(zstd::bulk::decompress(&bytes, 1 << 20).is_err());
     assert_eq!(tombstones.read(&path).await.unwrap().object, serde_json::json!({ "canary": 1 }));
     let archive = Arc::new(LocalArchive::open(&dir.path().join("a/archive")).unwrap());
-    let other = Tombstones::new(archive, HubKey::from_bytes([4; 32]).sealer());
-    let error = other.read(&path).await.unwrap_err();
-    assert!(error.code() == "LS0246" && error.to_string().contains("key"), "{error}");
+    let other = Keyring::of_hub(&HubKey::from_bytes([4; 32]));
+    let error = Tombstones::new(archive, other, Secrets::Encrypted).read(&path).await.unwrap_err();
+    assert!(error.code() == "LS0248" && error.to_string().contains("archive.keys_file"), "{error}");
+}
+
+#[tokio::test]
+async fn what_a_policy_names_lies_sealed_and_secrets_as_the_settings_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive: Arc<dyn Archive> = Arc::new(LocalArchive::open(dir.path()).unwrap());
+    let body = Bytes::from_static(br#"{"kind":"Secret","data":{"p":"canary"}}"#);
+    for (kind, sealed, secrets, ends, shown) in [
+        ("ConfigMap", true, Secrets::Plaintext, ".sealed", true),
+        ("ConfigMap", false, Secrets::Encrypted, ".zst", true),
+        ("Secret", false, Secrets::Encrypted, ".sealed", true),
+        ("Secret", false, Secrets::Plaintext, ".zst", true),
+        ("Secret", true, Secrets::Plaintext, ".sealed", true),
+        ("Secret", false, Secrets::MetadataOnly, ".zst", false),
+        ("Secret", true, Secrets::MetadataOnly, ".sealed", false),
+    ] {
+        let tombstones = Tombstones::new(archive.clone(), keys(&[1]), secrets);
+        let mut row = TombstoneRow { body: Some(body.clone()), ..tombstone(1, key(kind, "n", "x"), 5) };
+        row.facts.sealed = sealed;
+        let filed = tombstones.put(&cluster(), &row).await.unwrap();
+        assert!(filed.path.ends_with(ends), "{} {secrets:?}", filed.path);
+        assert_eq!(filed.key.is_some(), ends == ".sealed");
+        let read = tombstones.read(&filed.path).await.unwrap();
+        assert_eq!(read.object.to_string().contains("canary"), shown, "{secrets:?}");
+        assert_ne!(read.header.values_withheld, shown);
+        if filed.key.is_none() {
+            let text = std::fs::read(dir.path().join(&filed.path)).unwrap();
+            let text = String::from_utf8(zstd::bulk::decompress(&text, 1 << 20).unwrap()).unwrap();
+            assert_eq!(text.contains("canary"), shown, "{secrets:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_read_is_what_was_written_or_an_error_that_names_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let tombstones = local(&dir);
+    for kind in ["ConfigMap", "Secret"] {
+        let mut row = tombstone(1, key(kind, "n", "x"), 5);
+        row.body = Some(serde_json::json!({ "data": { "k": "canary ".repeat(50) } }).to_string().into());
+        let path = tombstones.put(&cluster(), &row).await.unwrap().path;
+        let file = dir.path().join("a/archive").join(&path);
+        let whole = std::fs::read(&file).unwrap();
+        let read = tombstones.read(&path).await.unwrap();
+        for n in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[n] ^= 0x10;
+            for content in [&damaged[..], &whole[..n]] {
+                std::fs::write(&file, content).unwrap();
+                match tombstones.read(&path).await {
+                    // Some bits of a zstd frame mean nothing.
+                    Ok(same) => assert_eq!(same, read, "{kind}: byte {n}"),
+                    Err(error) => {
+                        let text = error.to_string();
+                        assert!(["LS0246", "LS0248"].contains(&error.code()) && text.contains(&path), "{text}");
+                        assert!(!text.contains("canary"), "{text}");
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[tokio::test]
@@ -109,6 +180,14 @@ impl Archive for Flaky {
     fn get<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<Bytes, ArchiveError>> {
         self.inner.get(path)
     }
+
+    fn delete<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<(), ArchiveError>> {
+        self.inner.delete(path)
+    }
+
+    fn list<'a>(&'a self, folder: &'a str) -> BoxStream<'a, Result<Listed, ArchiveError>> {
+        self.inner.list(folder)
+    }
 }
 
 struct Bed {
@@ -135,7 +214,7 @@ fn bed(down: usize, names: &[&str]) -> Bed {
     let (wake, stop) = (Arc::new(Notify::new()), CancellationToken::new());
     let archiver = Archiver::new(ArchiverParts {
         reader: store.open_reader().unwrap(),
-        tombstones: Tombstones::new(flaky.clone(), sealer()),
+        tombstones: tombstones_in(flaky.clone()),
         wake: wake.clone(),
         done,
         metrics: Arc::new(Metrics::register(&mut prometheus_client::registry::Registry::default())),
@@ -175,7 +254,7 @@ async fn the_outbox_is_emptied_at_the_start_and_on_each_wake_up() {
     bed.wake.notify_one();
     let (id, file) = bed.archived().await;
     assert_eq!(id, 4);
-    let read = Tombstones::new(bed.flaky.clone(), sealer()).read(&file.path).await.unwrap();
+    let read = tombstones_in(bed.flaky.clone()).read(&file.path).await.unwrap();
     assert_eq!(read.header.object.name, "d");
     bed.stop.cancel();
 }

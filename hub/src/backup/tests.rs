@@ -43,7 +43,7 @@ impl Bed {
                     store
                         .set_archived(
                             id,
-                            &Filed { path: format!("v1/a-u/core/ConfigMap/n/t{n}.yaml.zst"), size: 7 },
+                            &Filed { path: format!("v1/a-u/core/ConfigMap/n/t{n}.yaml.zst"), size: 7, key: None },
                         )
                         .unwrap();
                 }

@@ -1,4 +1,4 @@
-//! Where tombstones are kept: a directory, or a bucket of one of three protocols.
+//! Where tombstones are kept, a directory or a bucket of one of three protocols; under which keys.
 
 use std::path::PathBuf;
 
@@ -18,6 +18,51 @@ pub struct ArchiveConfig {
     pub gcs: Option<GcsConfig>,
     /// A container of Azure Blob Storage.
     pub azure: Option<AzureConfig>,
+    /// File with the archive's keys, one a line: the first one writes, all of them read. None, here
+    /// and in `keys`: a key derived from the hub's.
+    pub keys_file: Option<PathBuf>,
+    /// The same keys as text. From the environment only: a configuration file is for others to read.
+    #[serde(skip_serializing)]
+    pub keys: Option<KeysText>,
+    /// What becomes of the values of Secrets.
+    pub secrets: Secrets,
+}
+
+/// Keys as text. Never printed.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct KeysText(String);
+
+impl KeysText {
+    /// The text.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for KeysText {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl std::fmt::Debug for KeysText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KeysText(redacted)")
+    }
+}
+
+/// What becomes of the values of Secrets in the archive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Secrets {
+    /// They lie there encrypted.
+    #[default]
+    Encrypted,
+    /// They are left out: what a Secret was called, and which keys it had, is all that is kept.
+    MetadataOnly,
+    /// Whoever can read the archive can read them.
+    Plaintext,
 }
 
 /// A bucket of S3. Keys come by the usual chain: environment, web identity, credentials file, the
@@ -73,7 +118,10 @@ pub struct AzureConfig {
 impl ArchiveConfig {
     /// Refuses more than one place, and places that are not named.
     pub(super) fn validate(&self) -> Result<(), BadConfig> {
-        let Self { dir, s3, gcs, azure } = self;
+        let Self { dir, s3, gcs, azure, keys_file, keys, secrets: _ } = self;
+        if keys_file.is_some() && keys.is_some() {
+            return Err(bad("archive.keys", "there is an archive.keys_file too", "keep one of the two"));
+        }
         let places = [dir.is_some(), s3.is_some(), gcs.is_some(), azure.is_some()];
         if places.into_iter().filter(|named| *named).count() > 1 {
             return Err(bad("archive", "it names several places", "keep one of dir, s3, gcs and azure"));

@@ -7,10 +7,10 @@ const PREFIX: &str = "redacted:";
 /// Fields of a Secret that hold no values.
 const PLAIN: [&str; 5] = ["apiVersion", "kind", "metadata", "type", "immutable"];
 /// Holds a copy of the whole object.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+pub(crate) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Is it the kind whose values are kept back?
-pub(super) fn is_secret(group: &str, kind: &str) -> bool {
+pub(crate) fn is_secret(group: &str, kind: &str) -> bool {
     group.is_empty() && kind == "Secret"
 }
 

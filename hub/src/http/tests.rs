@@ -183,7 +183,7 @@ fn fill(store: &mut SqliteStore) {
     assert_eq!(in_outbox, 1);
     for path in ["v1/there", "v1/lost"] {
         let id = store.put_tombstone(&tombstone).unwrap();
-        store.set_archived(id, &Filed { path: path.to_owned(), size: 7 }).unwrap();
+        store.set_archived(id, &Filed { path: path.to_owned(), size: 7, key: None }).unwrap();
     }
     store.commit().unwrap();
 }

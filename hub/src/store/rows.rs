@@ -430,6 +430,8 @@ pub struct Filed {
     pub path: String,
     /// Bytes.
     pub size: u64,
+    /// Id of the archive's key that it is sealed under; none: it can be read as it is.
+    pub key: Option<String>,
 }
 
 /// What a tombstone is found by besides its identity, and what decides how long it is kept.

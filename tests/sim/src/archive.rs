@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use lockstep_hub::archive::{Archive, ArchiveError};
+use futures::stream::{BoxStream, StreamExt, iter};
+use lockstep_hub::archive::{Archive, ArchiveError, Listed};
 
 /// Clones are the same archive.
 #[derive(Clone, Debug, Default)]
@@ -49,5 +50,20 @@ impl Archive for MemoryArchive {
             let missing = || ArchiveError::Get { path: path.to_owned(), source: "it is not there".into() };
             files.get(path).cloned().ok_or_else(missing)
         })
+    }
+
+    fn delete<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<(), ArchiveError>> {
+        Box::pin(async move {
+            self.files.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+            Ok(())
+        })
+    }
+
+    fn list<'a>(&'a self, folder: &'a str) -> BoxStream<'a, Result<Listed, ArchiveError>> {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let below = files.iter().filter(|(path, _)| path.starts_with(&format!("{folder}/")));
+        let listed: Vec<_> =
+            below.map(|(path, file)| Ok(Listed { path: path.clone(), size: file.len() as u64 })).collect();
+        iter(listed).boxed()
     }
 }

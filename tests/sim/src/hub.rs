@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context as _, Result};
 use lockstep_engine::ClusterName;
 use lockstep_engine::clock::Clock;
-use lockstep_hub::archive::{Archiver, ArchiverParts, Tombstones};
+use lockstep_hub::archive::{Archiver, ArchiverParts, Keyring, Tombstones};
+use lockstep_hub::config::Secrets;
 use lockstep_hub::blocking::Blocking;
 use lockstep_hub::core::command::{Command, CommandError, Reply};
 use lockstep_hub::core::{Core, Input, Keys, Parts};
@@ -206,7 +207,11 @@ impl Inner {
         let core = tokio::spawn(owner::serve(core, received, Box::new(observe), care));
         let archiver = Archiver::new(ArchiverParts {
             reader: outbox,
-            tombstones: Tombstones::new(Arc::new(self.archive.clone()), key.sealer()),
+            tombstones: Tombstones::new(
+                Arc::new(self.archive.clone()),
+                Keyring::of_hub(&key),
+                Secrets::default(),
+            ),
             wake,
             done: inputs.clone(),
             metrics: Arc::new(Metrics::default()),

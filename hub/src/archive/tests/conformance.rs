@@ -2,6 +2,7 @@
 
 use super::s3::S3Server;
 use super::*;
+use futures::TryStreamExt;
 use crate::config::{ArchiveConfig, HubConfig};
 use crate::problem::Problems;
 
@@ -24,12 +25,38 @@ async fn conforms(archive: Arc<dyn Archive>) {
     assert_eq!(archive.get("v1/a/none").await.unwrap_err().code(), "LS0246");
     assert_eq!(archive.get("../../../etc/passwd").await.unwrap_err().code(), "LS0246");
     assert_eq!(archive.put("../x", Bytes::new()).await.unwrap_err().code(), "LS0245");
-    let tombstones = Tombstones::new(archive, sealer());
+    deletes_and_lists(&*archive).await;
+    let tombstones = tombstones_in(archive);
     tombstones.probe("hub").await.unwrap();
     for key in [key("ConfigMap", "shop", "web"), key("Secret", "shop", "web")] {
         let path = tombstones.put(&cluster(), &tombstone(1, key, 5)).await.unwrap().path;
         assert_eq!(tombstones.read(&path).await.unwrap().object, serde_json::json!({ "canary": 1 }));
     }
+}
+
+async fn deletes_and_lists(archive: &dyn Archive) {
+    let listed = async |folder: &str| {
+        let mut found: Vec<Listed> = archive.list(folder).try_collect().await.unwrap();
+        found.sort_by(|a, b| a.path.cmp(&b.path));
+        found.into_iter().map(|file| (file.path, file.size)).collect::<Vec<_>>()
+    };
+    let before = listed("v1").await;
+    assert_eq!(before.len(), 4);
+    assert!(before.contains(&("v1/a/core/ConfigMap/n/large/u/1-1.yaml.zst".to_owned(), 6 << 20)), "{before:?}");
+    let odd = "v1/a/core/ConfigMap/_cluster/system%3Anode%2Fx~00/u/1-1.yaml.zst".to_owned();
+    assert!(before.contains(&(odd.clone(), 3)), "{before:?}");
+    assert_eq!(listed("v1/a/core/ConfigMap/n").await.len(), 2);
+    assert!(listed("v1/none").await.is_empty() && listed("v2").await.is_empty());
+    for _ in 0..2 {
+        archive.delete(&odd).await.unwrap();
+    }
+    assert_eq!(archive.get(&odd).await.unwrap_err().code(), "LS0246");
+    assert_eq!(listed("v1").await.len(), 3);
+    archive.delete("v1/none/x").await.unwrap();
+    assert_eq!(archive.delete("../x").await.unwrap_err().code(), "LS0245");
+    assert!(archive.list("../x").try_collect::<Vec<_>>().await.is_err());
+    archive.put(&odd, Bytes::from_static(b"two")).await.unwrap();
+    assert_eq!(listed("v1").await, before, "a place that was emptied is there again");
 }
 
 fn opened(config: ArchiveConfig, dir: &TempDir) -> Arc<dyn Archive> {
@@ -61,14 +88,14 @@ async fn a_bucket_that_refuses_is_told_and_works_again_without_a_restart() {
     let mut server = S3Server::start(dir.path()).await;
     let config = server.config(dir.path());
     let wrong = crate::config::S3Config { profile: Some("wrong".to_owned()), ..config.clone() };
-    let wrong = Tombstones::new(Arc::new(BucketArchive::s3(&wrong).unwrap()), sealer());
+    let wrong = tombstones_in(Arc::new(BucketArchive::s3(&wrong).unwrap()));
     let error = wrong.probe("hub").await.unwrap_err();
     assert_eq!(error.code(), "LS0245");
     let why = std::error::Error::source(&error).unwrap().to_string();
     assert!(why.contains("SignatureDoesNotMatch") && !why.contains("canary"), "{why}");
     server.kill().await;
     let (problems, stop) = (Problems::default(), CancellationToken::new());
-    let tombstones = Tombstones::new(Arc::new(BucketArchive::s3(&config).unwrap()), sealer());
+    let tombstones = tombstones_in(Arc::new(BucketArchive::s3(&config).unwrap()));
     let watched = probe::watch(tombstones, "hub".to_owned(), problems.clone(), || 7, stop.clone());
     let watched = tokio::spawn(watched);
     until(|| !problems.all().is_empty()).await;
@@ -101,7 +128,7 @@ async fn an_outage_under_load_loses_nothing_and_is_caught_up_with() {
     let archive: Arc<dyn Archive> = Arc::new(BucketArchive::s3(&server.config(dir.path())).unwrap());
     let archiver = Archiver::new(ArchiverParts {
         reader: store.open_reader().unwrap(),
-        tombstones: Tombstones::new(archive.clone(), sealer()),
+        tombstones: tombstones_in(archive.clone()),
         wake: wake.clone(),
         done,
         metrics: metrics.clone(),
@@ -139,7 +166,7 @@ async fn an_outage_under_load_loses_nothing_and_is_caught_up_with() {
     server.listen().await;
     let paths = take(&mut store, 50 + LOAD).await;
     assert!(store.outbox(0, 1).unwrap().is_empty());
-    let tombstones = Tombstones::new(archive, sealer());
+    let tombstones = tombstones_in(archive);
     for (id, path) in &paths {
         assert_eq!(tombstones.read(path).await.unwrap().header.object.name, format!("x{id}"));
     }

@@ -452,7 +452,7 @@ impl Fleet {
         for row in self.core.store.outbox(0, 1000).unwrap() {
             self.input(Input::Archived {
                 id: row.id,
-                file: Filed { path: format!("path/{}", row.id), size: 7 },
+                file: Filed { path: format!("path/{}", row.id), size: 7, key: None },
             });
         }
     }

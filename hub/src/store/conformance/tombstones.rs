@@ -25,7 +25,7 @@ pub(super) fn tombstones_go_through_the_outbox<B: Bed>(bed: &B) {
     assert_eq!(store.outbox(rows[0].id, 1).unwrap(), rows[1..2]);
     assert_eq!(store.tombstone(rows[1].id).unwrap().as_ref(), Some(&rows[1]));
     within(&mut store, |store| {
-        let file = Filed { path: "v1/a".into(), size: 7 };
+        let file = Filed { path: "v1/a".into(), size: 7, key: None };
         store.set_archived(rows[0].id, &file).unwrap();
         store.set_archived(rows[0].id, &file).unwrap();
     });

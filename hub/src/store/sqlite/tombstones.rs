@@ -235,8 +235,9 @@ impl Inner {
         let size = i64::try_from(file.size).unwrap_or(i64::MAX);
         execute(
             &self.db,
-            "UPDATE tombstones SET path = ?2, size = ?3, body = NULL, final = NULL WHERE id = ?1",
-            params![id, file.path, size],
+            "UPDATE tombstones SET path = ?2, size = ?3, sealed_under = ?4, body = NULL, final = NULL \
+             WHERE id = ?1",
+            params![id, file.path, size, file.key],
         )?;
         Ok(())
     }

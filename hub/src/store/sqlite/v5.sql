@@ -27,3 +27,7 @@ SELECT t.id, c.name AS cluster, k.kind AS kind, k.grp AS "group", t.namespace, t
   datetime(t.known_until / 1000, 'unixepoch') AS known_until,
   datetime(t.last_seen / 1000, 'unixepoch') AS last_seen, t.size, t.path
 FROM tombstones t LEFT JOIN clusters c ON c.id = t.cluster LEFT JOIN kinds k ON k.id = t.kind;
+
+-- The key of the archive that a file is sealed under, by its id.
+ALTER TABLE tombstones ADD COLUMN sealed_under TEXT;
+CREATE INDEX tombstones_key ON tombstones (sealed_under, id) WHERE sealed_under IS NOT NULL;

@@ -98,7 +98,7 @@ impl Bed {
         row.body = Some(Bytes::from(format!(r#"{{"data":{{"k":"{text}"}}}}"#)));
         row.id = store.put_tombstone(&row).unwrap();
         if n % 3 != 0 {
-            let file = Filed { path: format!("v1/t{n}"), size: 7 };
+            let file = Filed { path: format!("v1/t{n}"), size: 7, key: None };
             store.set_archived(row.id, &file).unwrap();
             row.facts.size = file.size;
             (row.body, row.path) = (None, Some(file.path));
