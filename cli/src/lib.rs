@@ -98,6 +98,7 @@ async fn dispatch(cli: Cli) -> Result<Outcome, CliError> {
         Command::Pause(args) => commands::act::pause(args, &server, true).await,
         Command::Resume(args) => commands::act::pause(args, &server, false).await,
         Command::Wait(args) => commands::wait::run(args, &server).await,
+        Command::Archive(args) => commands::archive::run(args, &server).await,
         Command::Tombstones(args) => commands::tombstones::run(args, &server).await,
     }
 }

@@ -41,47 +41,35 @@ pub struct Candidate {
     pub needed: bool,
 }
 
-/// Why a tombstone goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purge {
-    /// It is too old.
-    Age,
-    /// There are enough newer ones of the object.
-    Versions,
-    /// There is no room for it.
-    Bytes,
-}
-
 fn stays(candidate: &Candidate, now: Millis) -> bool {
     candidate.needed || now.saturating_sub(candidate.deleted_at) < GRACE_MS
 }
 
 /// Which tombstones of one object go. They come the newest first, each with its limits.
 #[must_use]
-pub fn of_object(newest_first: &[(Candidate, Limits)], now: Millis) -> Vec<(i64, Purge)> {
+pub fn of_object(newest_first: &[(Candidate, Limits)], now: Millis) -> Vec<i64> {
     let judged = newest_first.iter().zip(0_u32..).filter_map(|((candidate, limits), newer)| {
         if stays(candidate, now) {
             return None;
         }
         let age = now.saturating_sub(candidate.deleted_at);
-        if limits.max_age.is_some_and(|max| age > max) {
-            return Some((candidate.id, Purge::Age));
-        }
-        limits.max_versions.is_some_and(|max| newer >= max).then_some((candidate.id, Purge::Versions))
+        let goes = limits.max_age.is_some_and(|max| age > max)
+            || limits.max_versions.is_some_and(|max| newer >= max);
+        goes.then_some(candidate.id)
     });
     judged.collect()
 }
 
 /// Which go so that so many bytes are freed, or all that may go. They come the oldest first.
 #[must_use]
-pub fn for_room(oldest_first: &[Candidate], mut excess: u64, now: Millis) -> Vec<(i64, Purge)> {
+pub fn for_room(oldest_first: &[Candidate], mut excess: u64, now: Millis) -> Vec<i64> {
     let mut going = Vec::new();
     for candidate in oldest_first.iter().filter(|candidate| !stays(candidate, now)) {
         if excess == 0 {
             break;
         }
         excess = excess.saturating_sub(candidate.size);
-        going.push((candidate.id, Purge::Bytes));
+        going.push(candidate.id);
     }
     going
 }
@@ -97,7 +85,7 @@ mod tests {
         Candidate { id, deleted_at: NOW - hours * GRACE_MS, size: 10, needed: false }
     }
 
-    fn going(rows: &[Candidate], limits: Limits) -> Vec<(i64, Purge)> {
+    fn going(rows: &[Candidate], limits: Limits) -> Vec<i64> {
         let rows: Vec<_> = rows.iter().map(|row| (*row, limits)).collect();
         of_object(&rows, NOW)
     }
@@ -107,11 +95,11 @@ mod tests {
         let rows = [candidate(5, 2), candidate(4, 3), candidate(3, 10), candidate(2, 24), candidate(1, 25)];
         assert!(going(&rows, Limits::default()).is_empty(), "nothing goes without a limit");
         let day = Limits { max_age: Some(24 * GRACE_MS), max_versions: None };
-        assert_eq!(going(&rows, day), [(1, Purge::Age)]);
+        assert_eq!(going(&rows, day), [1]);
         let two = Limits { max_age: None, max_versions: Some(2) };
-        assert_eq!(going(&rows, two), [3, 2, 1].map(|id| (id, Purge::Versions)));
+        assert_eq!(going(&rows, two), [3, 2, 1]);
         let both = two.or(day);
-        assert_eq!(going(&rows, both), [(3, Purge::Versions), (2, Purge::Versions), (1, Purge::Age)]);
+        assert_eq!(going(&rows, both), [3, 2, 1]);
         assert_eq!(Limits { max_age: Some(1), ..two }.or(day).max_age, Some(1), "the nearer word counts");
     }
 
@@ -120,10 +108,10 @@ mod tests {
         let none = Limits { max_age: Some(0), max_versions: Some(0) };
         let young = Candidate { deleted_at: NOW - GRACE_MS + 1, ..candidate(3, 0) };
         let held = Candidate { needed: true, ..candidate(2, 99) };
-        assert_eq!(going(&[young, held, candidate(1, 100)], none), [(1, Purge::Age)]);
+        assert_eq!(going(&[young, held, candidate(1, 100)], none), [1]);
         let one = Limits { max_age: None, max_versions: Some(1) };
-        assert_eq!(going(&[held, candidate(1, 100)], one), [(1, Purge::Versions)]);
-        assert_eq!(for_room(&[held, young, candidate(1, 1)], u64::MAX, NOW), [(1, Purge::Bytes)]);
+        assert_eq!(going(&[held, candidate(1, 100)], one), [1]);
+        assert_eq!(for_room(&[held, young, candidate(1, 1)], u64::MAX, NOW), [1]);
         // A clock that was set back: what is of the future is young.
         assert!(going(&[candidate(1, -5)], none).is_empty());
     }
@@ -132,8 +120,8 @@ mod tests {
     fn the_oldest_make_room_and_no_more_than_is_needed() {
         let rows = [candidate(1, 9), candidate(2, 8), candidate(3, 7)];
         assert!(for_room(&rows, 0, NOW).is_empty());
-        assert_eq!(for_room(&rows, 1, NOW), [(1, Purge::Bytes)]);
-        assert_eq!(for_room(&rows, 11, NOW), [1, 2].map(|id| (id, Purge::Bytes)));
+        assert_eq!(for_room(&rows, 1, NOW), [1]);
+        assert_eq!(for_room(&rows, 11, NOW), [1, 2]);
         assert_eq!(for_room(&rows, 1_000, NOW).len(), 3);
     }
 
@@ -151,9 +139,9 @@ mod tests {
             rows.sort_by_key(|row| (-row.deleted_at, -row.id));
             let gone = going(&rows, limits);
             for row in rows.iter().filter(|row| row.needed || NOW - row.deleted_at < GRACE_MS) {
-                prop_assert!(gone.iter().all(|(id, _)| *id != row.id));
+                prop_assert!(!gone.contains(&row.id));
             }
-            rows.retain(|row| gone.iter().all(|(id, _)| *id != row.id));
+            rows.retain(|row| !gone.contains(&row.id));
             prop_assert!(going(&rows, limits).is_empty());
         }
     }

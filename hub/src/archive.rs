@@ -11,6 +11,7 @@
 //! | `bucket` | a bucket: S3, Google Cloud Storage, Azure |
 //! | `credentials` | keys out of a shared credentials file |
 //! | `probe` | whether the archive works |
+//! | `keeper` | retention, holds, rotation of keys, the index out of the files |
 //! | `archiver` | the task that empties the store's outbox into the archive |
 
 mod archiver;
@@ -18,6 +19,7 @@ mod bucket;
 mod content;
 mod credentials;
 mod envelope;
+pub mod keeper;
 mod keys;
 mod layout;
 mod local;
@@ -41,16 +43,20 @@ pub use archiver::{Archiver, ArchiverParts};
 pub use bucket::BucketArchive;
 pub use content::{ArchivedTombstone, Header};
 use envelope::EnvelopeError;
+pub use keeper::{Keeper, KeeperError, KeeperParts};
 pub use keys::{KeyId, Keyring, KeysError};
 pub use layout::path_of;
 pub use local::LocalArchive;
 
 /// Codes of this module.
-pub const CODES: &[Code] = &[UNUSABLE, UNREADABLE, BAD_SETTINGS, MISSING_KEY, BAD_KEYS];
+pub const CODES: &[Code] = &[UNUSABLE, UNREADABLE, BAD_SETTINGS, MISSING_KEY, BAD_KEYS, SECRETS_OPEN, HELD, UNKNOWN_FILES];
 const UNUSABLE: Code = Code { code: "LS0245", title: "the archive does not take tombstones" };
 const UNREADABLE: Code = Code { code: "LS0246", title: "a file of the archive cannot be read" };
 const BAD_SETTINGS: Code = Code { code: "LS0247", title: "the archive's settings cannot be used" };
 const MISSING_KEY: Code = Code { code: "LS0248", title: "a file of the archive needs a key that is not given" };
+const SECRETS_OPEN: Code = Code { code: "LS0242", title: "Secrets are not archived in the safe way" };
+const HELD: Code = Code { code: "LS0243", title: "a tombstone is not purged, or not held" };
+const UNKNOWN_FILES: Code = Code { code: "LS0244", title: "the archive holds tombstones that the store does not know" };
 const BAD_KEYS: Code = Code { code: "LS0249", title: "the archive's keys cannot be used" };
 
 /// Ends the name of a sealed file.
@@ -169,7 +175,7 @@ pub struct Listed {
 /// # Errors
 /// When the settings cannot be used, or the directory cannot be made.
 pub fn open(config: &HubConfig) -> Result<Arc<dyn Archive>, ArchiveError> {
-    let ArchiveConfig { dir: _, s3, gcs, azure, keys_file: _, keys: _, secrets: _ } = &config.archive;
+    let ArchiveConfig { dir: _, s3, gcs, azure, keys_file: _, keys: _, secrets: _, retention: _ } = &config.archive;
     if let Some(dir) = config.archive_dir() {
         return Ok(Arc::new(LocalArchive::open(&dir)?));
     }
@@ -243,8 +249,12 @@ impl Tombstones {
     /// # Errors
     /// When it is not there, is not what was written, or needs a key that is not given.
     pub async fn read(&self, path: &str) -> Result<ArchivedTombstone, ArchiveError> {
+        self.opened(path, self.archive.get(path).await?)
+    }
+
+    /// What is in a file.
+    fn opened(&self, path: &str, mut bytes: Bytes) -> Result<ArchivedTombstone, ArchiveError> {
         let bad = |why: &str| ArchiveError::Content { path: path.to_owned(), why: why.to_owned() };
-        let mut bytes = self.archive.get(path).await?;
         if path.ends_with(SEALED) {
             bytes = envelope::open(&self.keys, path, &bytes).map_err(|e| sealed_error(path, &e))?.into();
         }

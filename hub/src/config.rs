@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::listen::{ListenError, Protection, Service, check};
 
 mod archive;
+mod retention;
 
 pub use archive::{ArchiveConfig, AzureConfig, GcsConfig, KeysText, S3Config, Secrets};
+pub use retention::{RetentionConfig, Span};
 
 /// Port for agents.
 pub const AGENTS_PORT: u16 = 7440;

@@ -22,8 +22,10 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::core::Counts;
+use crate::owner::now;
 use crate::problem::Problems;
 use crate::session::Readers;
+use crate::store::Waiting;
 use crate::store::sqlite::kept_aside;
 
 /// First bucket of transaction times, seconds; they double 14 times, to 1.6 s.
@@ -83,12 +85,17 @@ pub struct Metrics {
     rewinds: Count,
     census_mismatches: Count,
     connected: Level,
-    /// Tombstones that the archive took.
-    pub(crate) archived: Count,
+    archived: Count,
     /// Attempts that it refused.
     pub(crate) archive_failures: Count,
     /// Tombstones that it refuses now.
     pub(crate) archive_waiting: Level,
+    archive_bytes: Level,
+    purged: Count,
+    /// Files that were to go and could not be deleted.
+    pub(crate) purge_failures: Count,
+    outbox: Level,
+    outbox_age: Level,
     free_bytes: Level,
     out_of_space: Level,
     damaged_stores: Level,
@@ -124,6 +131,8 @@ impl Metrics {
             ),
             ("tombstones_archived", "Tombstones that the archive took", &metrics.archived),
             ("archive_failures", "Attempts to archive that failed", &metrics.archive_failures),
+            ("tombstones_purged", "Tombstones that retention or a person took away", &metrics.purged),
+            ("purge_failures", "Files that were to go and could not be deleted", &metrics.purge_failures),
             ("sessions_begun", "Sessions of agents begun", &metrics.sessions),
             ("rewinds", "Rewinds of clusters noticed", &metrics.rewinds),
             ("census_mismatches", "Namespaces in which store and agent differed", &metrics.census_mismatches),
@@ -133,6 +142,12 @@ impl Metrics {
         hub.register("agents_connected", "Agents connected now", metrics.connected.clone());
         let help = "Tombstones that wait because the archive refuses them";
         hub.register("archive_waiting", help, metrics.archive_waiting.clone());
+        let help = "Bytes of the archive's files, as the index has them";
+        hub.register("archive_bytes", help, metrics.archive_bytes.clone());
+        let help = "Tombstones that the archive does not have yet, as of the last scrape";
+        hub.register("outbox_tombstones", help, metrics.outbox.clone());
+        let help = "Age of the oldest of them, as of the last scrape, milliseconds";
+        hub.register("outbox_oldest_milliseconds", help, metrics.outbox_age.clone());
         let help = "Free bytes where the data directory lies";
         hub.register("free_bytes", help, metrics.free_bytes.clone());
         let help = "1 while nothing new is taken because there is no room on the disk";
@@ -194,6 +209,23 @@ impl Metrics {
         }
     }
 
+    /// The archive took a file.
+    pub(crate) fn took(&self, bytes: u64) {
+        self.archived.inc();
+        self.archive_bytes.inc_by(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Files of the archive are gone.
+    pub(crate) fn purged(&self, files: u64, bytes: u64) {
+        self.purged.inc_by(files);
+        self.archive_bytes.dec_by(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// So much is in the archive.
+    pub(crate) fn archive_bytes(&self, bytes: u64) {
+        self.archive_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
     /// So much is free on the disk.
     pub(crate) fn free(&self, bytes: u64) {
         self.free_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -228,6 +260,9 @@ impl Metrics {
         let mut reader = readers()?;
         let clusters = reader.clusters()?;
         let rows = reader.summary(None)?;
+        let Waiting { count, oldest } = reader.waiting()?;
+        self.outbox.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.outbox_age.set(oldest.map_or(0, |oldest| (now() - oldest).max(0)));
         self.rewound.clear();
         for row in &clusters {
             let label = ClusterLabel { cluster: row.name.to_string() };

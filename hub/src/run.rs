@@ -1,9 +1,11 @@
 //! Starts every part of the hub and stops them again.
 
+mod error;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,102 +22,29 @@ use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 
-use crate::archive::{self, ArchiveError, Archiver, ArchiverParts, Keyring, KeysError, Tombstones};
+use crate::archive::keeper::{Keeper, KeeperParts};
+use crate::archive::{self, Archiver, ArchiverParts, Keyring, Tombstones};
 use crate::blocking::Blocking;
-use crate::config::{BadConfig, HubConfig, STATE_FILE};
+use crate::config::{HubConfig, STATE_FILE};
 use crate::core::command::Command;
 use crate::core::{Core, Counts, Findings, Input, Keys, Parts, SharedSessions};
 use crate::http::{self, Api, ApiParts, ApiToken, SessionFacts};
 use crate::load::{Loaded, load, watch_damage};
 use crate::metrics::{self, Metrics, Scraped};
 use crate::problem::Problems;
-use crate::seal::{HubKey, KeyError};
+use crate::seal::HubKey;
 use crate::session::{Readers, SessionService};
 use crate::space::Space;
-use crate::store::StoreError;
-use crate::store::sqlite::{Damage, OpenError, SqliteReader, SqliteStore};
-use crate::tls::{self, TlsError, TlsListener};
+use crate::store::sqlite::{Damage, SqliteReader, SqliteStore};
+use crate::tls::{self, TlsListener};
 use crate::{listen, owner, policies_dir, settle};
+
+pub use error::HubError;
 
 /// Commands of people that wait for the core.
 const COMMANDS: usize = 64;
 /// An agent behind a dead connection is noticed after twice this.
 const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(15);
-/// The hub cannot start, or ended by itself.
-#[derive(Debug, thiserror::Error)]
-pub enum HubError {
-    /// Settings contradict each other.
-    #[error(transparent)]
-    Config(#[from] BadConfig),
-    /// The hub key cannot be used.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// The file of the API's token cannot be used.
-    #[error(transparent)]
-    Token(#[from] listen::ListenError),
-    /// The tombstone archive cannot be used.
-    #[error(transparent)]
-    Archive(#[from] ArchiveError),
-    /// The archive's keys cannot be used.
-    #[error(transparent)]
-    Keys(#[from] KeysError),
-    /// A certificate cannot be used.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The state store cannot be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The state store cannot be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The state store was found damaged while it was in use.
-    #[error(
-        "LS0227: the state store was found damaged while it was in use ({why}): start the hub again: it checks the file, keeps it aside where it is damaged, and builds the state anew from the clusters"
-    )]
-    Damaged {
-        /// What was met.
-        why: String,
-    },
-    /// There is no room to open the state store.
-    #[error(
-        "LS0228: {dir} has {free_kib} KiB free, which is too little to open the state store: make room, and start the hub again"
-    )]
-    NoRoom {
-        /// The data directory.
-        dir: PathBuf,
-        /// Free there.
-        free_kib: u64,
-        /// What the store said.
-        source: OpenError,
-    },
-    /// A member cluster cannot be registered.
-    #[error("{0}")]
-    Refused(crate::core::command::CommandError),
-    /// An address cannot be listened on.
-    #[error("cannot listen on {address} for {what}")]
-    Listen {
-        /// For what.
-        what: &'static str,
-        /// Where.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A directory or file of the hub's own.
-    #[error("cannot use {path}")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A part ended abnormally.
-    #[error("{part} ended abnormally")]
-    Part {
-        /// Which part.
-        part: &'static str,
-    },
-}
 
 /// A hub that runs.
 pub struct RunningHub {
@@ -307,6 +236,16 @@ impl Running {
         tasks.spawn(part("the state store", watch_damage(damage.clone(), stop.clone())));
         let settling = settle::run(readers.clone(), inputs.clone(), problems.clone(), stop.clone());
         tokio::spawn(settling);
+        let keeper = Keeper::new(KeeperParts {
+            tombstones: archive.clone(),
+            readers: readers.clone(),
+            inputs: inputs.clone(),
+            retention: config.archive.retention,
+            metrics: metrics.clone(),
+            problems: problems.clone(),
+            now: owner::now,
+        });
+        tokio::spawn(archive::keeper::watch(keeper.clone(), stop.clone()));
         let probing = (archive.clone(), hub_id(&key), problems.clone());
         tokio::spawn(archive::probe::watch(probing.0, probing.1, probing.2, owner::now, stop.clone()));
         let service = SessionService::new(inputs, readers.clone(), Blocking::Threads, stop.clone());
@@ -318,6 +257,7 @@ impl Running {
             sessions: Arc::new(move || facts(&sessions)),
             started_at: owner::now(),
             bodies: Arc::new(archive),
+            keeper,
             token: ApiToken::new(&token),
             digest_key: key.secret_digest_key(),
             problems: problems.clone(),

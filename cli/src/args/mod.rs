@@ -1,5 +1,6 @@
 //! The arguments of every command.
 
+mod archive;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub use archive::{ArchiveArgs, ArchiveCommand, HoldArgs, PurgeArgs};
 pub use run::{AgentArgs, ContextArgs, HubArgs, HubCommand, ListenArgs, UpArgs};
 
 const AFTER_HELP: &str = "\
@@ -89,7 +91,7 @@ pub enum Format {
 }
 
 /// `-o`.
-#[derive(Clone, Copy, Debug, Default, Args)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
 pub struct OutputArgs {
     /// Output format
     #[arg(short, long = "output", value_enum, default_value = "table", value_name = "FORMAT")]
@@ -132,6 +134,8 @@ pub enum Command {
     Policy(PolicyArgs),
     /// What was deleted, and is kept
     Tombstones(TombstonesArgs),
+    /// Where tombstones are kept: keys, and the index out of the files
+    Archive(ArchiveArgs),
     /// Check configuration, hub, clusters, rights, clocks and policies, and say what to do
     Doctor(DoctorArgs),
     /// Print a completion script
@@ -218,7 +222,7 @@ pub enum ClustersCommand {
 }
 
 /// `-n`, `-A`.
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct NamespaceArgs {
     /// Namespace
     #[arg(short, long, value_name = "NAMESPACE")]
@@ -407,10 +411,20 @@ pub enum TombstonesCommand {
         #[arg(short, long = "output", value_enum, default_value = "yaml", value_name = "FORMAT")]
         output: Format,
     },
+    /// Take some away for good, from the archive too
+    Purge(PurgeArgs),
+    /// Put a legal hold on some: nothing purges them
+    Hold(HoldArgs),
+    /// Take the hold off
+    Release {
+        /// Numbers, as `list` shows them
+        #[arg(required = true)]
+        ids: Vec<i64>,
+    },
 }
 
 /// Which tombstones.
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct TombstoneFilterArgs {
     /// Only of this kind
     pub kind: Option<String>,

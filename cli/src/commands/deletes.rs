@@ -148,7 +148,7 @@ pub(super) async fn remove_cluster(
     Ok(Outcome::Done)
 }
 
-fn can_ask(what: &str) -> Result<(), CliError> {
+pub(super) fn can_ask(what: &str) -> Result<(), CliError> {
     if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
         return Ok(());
     }
@@ -157,7 +157,7 @@ fn can_ask(what: &str) -> Result<(), CliError> {
 }
 
 /// Asks on the terminal; anything but `y` or `yes` is a no.
-fn ask(question: &str) -> Result<bool, CliError> {
+pub(super) fn ask(question: &str) -> Result<bool, CliError> {
     let failed = |error: std::io::Error| CliError::io("the terminal cannot be read", &error);
     let mut terminal = std::io::stderr();
     write!(terminal, "{} [y/N] ", output::plain(question)).and_then(|()| terminal.flush()).map_err(failed)?;

@@ -1,6 +1,7 @@
 //! The commands that ask the hub.
 
 pub(crate) mod act;
+pub(crate) mod archive;
 pub(crate) mod clusters;
 pub(crate) mod deletes;
 pub(crate) mod diff;

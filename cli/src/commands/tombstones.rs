@@ -1,4 +1,4 @@
-//! `lockstep tombstones list|show`.
+//! `lockstep tombstones list|show`; `archive` has what is done to them.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use lockstep_hub::http::types::{List, TombstoneItem};
 use crate::args::{
     Format, NamespaceArgs, ServerArgs, TombstoneFilterArgs, TombstonesArgs, TombstonesCommand,
 };
+use crate::client::Client;
 use crate::error::{CliError, Outcome};
 use crate::output::{Cell, Out, Paint, Table, age, clock, now_ms};
 use crate::server;
@@ -16,10 +17,29 @@ pub(crate) async fn run(args: TombstonesArgs, server: &ServerArgs) -> Result<Out
     match args.command {
         TombstonesCommand::List(filter) => list(filter, server).await,
         TombstonesCommand::Show { id, show_secrets, output } => show(id, show_secrets, output, server).await,
+        TombstonesCommand::Purge(args) => super::archive::purge(args, server).await,
+        TombstonesCommand::Hold(args) => super::archive::hold(args, server).await,
+        TombstonesCommand::Release { ids } => super::archive::release(ids, server).await,
     }
 }
 
 async fn list(filter: TombstoneFilterArgs, server: &ServerArgs) -> Result<Outcome, CliError> {
+    let out = Out::new(filter.output.output);
+    let list = fetch(&server::client(server)?, filter).await?;
+    out.show(
+        &list,
+        |wide| table(&list, wide, now_ms()),
+        || list.items.iter().map(|item| format!("tombstone/{}", item.id)).collect(),
+    )?;
+    super::notes(&out, &list);
+    Ok(Outcome::Done)
+}
+
+/// Those that the conditions mean.
+pub(super) async fn fetch(
+    client: &Client,
+    filter: TombstoneFilterArgs,
+) -> Result<List<TombstoneItem>, CliError> {
     let TombstoneFilterArgs {
         kind,
         namespace,
@@ -31,11 +51,9 @@ async fn list(filter: TombstoneFilterArgs, server: &ServerArgs) -> Result<Outcom
         until,
         undeleted,
         limit,
-        output,
+        output: _,
     } = filter;
     let NamespaceArgs { namespace } = namespace;
-    let client = server::client(server)?;
-    let out = Out::new(output.output);
     let now = now_ms();
     let ago =
         |span: Duration| now.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)).to_string();
@@ -52,20 +70,13 @@ async fn list(filter: TombstoneFilterArgs, server: &ServerArgs) -> Result<Outcom
         ("undeleted", undeleted.then_some("true")),
         ("limit", Some(&*limit.to_string())),
     ];
-    let list: List<TombstoneItem> = client.get("tombstones", &query).await?;
-    out.show(
-        &list,
-        |wide| table(&list, wide, now),
-        || list.items.iter().map(|item| format!("tombstone/{}", item.id)).collect(),
-    )?;
-    super::notes(&out, &list);
-    Ok(Outcome::Done)
+    client.get("tombstones", &query).await
 }
 
 fn table(list: &List<TombstoneItem>, wide: bool, now: i64) -> Table {
     let mut headings = vec!["ID", "DELETED", "CLUSTER", "KIND", "NAMESPACE", "NAME", "CAUSE", "ARCHIVED"];
     if wide {
-        headings.extend(["LAST SEEN", "VERSION", "UID", "PATH"]);
+        headings.extend(["LAST SEEN", "VERSION", "UID", "HELD", "PATH"]);
     }
     let mut table = Table::new(&headings, "no tombstones");
     for item in &list.items {
@@ -97,6 +108,8 @@ fn table(list: &List<TombstoneItem>, wide: bool, now: i64) -> Table {
             row.push(Cell::from(clock(item.last_seen_ms)));
             row.push(Cell::from(&item.resource_version));
             row.push(Cell::from(&item.uid));
+            let held = item.hold.as_ref().map(|hold| format!("{}: {}", hold.by, hold.reason));
+            row.push(Cell::from(held.unwrap_or_default()));
             row.push(Cell::from(item.path.as_deref().unwrap_or_default()));
         }
         table.row(row);
@@ -141,6 +154,7 @@ mod tests {
             known_until_ms: None,
             deleted: true,
             path: None,
+            hold: None,
             body: None,
         };
         let text = table(&List::new("TombstoneList", vec![item]), false, 5_000).render(Palette::None);

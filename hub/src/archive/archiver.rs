@@ -181,7 +181,7 @@ impl<R: Reader + 'static> Archiver<R> {
         while let Some((id, result)) = results.next().await {
             match result {
                 Ok(file) => {
-                    self.metrics.archived.inc();
+                    self.metrics.took(file.size);
                     self.failing.remove(&id);
                     self.told.insert(id, Told { file: file.clone(), again: Instant::now() + TELL_AGAIN });
                     self.tell(id, file).await?;

@@ -83,6 +83,20 @@ pub(super) fn open(keys: &Keyring, path: &str, sealed: &[u8]) -> Result<Vec<u8>,
     Sealer::under(key).open(&content_place(path), parts.content).map_err(|_| EnvelopeError::Altered)
 }
 
+/// The key of the archive that a file is sealed under.
+pub(super) fn key_of(sealed: &[u8]) -> Result<KeyId, EnvelopeError> {
+    parts(sealed).map(|parts| parts.id)
+}
+
+/// The same file under the key that writes.
+pub(super) fn rewrap(keys: &Keyring, path: &str, sealed: &[u8]) -> Result<Vec<u8>, EnvelopeError> {
+    let parts = parts(sealed)?;
+    let key = file_key(keys, path, &parts)?;
+    // What is damaged already is not to look sound under a new key.
+    Sealer::under(key).open(&content_place(path), parts.content).map_err(|_| EnvelopeError::Altered)?;
+    joined(keys, path, &key, parts.content)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,5 +132,20 @@ mod tests {
         let mixed = [&a[..front], &b[front..]].concat();
         assert_eq!(open(&keys, "v1/a", &mixed), Err(EnvelopeError::Altered));
         assert_eq!(open(&keys, "v1/b", &mixed), Err(EnvelopeError::Altered));
+    }
+
+    #[test]
+    fn keys_rotate_by_a_new_one_in_front() {
+        let (old, both, new) = (ring(&[1]), ring(&[2, 1]), ring(&[2]));
+        let sealed = seal(&old, "v1/a", b"canary").unwrap();
+        assert_eq!(open(&both, "v1/a", &sealed).unwrap(), b"canary");
+        let wrapped = rewrap(&both, "v1/a", &sealed).unwrap();
+        assert_eq!(key_of(&wrapped), Ok(new.writes().0));
+        assert_eq!(open(&new, "v1/a", &wrapped).unwrap(), b"canary");
+        assert_eq!(open(&old, "v1/a", &wrapped), Err(EnvelopeError::NoKey(new.writes().0)));
+        assert_eq!(rewrap(&new, "v1/a", &sealed), Err(EnvelopeError::NoKey(old.writes().0)));
+        let mut damaged = sealed;
+        *damaged.last_mut().unwrap() ^= 1;
+        assert_eq!(rewrap(&both, "v1/a", &damaged), Err(EnvelopeError::Altered));
     }
 }

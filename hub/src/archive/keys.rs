@@ -141,6 +141,11 @@ impl Keyring {
         &self.0[0]
     }
 
+    /// Is there one of this id, as it is written?
+    pub(super) fn has(&self, id: &str) -> bool {
+        KeyId::parse(id).is_some_and(|id| self.get(id).is_some())
+    }
+
     /// The one of this id.
     pub(super) fn get(&self, id: KeyId) -> Option<&Sealer> {
         self.0.iter().find(|(known, _)| *known == id).map(|(_, sealer)| sealer)

@@ -1,9 +1,22 @@
 //! Where a tombstone lies:
 //! `v1/<cluster name>-<short uid>/<group or core>/<kind>/<namespace or _cluster>/<name>/<uid>/<inverted time>-<rv>.yaml.zst`
 
+use lockstep_engine::Uid;
+
 use super::{ClusterRef, SEALED};
+use crate::seal::unhex;
 use crate::store::TombstoneRow;
 
+/// Everything lies below it.
+pub(super) const ROOT: &str = "v1";
+/// Ends the name of a hold, which lies beside what it holds.
+pub(super) const HOLD: &str = ".hold";
+const PLAIN: &str = ".yaml.zst";
+/// Place of the uid among the parts of a path.
+const UID_PART: usize = 6;
+const PARTS: usize = 8;
+/// Stands where there is nothing to write.
+const NONE: &str = "_none";
 /// Milliseconds since the epoch are subtracted from this (the year 2286), so that the newest of an
 /// object sorts first, in a directory and in a bucket's listing.
 const END_OF_TIME: i64 = 9_999_999_999_999;
@@ -25,20 +38,55 @@ pub fn path_of(cluster: &ClusterRef, row: &TombstoneRow, sealed: bool) -> String
         if text.is_empty() { instead.to_owned() } else { part(text) }
     };
     [
-        "v1".to_owned(),
+        ROOT.to_owned(),
         part(&format!("{}-{}", cluster.name, if short_uid.is_empty() { "unknown" } else { &short_uid })),
         or(&key.gk.group, "core"),
-        or(&key.gk.kind, "_none"),
+        or(&key.gk.kind, NONE),
         or(&key.namespace, "_cluster"),
-        or(&key.name, "_none"),
-        or(row.uid.as_str(), "_none"),
+        or(&key.name, NONE),
+        or(row.uid.as_str(), NONE),
         format!(
-            "{}.yaml.zst{}",
+            "{}{PLAIN}{}",
             part(&format!("{}-{}", inverted(row.deleted_at), row.resource_version)),
             if sealed { SEALED } else { "" }
         ),
     ]
     .join("/")
+}
+
+/// Is it the path of a tombstone's file?
+pub(super) fn is_tombstone(path: &str) -> bool {
+    path.strip_suffix(SEALED).unwrap_or(path).ends_with(PLAIN) && path.split('/').count() == PARTS
+}
+
+/// The path of the hold on a file.
+pub(super) fn hold_of(path: &str) -> String {
+    format!("{path}{HOLD}")
+}
+
+/// The uid of the object whose file it is; none where the path has only a part of it.
+pub(super) fn uid_of(path: &str) -> Option<Uid> {
+    let part = path.split('/').nth(UID_PART)?;
+    if part == NONE {
+        return Some(Uid::default());
+    }
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        (bytes, rest) = match (byte, after.split_at_checked(2)) {
+            (b'~', _) => return None,
+            (b'%', Some((digits, after))) => {
+                let [decoded] = unhex(std::str::from_utf8(digits).ok()?)?;
+                bytes.push(decoded);
+                (bytes, after)
+            }
+            _ => {
+                bytes.push(*byte);
+                (bytes, after)
+            }
+        };
+    }
+    String::from_utf8(bytes).ok().map(|uid| Uid::new(&uid))
 }
 
 /// 13 digits, the larger the older.
@@ -138,6 +186,9 @@ mod tests {
                 assert!(path.split('/').all(|p| p.len() <= 240 && !["", ".", ".."].contains(&p)), "{path}");
                 assert!(object_store::path::Path::parse(&path).is_ok_and(|p| p.as_ref() == path), "{path}");
                 assert!(seen.insert(path.clone()), "{path} twice");
+                assert!(is_tombstone(&path) && !is_tombstone(&hold_of(&path)));
+                assert!(uid_of(&path).is_none_or(|uid| uid == row.uid), "{path}");
+                assert_eq!(uid_of(&path).is_none(), name.len() > 200 || name == &":".repeat(100), "{path}");
             }
         }
     }

@@ -1,6 +1,8 @@
 //! The archive as a whole, on a real directory and a real store.
 
+mod canary;
 mod conformance;
+mod outage;
 mod s3;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::BadConfig;
+use super::{BadConfig, RetentionConfig};
 
 /// Where tombstones are kept: in one of these places; none of them named: in a directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,8 @@ pub struct ArchiveConfig {
     pub keys: Option<KeysText>,
     /// What becomes of the values of Secrets.
     pub secrets: Secrets,
+    /// How long tombstones are kept.
+    pub retention: RetentionConfig,
 }
 
 /// Keys as text. Never printed.
@@ -118,7 +120,8 @@ pub struct AzureConfig {
 impl ArchiveConfig {
     /// Refuses more than one place, and places that are not named.
     pub(super) fn validate(&self) -> Result<(), BadConfig> {
-        let Self { dir, s3, gcs, azure, keys_file, keys, secrets: _ } = self;
+        let Self { dir, s3, gcs, azure, keys_file, keys, secrets: _, retention } = self;
+        retention.validate()?;
         if keys_file.is_some() && keys.is_some() {
             return Err(bad("archive.keys", "there is an archive.keys_file too", "keep one of the two"));
         }
@@ -151,7 +154,7 @@ impl ArchiveConfig {
     }
 }
 
-fn bad(setting: &'static str, why: &str, remedy: &'static str) -> BadConfig {
+pub(super) fn bad(setting: &'static str, why: &str, remedy: &'static str) -> BadConfig {
     BadConfig::Setting { setting, why: why.to_owned(), remedy }
 }
 

@@ -90,6 +90,8 @@ pub enum Command {
         /// Answer: the token in clear, told only once.
         reply: Reply<String>,
     },
+    /// The archive's keeper did something to tombstones.
+    Keep(super::keeping::Keeping),
     /// Why an object is where it is, or is not.
     Explain {
         /// Which.

@@ -64,6 +64,7 @@ impl<S: Store> Core<S> {
                 let result = self.explain(&object)?;
                 self.answer(reply, result);
             }
+            Command::Keep(keeping) => self.keeping(keeping, now)?,
             Command::Compare { object, reply } => self.compare(&object, reply)?,
         }
         Ok(())

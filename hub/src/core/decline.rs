@@ -85,5 +85,6 @@ fn refuse(command: Command, error: CommandError) {
         Command::CreateToken { reply, .. } => drop(reply.send(Err(error))),
         Command::Explain { reply, .. } => drop(reply.send(Err(error))),
         Command::Compare { reply, .. } => drop(reply.send(Err(error))),
+        Command::Keep(keeping) => keeping.refuse(error),
     }
 }

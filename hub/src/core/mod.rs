@@ -18,6 +18,7 @@ mod explain;
 mod fields;
 mod gather;
 mod ingest;
+pub mod keeping;
 mod missing;
 mod outcome;
 mod policy;

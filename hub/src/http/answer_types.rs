@@ -4,6 +4,7 @@ use lockstep_engine::status::Status;
 use serde::{Deserialize, Serialize};
 
 use super::types::{ClusterStatus, Finding, PauseScope, Problem};
+use crate::store::Hold;
 
 /// One object at one target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +80,9 @@ pub struct TombstoneItem {
     pub deleted: bool,
     /// Path in the archive, once it is there.
     pub path: Option<String>,
+    /// A legal hold: it is not purged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
     /// The body, in `show` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<serde_json::Value>,
@@ -102,7 +106,7 @@ pub struct HubFacts {
     pub started_at_ms: i64,
     /// Everything is paused.
     pub paused: bool,
-    /// Tombstones that the archive does not have yet (counted up to 1000).
+    /// Tombstones that the archive does not have yet.
     pub outbox: u64,
     /// Policies loaded.
     pub policies: u64,

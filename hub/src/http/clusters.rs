@@ -13,8 +13,6 @@ use crate::owner::now;
 use crate::store::sqlite::{REBUILT, Rebuilt, WAS_REBUILT, kept_aside};
 use crate::store::{ClusterRow, Reader, Rewound, StoreError, WatchRow};
 
-/// Tombstones of the outbox that are counted at most.
-const OUTBOX_COUNTED: usize = 1000;
 /// Name of the store's setting that pauses everything.
 const PAUSED: &str = "paused";
 /// Name of the store's setting that identifies the hub.
@@ -69,7 +67,7 @@ pub(super) async fn hub(extract::State(api): extract::State<Api>) -> Result<Json
                     clock_ms: now(),
                     started_at_ms: shared.0.started_at,
                     paused: paused(reader)?,
-                    outbox: u64::try_from(reader.outbox(0, OUTBOX_COUNTED)?.len()).unwrap_or(u64::MAX),
+                    outbox: reader.waiting()?.count,
                     policies: u64::try_from(policies).unwrap_or(u64::MAX),
                     findings: findings.clone(),
                     clusters: statuses(reader, &clusters, &sessions, problems.iter().all(|p| !p.stops_work))?,

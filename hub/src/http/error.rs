@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use crate::codes::Code;
 use crate::core::command::CommandError;
 use crate::space::FULL;
+use crate::archive::KeeperError;
 use crate::store::StoreError;
 
 /// The codes that the API and the configuration give; each has a page in docs/errors.
@@ -128,6 +129,20 @@ impl From<CommandError> for ApiError {
         let later = body.code == FULL.code;
         let status = if later { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::UNPROCESSABLE_ENTITY };
         Self { status, body }
+    }
+}
+
+impl From<KeeperError> for ApiError {
+    fn from(error: KeeperError) -> Self {
+        match error {
+            KeeperError::Refused(refused) => refused.into(),
+            KeeperError::Store(error) => Self::store(&error),
+            KeeperError::Stopping => Self::stopping(),
+            KeeperError::Archive(error) => {
+                let remedy = "nothing else was done; try again when it works";
+                Self::new(StatusCode::BAD_GATEWAY, error.code(), chain(&error), remedy)
+            }
+        }
     }
 }
 

@@ -8,6 +8,8 @@
 //! Errors are JSON `{code, message, remedy}` with the codes [`CODES`].
 
 mod answer_types;
+mod archive;
+mod archive_types;
 mod auth;
 mod clusters;
 mod commands;
@@ -39,6 +41,7 @@ use lockstep_engine::Millis;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::archive::Keeper;
 use crate::config::ApiConfig;
 use crate::core::Findings;
 use crate::core::command::Command;
@@ -91,8 +94,10 @@ pub struct ApiParts {
     pub sessions: Sessions,
     /// When the hub started.
     pub started_at: Millis,
-    /// The archive.
+    /// The archive, to read.
     pub bodies: Arc<dyn Bodies>,
+    /// Keeps the archive.
+    pub keeper: Keeper,
     /// Needed for what changes state and for values of Secrets.
     pub token: ApiToken,
     /// Keys the digests that stand for values of Secrets.
@@ -117,6 +122,7 @@ struct Inner {
     started_at: Millis,
     policies: policies::Cache,
     bodies: Arc<dyn Bodies>,
+    keeper: Keeper,
     token: ApiToken,
     digest_key: [u8; 32],
     problems: Problems,
@@ -138,6 +144,7 @@ impl Api {
             sessions,
             started_at,
             bodies,
+            keeper,
             token,
             digest_key,
             problems,
@@ -153,6 +160,7 @@ impl Api {
             started_at,
             policies: policies::Cache::default(),
             bodies,
+            keeper,
             token,
             digest_key,
             problems,
@@ -192,6 +200,12 @@ impl Api {
             .route("/compare", get(commands::compare))
             .route("/tombstones", get(tombstones::list))
             .route("/tombstones/{id}", get(tombstones::show))
+            .route("/tombstones/purge", post(archive::purge))
+            .route("/tombstones/hold", post(archive::hold))
+            .route("/tombstones/release", post(archive::release))
+            .route("/archive", get(archive::facts))
+            .route("/archive/rewrap", post(archive::rewrap))
+            .route("/archive/reindex", post(archive::reindex))
             .route("/approve", post(commands::approve))
             .route("/orphan", post(commands::orphan))
             .route("/accept-rewind", post(commands::accept_rewind))

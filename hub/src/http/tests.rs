@@ -195,8 +195,23 @@ fn bed_with(config: ApiConfig) -> Bed {
     fill(&mut store);
     let readers = store.readers();
     let (commands, received) = mpsc::channel(4);
+    let readers: crate::session::Readers = Arc::new(move || Ok(Box::new(readers.open()?) as Box<dyn Reader>));
+    let (inputs, _nobody) = mpsc::channel(1);
+    let keeper = crate::archive::Keeper::new(crate::archive::KeeperParts {
+        tombstones: crate::archive::Tombstones::new(
+            Arc::new(crate::archive::LocalArchive::open(&dir.path().join("archive")).unwrap()),
+            crate::archive::Keyring::of_hub(&HubKey::from_bytes([7; 32])),
+            crate::config::Secrets::Encrypted,
+        ),
+        readers: readers.clone(),
+        inputs,
+        retention: crate::config::RetentionConfig::default(),
+        metrics: crate::metrics::Metrics::default(),
+        problems: crate::problem::Problems::default(),
+        now: || 5,
+    });
     let api = Api::new(ApiParts {
-        readers: Arc::new(move || Ok(Box::new(readers.open()?) as Box<dyn Reader>)),
+        readers,
         commands,
         findings: Arc::new(RwLock::new(Findings {
             files: vec![],
@@ -205,6 +220,7 @@ fn bed_with(config: ApiConfig) -> Bed {
         sessions: Arc::new(Vec::new),
         started_at: 1,
         bodies: Arc::new(Archive),
+        keeper,
         token: ApiToken::new(TOKEN),
         digest_key: [9; 32],
         problems: crate::problem::Problems::default(),
@@ -269,6 +285,7 @@ impl Bed {
                     Command::RemoveCluster { cluster, reply, .. } => {
                         let _ = reply.send(Ok(ClusterRemoval { cluster, ..ClusterRemoval::default() }));
                     }
+                    Command::Keep(_) => panic!("nothing of the archive is asked for"),
                     Command::Compare { reply, .. } => drop(reply),
                 }
             }

@@ -87,7 +87,14 @@ pub(super) async fn list(
             let mut rows = reader.tombstones(&filter, limit + 1).map_err(store)?;
             let more = rows.len() > limit;
             rows.truncate(limit);
-            let items = rows.into_iter().map(|row| item(row, &clusters, &removed)).collect();
+            let items: Result<_, StoreError> = rows
+                .into_iter()
+                .map(|row| {
+                    let hold = if row.facts.held { reader.hold(row.id)? } else { None };
+                    Ok(TombstoneItem { hold, ..item(row, &clusters, &removed) })
+                })
+                .collect();
+            let items = items.map_err(store)?;
             let mut page = List::new("TombstoneList", items);
             if more {
                 page.notes
@@ -129,14 +136,15 @@ pub(super) async fn show(
     if query.secrets {
         caller.authorised()?;
     }
-    let (row, clusters, removed) = api
+    let (row, hold, clusters, removed) = api
         .0
         .readers
         .read(move |reader| {
             let row = reader.tombstone(id).map_err(|error| ApiError::store(&error))?;
             let row = row.ok_or_else(|| ApiError::no_tombstone(id))?;
             let removed = removed_clusters(reader).map_err(|error| ApiError::store(&error))?;
-            Ok((row, all_clusters(reader)?, removed))
+            let hold = reader.hold(id).map_err(|error| ApiError::store(&error))?;
+            Ok((row, hold, all_clusters(reader)?, removed))
         })
         .await?;
     let mut body: Option<Value> = match (&row.body, &row.path) {
@@ -153,7 +161,7 @@ pub(super) async fn show(
     {
         redact::redact(body, &api.0.digest_key);
     }
-    Ok(Json(TombstoneItem { body, ..item(row, &clusters, &removed) }))
+    Ok(Json(TombstoneItem { body, hold, ..item(row, &clusters, &removed) }))
 }
 
 /// A cluster that is a member, else the last that was removed under that name.
@@ -193,6 +201,7 @@ fn item(row: TombstoneRow, clusters: &[ClusterRow], removed: &[RemovedCluster]) 
         known_until_ms: row.known_until,
         deleted: row.deleted,
         path: row.path,
+        hold: None,
         body: None,
     }
 }

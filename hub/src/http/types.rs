@@ -9,11 +9,14 @@ use serde::{Deserialize, Serialize};
 pub use lockstep_policies::Finding;
 
 pub use super::answer_types::*;
+pub use super::archive_types::*;
+pub use crate::archive::keeper::{Purged, Work};
 pub use crate::core::command::{
     AcceptedRewind, Approved, ClusterRemoval, CommandError, Comparison, Explanation, HeldDelete, ObjectRef,
     PauseScope, PolicySays, Releasing, Sighting, TargetSays, digest_of,
 };
 pub use crate::problem::Problem;
+pub use crate::store::Hold;
 
 /// A list: `{kind, items: [...]}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

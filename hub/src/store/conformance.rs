@@ -1,6 +1,7 @@
 //! What every implementation of [`Store`] must do.
 
 mod clusters;
+mod retain;
 mod samples;
 mod tombstones;
 
@@ -39,6 +40,9 @@ pub(crate) fn run<B: Bed>(bed: impl Fn() -> B) {
     the_summary_counts(&bed());
     tombstones::tombstones_go_through_the_outbox(&bed());
     tombstones::tombstones_are_listed_newest_first(&bed());
+    retain::walks_see_every_tombstone_once(&bed());
+    retain::holds_files_and_keys_are_told(&bed());
+    retain::who_needs_a_tombstone_is_known(&bed());
     the_small_tables_replace_and_forget(&bed());
     writing_twice_is_writing_once(&bed());
     former_records_are_found_by_uid_until_they_are_old(&bed());

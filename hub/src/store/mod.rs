@@ -7,6 +7,7 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod removed;
+pub mod retain;
 pub mod rows;
 pub mod sqlite;
 
@@ -14,6 +15,7 @@ use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
 
 pub use removed::{RemovedCluster, put_removed_clusters, removed_clusters};
+pub use retain::{Hold, Need, RetainCursor, RetainReader, RetainStore, RetainedRow, Waiting};
 pub use rows::*;
 
 /// A store operation failed.
@@ -87,7 +89,7 @@ pub struct TombstoneFilter {
 }
 
 /// Reading. Lists are ordered by key, so that results are deterministic (I8).
-pub trait Reader: Send {
+pub trait Reader: RetainReader {
     /// Every cluster, by id.
     fn clusters(&mut self) -> Result<Vec<ClusterRow>, StoreError>;
     /// Every watch of a cluster, by id; of all clusters with `None`.
@@ -168,7 +170,7 @@ pub trait Reader: Send {
 }
 
 /// Writing: within a transaction that `begin` opens and `commit` makes durable. Reads see it.
-pub trait Store: Reader {
+pub trait Store: Reader + RetainStore {
     /// Opens a transaction.
     fn begin(&mut self) -> Result<(), StoreError>;
     /// Makes it durable: after this returns, a crash loses nothing of it.

@@ -15,6 +15,7 @@ mod lock;
 mod objects;
 mod open;
 mod placements;
+mod retain;
 mod row;
 mod salvage;
 mod scan;
@@ -324,7 +325,6 @@ impl Store for SqliteStore {
     fn delete_placement(&mut self, target: ClusterId, key: &ObjectKey) -> Result<(), StoreError> {
         self.change(|inner| inner.delete_placement(target, key))
     }
-
     fn put_former_record(
         &mut self,
         target: ClusterId,

@@ -6,9 +6,6 @@ use futures::TryStreamExt;
 use crate::config::{ArchiveConfig, HubConfig};
 use crate::problem::Problems;
 
-/// More than an archiver tries while all of them fail.
-const LOAD: usize = 400;
-
 /// Written once, read as written, by any name, and without a word of what is in it where it fails.
 async fn conforms(archive: Arc<dyn Archive>) {
     let large = Bytes::from(vec![b'x'; 6 << 20]);
@@ -107,69 +104,11 @@ async fn a_bucket_that_refuses_is_told_and_works_again_without_a_restart() {
     watched.await.unwrap();
 }
 
-async fn until(condition: impl Fn() -> bool) {
+pub(super) async fn until(condition: impl Fn() -> bool) {
     let waited = tokio::time::timeout(Duration::from_secs(120), async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
     waited.await.unwrap();
-}
-
-#[tokio::test]
-async fn an_outage_under_load_loses_nothing_and_is_caught_up_with() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut server = S3Server::start(dir.path()).await;
-    let mut store = SqliteStore::open(&dir.path().join("data/state.db"), sealer()).unwrap();
-    within(&mut store, |store| drop(store.create_cluster(&ClusterName::new("prod").unwrap(), 1).unwrap()));
-    let metrics = Arc::new(Metrics::register(&mut prometheus_client::registry::Registry::default()));
-    let (done, mut inputs) = mpsc::channel(64);
-    let (wake, stop) = (Arc::new(Notify::new()), CancellationToken::new());
-    let archive: Arc<dyn Archive> = Arc::new(BucketArchive::s3(&server.config(dir.path())).unwrap());
-    let archiver = Archiver::new(ArchiverParts {
-        reader: store.open_reader().unwrap(),
-        tombstones: tombstones_in(archive.clone()),
-        wake: wake.clone(),
-        done,
-        metrics: metrics.clone(),
-        blocking: crate::blocking::Blocking::Threads,
-    });
-    let running = tokio::spawn(archiver.run(stop.clone()));
-    let (mut made, mut paths) = (0, std::collections::BTreeMap::new());
-    // What the archiver tells is taken out of the outbox, as the core does it.
-    let mut take = async |store: &mut SqliteStore, up_to: usize| {
-        while paths.len() < up_to {
-            let input = tokio::time::timeout(Duration::from_secs(180), inputs.recv()).await.unwrap();
-            let Some(Input::Archived { id, file }) = input else { panic!("{input:?}") };
-            within(store, |store| store.set_archived(id, &file).unwrap());
-            paths.insert(id, file.path);
-        }
-        paths.clone()
-    };
-    let mut delete = |store: &mut SqliteStore, n: usize| {
-        within(store, |store| {
-            for _ in 0..n {
-                made += 1;
-                let key = key(if made % 5 == 0 { "Secret" } else { "ConfigMap" }, "n", &format!("x{made}"));
-                store.put_tombstone(&tombstone(1, key, 5)).unwrap();
-            }
-        });
-        wake.notify_one();
-    };
-    delete(&mut store, 50);
-    take(&mut store, 20).await;
-    server.kill().await;
-    delete(&mut store, LOAD);
-    until(|| metrics.archive_failures.get() > 300).await;
-    let waiting = metrics.archive_waiting.get();
-    assert!((1..=256 + 32).contains(&waiting), "what is tried at a time is bounded: {waiting}");
-    server.listen().await;
-    let paths = take(&mut store, 50 + LOAD).await;
-    assert!(store.outbox(0, 1).unwrap().is_empty());
-    let tombstones = tombstones_in(archive);
-    for (id, path) in &paths {
-        assert_eq!(tombstones.read(path).await.unwrap().header.object.name, format!("x{id}"));
-    }
-    stop.cancel();
-    running.await.unwrap();
 }

@@ -31,3 +31,9 @@ FROM tombstones t LEFT JOIN clusters c ON c.id = t.cluster LEFT JOIN kinds k ON 
 -- The key of the archive that a file is sealed under, by its id.
 ALTER TABLE tombstones ADD COLUMN sealed_under TEXT;
 CREATE INDEX tombstones_key ON tombstones (sealed_under, id) WHERE sealed_under IS NOT NULL;
+
+-- A legal hold: why, who and when, as JSON.
+ALTER TABLE tombstones ADD COLUMN hold TEXT;
+
+-- What tells how a source ended is kept while a copy of it is there.
+CREATE INDEX placements_source_uid ON placements (source_uid) WHERE source_uid IS NOT NULL;
