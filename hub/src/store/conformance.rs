@@ -1,5 +1,6 @@
 //! What every implementation of [`Store`] must do.
 
+mod acts;
 mod clusters;
 mod samples;
 mod tombstones;
@@ -39,6 +40,8 @@ pub(crate) fn run<B: Bed>(bed: impl Fn() -> B) {
     the_summary_counts(&bed());
     tombstones::tombstones_go_through_the_outbox(&bed());
     tombstones::tombstones_are_listed_newest_first(&bed());
+    acts::acts_count_their_members_and_groups_are_listed(&bed());
+    acts::acts_and_kin_are_found(&bed());
     the_small_tables_replace_and_forget(&bed());
     writing_twice_is_writing_once(&bed());
     former_records_are_found_by_uid_until_they_are_old(&bed());
