@@ -161,7 +161,7 @@ impl Bench<'_> {
         judged: &Judged,
     ) -> Result<Item, ObjectError> {
         let body = self.body(bytes, judged.flags.body_sent)?;
-        Ok(self.item(object, judged, Change::Delete(v1::Delete { body, inferred: false })))
+        Ok(self.item(object, judged, Change::Delete(v1::Delete { body, ..v1::Delete::default() })))
     }
 
     fn item(&self, object: &RawObject<'_>, judged: &Judged, change: Change) -> Item {
@@ -172,6 +172,7 @@ impl Bench<'_> {
             resource_version: object.metadata.resource_version.clone().into_owned(),
             observed_ms: self.now,
             change: Some(change),
+            ..Item::default()
         }
     }
 
@@ -233,7 +234,15 @@ pub(crate) fn undecodable(bytes: &[u8], error: &ObjectError, now: Millis) -> Opt
     let Object { metadata } = serde_json::from_slice(bytes).ok()?;
     let Key { name, namespace, uid, resource_version } = metadata;
     let change = Change::Undecodable(v1::Undecodable { error: error.to_string() });
-    Some(Item { namespace, name, uid, resource_version, observed_ms: now, change: Some(change) })
+    Some(Item {
+        namespace,
+        name,
+        uid,
+        resource_version,
+        observed_ms: now,
+        change: Some(change),
+        ..Item::default()
+    })
 }
 
 /// An owned state as the wire has it.

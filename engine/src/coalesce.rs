@@ -41,6 +41,10 @@ pub trait Coalesce {
     fn set_left(&mut self);
     /// Does it say that the object is being deleted (`deletionTimestamp`)?
     fn deleting(&self) -> bool;
+    /// The resourceVersion at which it was first seen deleting, as far as this queue knows.
+    fn deleting_since(&self) -> Option<ResourceVersion>;
+    /// Make it say so.
+    fn set_deleting_since(&mut self, since: &ResourceVersion);
     /// Bytes it takes in memory, about.
     fn weight(&self) -> usize;
     /// Bytes it takes in a message, about: more than its weight, where its body lies elsewhere.
@@ -306,6 +310,9 @@ fn fold<D: Coalesce>(deltas: &mut Vec<D>, mut newer: D, lives: Lives) -> (usize,
         Some((Relation::Supersedes, last)) => {
             if last.left() && !newer.has_body() && newer.kind() == DeltaKind::Upsert {
                 newer.set_left();
+            }
+            if let Some(since) = last.deleting_since().filter(|_| last.uid() == newer.uid()) {
+                newer.set_deleting_since(&since);
             }
             let gone = last.weight();
             *last = newer;

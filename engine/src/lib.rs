@@ -5,6 +5,7 @@
 //! looks at the environment. `now` ([`Millis`]) and seeds are arguments. `tests/tests/purity.rs`
 //! reads `cargo metadata` and fails when a dependency breaks that.
 
+pub mod acts;
 pub mod backoff;
 pub mod breaker;
 pub mod budget;

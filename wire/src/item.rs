@@ -1,5 +1,6 @@
 //! The wire's item as a delta of the coalescing queue: deltas are queued as they are sent.
 
+use lockstep_engine::ResourceVersion;
 use lockstep_engine::coalesce::{Coalesce, DeltaKind};
 
 use crate::v1::{Item, item::Change};
@@ -41,6 +42,16 @@ impl Coalesce for Item {
 
     fn deleting(&self) -> bool {
         matches!(&self.change, Some(Change::Upsert(upsert)) if upsert.deleting)
+    }
+
+    fn deleting_since(&self) -> Option<ResourceVersion> {
+        let version =
+            if self.deleting_since.is_empty() { &self.resource_version } else { &self.deleting_since };
+        self.deleting().then(|| ResourceVersion::new(version))
+    }
+
+    fn set_deleting_since(&mut self, since: &ResourceVersion) {
+        self.deleting_since = since.as_str().to_owned();
     }
 
     fn weight(&self) -> usize {

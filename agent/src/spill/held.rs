@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use lockstep_engine::ResourceVersion;
 use lockstep_engine::coalesce::{Coalesce, DeltaKind};
 use lockstep_wire::v1::{Item, item::Change};
 use prost::Message as _;
@@ -41,6 +42,7 @@ pub(crate) struct Away {
     has_body: bool,
     left: bool,
     deleting: bool,
+    deleting_since: Option<Box<str>>,
 }
 
 /// A delta whose change could not be read back.
@@ -79,6 +81,8 @@ impl Held {
             uid: item.uid.as_str().into(),
             resource_version: item.resource_version.as_str().into(),
             observed_ms: item.observed_ms,
+            deleting_since: Some(item.deleting_since.as_str().into())
+                .filter(|since: &Box<str>| !since.is_empty()),
             place,
             size: item.weight(),
             kind: item.kind(),
@@ -105,6 +109,7 @@ impl Held {
             resource_version: away.resource_version.as_ref().to_owned(),
             observed_ms: away.observed_ms,
             change: None,
+            deleting_since: away.deleting_since.map(String::from).unwrap_or_default(),
         };
         let read = || -> Result<Change, SpillError> {
             let bytes = away.place.read()?;
@@ -163,6 +168,23 @@ impl Coalesce for Held {
         match self {
             Self::Here(item) => item.deleting(),
             Self::Away(away) => away.deleting,
+        }
+    }
+
+    fn deleting_since(&self) -> Option<ResourceVersion> {
+        match self {
+            Self::Here(item) => item.deleting_since(),
+            Self::Away(away) => {
+                let since = away.deleting_since.as_ref().unwrap_or(&away.resource_version);
+                away.deleting.then(|| ResourceVersion::new(since))
+            }
+        }
+    }
+
+    fn set_deleting_since(&mut self, since: &ResourceVersion) {
+        match self {
+            Self::Here(item) => item.set_deleting_since(since),
+            Self::Away(away) => away.deleting_since = Some(since.as_str().into()),
         }
     }
 

@@ -1,7 +1,6 @@
 //! What a completed list says of objects that it does not show, and what a rewind does to a watch
 //! (docs/decisions/0008-rewinds.md).
 
-use bytes::Bytes;
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::listwatch::Absence;
 use lockstep_engine::relist::{Entry, Gone, Unseen};
@@ -109,8 +108,11 @@ impl Watch {
     fn conclude(&mut self, epoch: u64, now: Millis) {
         match self.index.complete(epoch, Absence::Conclusive) {
             Ok(gone) => {
+                let gone_by = self.reached.as_str().to_owned();
                 for Gone { namespace, name, last, .. } in gone {
-                    let change = Change::Delete(v1::Delete { body: Bytes::new(), inferred: true });
+                    let delete =
+                        v1::Delete { inferred: true, gone_by: gone_by.clone(), ..v1::Delete::default() };
+                    let change = Change::Delete(delete);
                     self.push(of_entry(namespace, name, &last, change, now), None);
                 }
                 self.complete = true;
@@ -175,7 +177,7 @@ impl Watch {
             let change = if guard::on(Guard::UnseenAfterRewind) {
                 Change::Unseen(v1::Unseen {})
             } else {
-                Change::Delete(v1::Delete { body: Bytes::new(), inferred: true })
+                Change::Delete(v1::Delete { inferred: true, ..v1::Delete::default() })
             };
             self.push(of_entry(namespace, name, &last, change, now), None);
         }
@@ -219,6 +221,7 @@ pub(super) fn of_entry(
         resource_version: last.resource_version().as_str().to_owned(),
         observed_ms: now,
         change: Some(change),
+        ..Item::default()
     }
 }
 

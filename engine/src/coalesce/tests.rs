@@ -17,6 +17,8 @@ struct D {
     left: bool,
     deleting: bool,
     version: u64,
+    /// First seen deleting then, if this took that one's place.
+    since: Option<u64>,
 }
 
 impl Coalesce for D {
@@ -38,13 +40,27 @@ impl Coalesce for D {
     fn deleting(&self) -> bool {
         self.deleting
     }
+    fn deleting_since(&self) -> Option<ResourceVersion> {
+        self.deleting.then(|| rv(self.since.unwrap_or(self.version)))
+    }
+    fn set_deleting_since(&mut self, since: &ResourceVersion) {
+        self.since = since.ordinal();
+    }
     fn weight(&self) -> usize {
         if self.body { 100 } else { 10 }
     }
 }
 
 fn upsert(uid: &str, body: bool) -> D {
-    D { kind: DeltaKind::Upsert, uid: uid.into(), body, left: false, deleting: false, version: 0 }
+    D {
+        kind: DeltaKind::Upsert,
+        uid: uid.into(),
+        body,
+        left: false,
+        deleting: false,
+        version: 0,
+        since: None,
+    }
 }
 
 fn delete(uid: &str, body: bool) -> D {
@@ -117,8 +133,18 @@ fn the_image_from_before_the_deletion_timestamp_is_kept() {
     let deleting = D { deleting: true, ..upsert("u", true) };
     check(
         &[upsert("u", true), deleting.clone(), D { version: 3, ..deleting.clone() }],
-        &[upsert("u", true), D { version: 3, ..deleting }],
+        &[upsert("u", true), D { version: 3, since: Some(0), ..deleting }],
     );
+}
+
+#[test]
+fn what_takes_the_place_of_a_deleting_state_says_since_when() {
+    let deleting = |version| D { deleting: true, version, ..upsert("u", false) };
+    check(
+        &[deleting(4), deleting(5), D { version: 6, ..delete("u", true) }],
+        &[D { version: 6, since: Some(4), ..delete("u", true) }],
+    );
+    check(&[deleting(4), upsert("other", false)], &[upsert("other", false)]);
 }
 
 #[test]
@@ -312,6 +338,12 @@ impl Coalesce for (u8, D) {
     }
     fn deleting(&self) -> bool {
         self.1.deleting()
+    }
+    fn deleting_since(&self) -> Option<ResourceVersion> {
+        self.1.deleting_since()
+    }
+    fn set_deleting_since(&mut self, since: &ResourceVersion) {
+        self.1.set_deleting_since(since);
     }
     fn weight(&self) -> usize {
         self.1.weight()

@@ -2,6 +2,7 @@
 //! there to the placements that they concern.
 
 use bytes::Bytes;
+use lockstep_engine::acts::Span;
 use lockstep_engine::catalogue::is_container;
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::object::RawObject;
@@ -11,6 +12,7 @@ use lockstep_policies::autoscalers;
 use lockstep_wire::HubEffect;
 use lockstep_wire::v1::{self, item::Change};
 
+use super::acts::{Turn, Turned, ended_by};
 use super::containers::definitions;
 use super::rewind::REWIND_SUSPECTED;
 use super::state::SessionCommand;
@@ -205,7 +207,7 @@ impl<S: Store> Core<S> {
         skew_ms: i64,
         now: Millis,
     ) -> Result<(), StoreError> {
-        let v1::Item { namespace, name, uid, resource_version, observed_ms, change } = item;
+        let v1::Item { namespace, name, uid, resource_version, observed_ms, change, deleting_since } = item;
         let key = ObjectKey::new(gk.clone(), &namespace, &name);
         let observed_at = observed_ms.saturating_add(skew_ms);
         let scales = *gk == autoscalers();
@@ -225,10 +227,16 @@ impl<S: Store> Core<S> {
                 // After a rewind versions begin anew: of an end that shows only now they say nothing.
                 let version = if self.is_rewound(id, watch) { "" } else { &resource_version };
                 self.container_told(id, &key, before.as_ref(), is, version, observed_at)?;
+                if is_container(&key.gk) {
+                    let to = Turned::There { version: ResourceVersion::new(version), deleting };
+                    let (before, since) = (before.as_ref(), deleting_since.as_str());
+                    self.turned(id, &Turn { watch, key: &key, before, uid: &uid, to, since }, now)?;
+                }
                 // A uid that changed under one name is a delete and a create (I5).
                 let other = |row: &ObjectRow| row.uid.as_str() != uid && guard::on(Guard::UidChangeIsDelete);
                 if let Some(before) = before.filter(|row| other(row) && row.body.is_some()) {
-                    self.entomb_once(before, Cause::Inferred, None, now)?;
+                    let ended = ended_by(&before, version);
+                    self.entomb_once(before, Cause::Inferred, None, ended, now)?;
                 }
                 let field_set = managed.as_ref().map(|managed| managed.field_set.clone()).unwrap_or_default();
                 let row = ObjectRow {
@@ -252,6 +260,13 @@ impl<S: Store> Core<S> {
                 let cause = if delete.inferred { Cause::Inferred } else { Cause::Observed };
                 let row = self.store.object(id, &key)?;
                 self.container_told(id, &key, row.as_ref(), None, &resource_version, observed_at)?;
+                let at = ResourceVersion::new(&resource_version);
+                if is_container(&key.gk) {
+                    let by = if delete.inferred { ResourceVersion::new(&delete.gone_by) } else { at.clone() };
+                    let to = Turned::Gone { by: by.ordinal() };
+                    let (before, since) = (row.as_ref(), deleting_since.as_str());
+                    self.turned(id, &Turn { watch, key: &key, before, uid: &uid, to, since }, now)?;
+                }
                 let had = row.is_some();
                 let row = self.without_elder(id, watch, row, &uid, &resource_version, now)?;
                 let elder_went = had && row.is_none();
@@ -272,7 +287,11 @@ impl<S: Store> Core<S> {
                 };
                 let last = row.filter(|_| same).unwrap_or(last);
                 if last.body.is_some() || !delete.body.is_empty() {
-                    self.entomb_once(last, cause, Some((delete.body, resource_version)), now)?;
+                    let rewound = last.unseen.is_some() || self.is_rewound(id, watch);
+                    let ended =
+                        if delete.inferred { ended_by(&last, &delete.gone_by) } else { Span::at(&at) };
+                    let ended = ended.filter(|_| !rewound);
+                    self.entomb_once(last, cause, Some((delete.body, resource_version)), ended, now)?;
                 }
                 if !same && !elder_went {
                     return Ok(());
@@ -315,7 +334,8 @@ impl<S: Store> Core<S> {
             return Ok(Some(row));
         }
         if row.body.is_some() {
-            self.entomb_once(row, Cause::Inferred, None, now)?;
+            let ended = ended_by(&row, version);
+            self.entomb_once(row, Cause::Inferred, None, ended, now)?;
         }
         Ok(None)
     }
@@ -348,6 +368,7 @@ impl<S: Store> Core<S> {
         row: ObjectRow,
         cause: Cause,
         last: Option<(Bytes, String)>,
+        ended: Option<Span>,
         now: Millis,
     ) -> Result<(), StoreError> {
         let filter = TombstoneFilter {
@@ -371,7 +392,7 @@ impl<S: Store> Core<S> {
         if known.iter().any(same) {
             return Ok(());
         }
-        self.entomb(row, cause, last, now).map(drop)
+        self.entomb(row, cause, last, ended, now).map(drop)
     }
 
     /// Keeps what was deleted: into the outbox now, in this transaction; into the archive from there.
@@ -380,6 +401,7 @@ impl<S: Store> Core<S> {
         row: ObjectRow,
         cause: Cause,
         last: Option<(Bytes, String)>,
+        ended: Option<Span>,
         now: Millis,
     ) -> Result<i64, StoreError> {
         // The last time at which everything that this watch knew of was there.
@@ -387,7 +409,7 @@ impl<S: Store> Core<S> {
             Cause::Inferred => self.known_until(&row),
             Cause::Observed | Cause::Lockstep { .. } | Cause::Rewound | Cause::ClusterRemoved => None,
         };
-        self.entomb_known(row, cause, known_until, last, now)
+        self.entomb_known(row, cause, known_until, last, ended, now)
     }
 
     fn known_until(&self, row: &ObjectRow) -> Option<Millis> {
@@ -402,6 +424,7 @@ impl<S: Store> Core<S> {
         cause: Cause,
         known_until: Option<Millis>,
         last: Option<(Bytes, String)>,
+        ended: Option<Span>,
         now: Millis,
     ) -> Result<i64, StoreError> {
         let (body, resource_version) = match last {
@@ -409,6 +432,7 @@ impl<S: Store> Core<S> {
             _ => (row.body, row.resource_version),
         };
         let (api_version, facts) = body.as_deref().map(kept_facts).unwrap_or_default();
+        let facts = Facts { ended, ..facts };
         let deleted = !matches!(cause, Cause::Lockstep { .. });
         let tombstone = TombstoneRow {
             id: 0,
@@ -427,6 +451,7 @@ impl<S: Store> Core<S> {
             facts,
         };
         let id = self.store.put_tombstone(&tombstone)?;
+        self.join_act(tombstone.cluster, id, now)?;
         self.counts.tombstones += 1;
         self.after.push(AfterCommit::Archive);
         Ok(id)
@@ -464,7 +489,8 @@ fn kept_facts(body: &[u8]) -> (String, Facts) {
     let mut owners = object.metadata.owner_references;
     owners.sort_by_key(|owner| owner.controller != Some(true));
     let labels = object.metadata.labels;
-    (object.api_version.into_owned(), Facts { labels, owners, ..Facts::default() })
+    let lingered = object.metadata.deletion_timestamp.is_some();
+    (object.api_version.into_owned(), Facts { labels, owners, lingered, ..Facts::default() })
 }
 
 fn phase(phase: v1::WatchPhase) -> Phase {

@@ -5,6 +5,7 @@
 //! Order of effects: creates and updates may leave before the commit (marks with a MAC let a hub
 //! that crashed in between recognise them); acks, deletes and archive orders leave after it (I1, I4).
 
+mod acts;
 mod asked;
 pub mod census;
 pub mod command;

@@ -11,6 +11,7 @@ use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
 use lockstep_wire::v1::{self, outcome::Result as Answer};
 
 use super::Core;
+use super::acts::ended_by;
 use super::state::{Answered, InFlight, Purpose};
 use crate::store::{
     Cause, DeleteStage, Ending, Filed, ManagedRow, ObjectRow, Owned, PlacementRow, Record, Store, StoreError,
@@ -93,7 +94,7 @@ impl<S: Store> Core<S> {
                 self.applied(id, row, applied, purpose, now)
             }
             (Answer::Image(image), Purpose::Image) => self.image(row, image, now),
-            (Answer::Deleted(_), Purpose::Delete { tombstone }) => self.deleted(row, tombstone),
+            (Answer::Deleted(_), Purpose::Delete { tombstone }) => self.deleted(row, tombstone, now),
             (Answer::Released(released), Purpose::Release) => self.released(&row, &released),
             (Answer::Gone(_), Purpose::Release) => self.let_go(&row),
             (Answer::Gone(_), Purpose::Image | Purpose::Delete { .. }) => self.gone(id, row),
@@ -184,7 +185,8 @@ impl<S: Store> Core<S> {
         if let Some(before) = before.clone().filter(|row| !same && row.body.is_some()) {
             // What had the name before is gone, or was lost in a restore: its last state is kept.
             let cause = if before.unseen.is_some() { Cause::Rewound } else { Cause::Inferred };
-            self.entomb_once(before, cause, None, now)?;
+            let ended = ended_by(&before, resource_version.as_str());
+            self.entomb_once(before, cause, None, ended, now)?;
         }
         let before = before.filter(|_| same);
         let managers =
@@ -269,7 +271,8 @@ impl<S: Store> Core<S> {
             unseen: None,
         };
         let (uid, resource_version) = (object.uid.clone(), object.resource_version.clone());
-        let tombstone = self.entomb(object, Cause::Lockstep { policy: row.policy.clone() }, None, now)?;
+        let tombstone =
+            self.entomb(object, Cause::Lockstep { policy: row.policy.clone() }, None, None, now)?;
         row.delete = Some(if guard::on(Guard::ArchiveBeforeDelete) {
             DeleteStage::Archiving { tombstone }
         } else {
@@ -294,9 +297,9 @@ impl<S: Store> Core<S> {
         self.plan(row.target, &row.key, None, now)
     }
 
-    fn deleted(&mut self, row: PlacementRow, tombstone: i64) -> Result<(), StoreError> {
+    fn deleted(&mut self, row: PlacementRow, tombstone: i64, now: Millis) -> Result<(), StoreError> {
         self.counts.deletes += 1;
-        self.store.set_deleted(tombstone, true)?;
+        self.carried_out(tombstone, now)?;
         tracing::info!(cluster = self.cluster_name(row.target), object = %row.key, policy = row.policy, "deleted, archived before");
         // The object goes when its finalizers and grace period are over; the watch tells.
         if let Some(mut object) = self.store.object(row.target, &row.key)? {

@@ -107,7 +107,7 @@ impl<S: Store> Core<S> {
             for row in rows {
                 let key = row.key.clone();
                 if row.body.is_some() {
-                    self.entomb(row, Cause::ClusterRemoved, None, now)?;
+                    self.entomb(row, Cause::ClusterRemoved, None, None, now)?;
                 }
                 self.store.delete_object(id, &key)?;
             }

@@ -93,7 +93,7 @@ impl<S: Store> Core<S> {
         let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
         // What was written to the lost history has no echo.
         cluster.echoes.clear();
-        self.store.void_container_versions(id)?;
+        self.store.void_versions(id)?;
         let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
         if cluster.row.rewound.is_some() {
             return Ok(());
@@ -142,7 +142,7 @@ impl<S: Store> Core<S> {
             matches!((version.ordinal(), row.resource_version.ordinal()), (Some(is), Some(was)) if is < was)
         });
         if let Some(row) = older {
-            self.entomb(row.clone(), Cause::Rewound, None, now)?;
+            self.entomb(row.clone(), Cause::Rewound, None, None, now)?;
         }
         if let Some(mut placed) = self.store.placement(id, key)?
             && let Some(record) = &mut placed.record
@@ -221,7 +221,7 @@ impl<S: Store> Core<S> {
             if let Some(row) = self.store.object(id, &key)? {
                 self.decided(id, &key)?;
                 let known_until = row.observed_at;
-                self.entomb_known(row, Cause::Inferred, Some(known_until), None, now)?;
+                self.entomb_known(row, Cause::Inferred, Some(known_until), None, None, now)?;
                 self.store.delete_object(id, &key)?;
                 self.concerns(id, &key, now, now)?;
             }
@@ -265,7 +265,7 @@ impl<S: Store> Core<S> {
         }
         for key in self.store.unseen(id, usize::MAX)? {
             if let Some(row) = self.store.object(id, &key)?.filter(|row| row.watch == watch) {
-                self.entomb(row, Cause::Rewound, None, now)?;
+                self.entomb(row, Cause::Rewound, None, None, now)?;
             }
         }
         Ok(())

@@ -265,7 +265,7 @@ impl<S: Store> Core<S> {
             &row.delete
         {
             // Whoever deleted it: it is gone, and this was its last state.
-            self.store.set_deleted(*tombstone, true)?;
+            self.carried_out(*tombstone, now)?;
         }
         // A watch may have been kept for this one only.
         self.review_interest |= self.kept_watches;

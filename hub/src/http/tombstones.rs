@@ -81,6 +81,7 @@ pub(super) async fn list(
                 policy: query.policy,
                 since: query.since,
                 until: query.until,
+                act: None,
                 undeleted: query.undeleted,
             };
             let limit = query.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);

@@ -4,6 +4,7 @@
 //! committed state. A batch of deltas, the checkpoint that it leads to and everything planned from
 //! it are one transaction (I1, I2).
 
+pub mod acts;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod removed;
@@ -11,9 +12,11 @@ pub mod retain;
 pub mod rows;
 pub mod sqlite;
 
+use lockstep_engine::acts::Deleted;
 use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
 
+pub use acts::{ActFilter, ActRow, Kin, Lives};
 pub use removed::{RemovedCluster, put_removed_clusters, removed_clusters};
 pub use retain::{Hold, Need, RetainCursor, RetainReader, RetainStore, RetainedRow, Waiting};
 pub use rows::*;
@@ -84,6 +87,8 @@ pub struct TombstoneFilter {
     pub since: Option<Millis>,
     /// Deleted before.
     pub until: Option<Millis>,
+    /// Of this act.
+    pub act: Option<i64>,
     /// Also images of deletes that were not carried out.
     pub undeleted: bool,
 }
@@ -157,6 +162,14 @@ pub trait Reader: RetainReader {
     /// Tombstones, newest first, without bodies.
     fn tombstones(&mut self, filter: &TombstoneFilter, limit: usize)
     -> Result<Vec<TombstoneRow>, StoreError>;
+    /// One act.
+    fn act(&mut self, id: i64) -> Result<Option<ActRow>, StoreError>;
+    /// Groups, the newest first.
+    fn acts(&mut self, filter: &ActFilter, limit: usize) -> Result<Vec<ActRow>, StoreError>;
+    /// Acts that what is deleted in a cluster may belong to, the oldest first.
+    fn lives(&mut self, cluster: ClusterId, of: Lives<'_>) -> Result<Vec<ActRow>, StoreError>;
+    /// Deleted objects of a cluster, by id.
+    fn kin(&mut self, cluster: ClusterId, of: Kin<'_>) -> Result<Vec<Deleted>, StoreError>;
     /// Tombstones that the archive does not have yet, oldest first, with bodies.
     fn outbox(&mut self, after: i64, limit: usize) -> Result<Vec<TombstoneRow>, StoreError>;
     /// Last good policy files, by path.
@@ -212,8 +225,9 @@ pub trait Store: Reader + RetainStore {
         version: &ResourceVersion,
         before: Millis,
     ) -> Result<(), StoreError>;
-    /// The resourceVersions of a cluster begin anew: of the ends of its containers only the times count.
-    fn void_container_versions(&mut self, cluster: ClusterId) -> Result<(), StoreError>;
+    /// The resourceVersions of a cluster begin anew: of the ends of its containers only the times count,
+    /// and what was deleted so far belongs to no act of what is deleted from now on.
+    fn void_versions(&mut self, cluster: ClusterId) -> Result<(), StoreError>;
     /// Inserts or replaces a placement.
     fn put_placement(&mut self, row: &PlacementRow) -> Result<(), StoreError>;
     /// Removes a placement.
@@ -234,6 +248,17 @@ pub trait Store: Reader + RetainStore {
     fn set_archived(&mut self, id: i64, file: &Filed) -> Result<(), StoreError>;
     /// The delete it was made for was carried out (`true`), or will not be.
     fn set_deleted(&mut self, id: i64, deleted: bool) -> Result<(), StoreError>;
+    /// Makes a tombstone part of an act, and no longer of the one before.
+    fn set_act(&mut self, id: i64, act: Option<i64>) -> Result<(), StoreError>;
+    /// Forgets a tombstone, with all that it is found by. Its file in the archive is not touched.
+    fn delete_tombstone(&mut self, id: i64) -> Result<(), StoreError>;
+    /// Inserts an act; gives its id. Those that have no members and were over before `before` are
+    /// forgotten.
+    fn create_act(&mut self, row: &ActRow, before: Millis) -> Result<i64, StoreError>;
+    /// A namespace or definition is gone, by that resourceVersion.
+    fn end_life(&mut self, id: i64, by: Option<u64>) -> Result<(), StoreError>;
+    /// An act goes on.
+    fn touch_act(&mut self, id: i64, at: Millis) -> Result<(), StoreError>;
     /// Replaces all last good policy files.
     fn put_policy_files(&mut self, files: &[PolicyFileRow]) -> Result<(), StoreError>;
     /// Inserts or replaces a policy.

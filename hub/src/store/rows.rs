@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use lockstep_engine::acts::Span;
 use lockstep_engine::object::OwnerReference;
 use lockstep_engine::ownership::{Corrected, Left};
 use lockstep_engine::status::Status;
@@ -447,6 +448,10 @@ pub struct Facts {
     pub deleter: Option<String>,
     /// The act that deleted it together with others.
     pub act: Option<i64>,
+    /// When it ended; none where nobody knows, or where nobody deleted it.
+    pub ended: Option<Span>,
+    /// The state kept has a deletionTimestamp: none of before it was known.
+    pub lingered: bool,
     /// A legal hold: it is not purged, whatever its age.
     pub held: bool,
     /// A policy asks for its file to be encrypted. Those of Secrets are, whatever policies say.

@@ -3,6 +3,7 @@
 //! One module per table; `v1.sql` is the schema. People can open the file with `sqlite3`; the views
 //! `*_readable` are for them.
 
+mod acts;
 mod aside;
 mod backup;
 mod body;
@@ -30,14 +31,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use lockstep_engine::acts::Deleted;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ClusterNameRef, ClusterRow, Filed, IndexRow, ObjectRow, PlacementCursor, PlacementFilter, PlacementRow,
-    PolicyFileRow, PolicyRow, Reader, Record, Store, StoreError, SummaryRow, TombstoneFilter, TombstoneRow,
-    WatchRow,
+    ActFilter, ActRow, ClusterNameRef, ClusterRow, Filed, IndexRow, Kin, Lives, ObjectRow, PlacementCursor,
+    PlacementFilter, PlacementRow, PolicyFileRow, PolicyRow, Reader, Record, Store, StoreError, SummaryRow,
+    TombstoneFilter, TombstoneRow, WatchRow,
 };
 use crate::seal::Sealer;
 pub use backup::{Counted, Frozen, Place, Restored, SETTLING, snapshot};
@@ -300,8 +302,8 @@ impl Store for SqliteStore {
     ) -> Result<(), StoreError> {
         self.inner.put_container_gone(cluster, key, at, version, before)
     }
-    fn void_container_versions(&mut self, cluster: ClusterId) -> Result<(), StoreError> {
-        self.inner.void_container_versions(cluster)
+    fn void_versions(&mut self, cluster: ClusterId) -> Result<(), StoreError> {
+        self.change(|inner| inner.void_versions(cluster))
     }
     fn adopt_objects(&mut self, from: u32, to: u32) -> Result<(), StoreError> {
         self.inner.adopt_objects(from, to)
@@ -346,6 +348,26 @@ impl Store for SqliteStore {
 
     fn set_deleted(&mut self, id: i64, deleted: bool) -> Result<(), StoreError> {
         self.change(|inner| inner.set_deleted(id, deleted))
+    }
+
+    fn set_act(&mut self, id: i64, act: Option<i64>) -> Result<(), StoreError> {
+        self.change(|inner| inner.set_act(id, act))
+    }
+
+    fn delete_tombstone(&mut self, id: i64) -> Result<(), StoreError> {
+        self.change(|inner| inner.delete_tombstone(id))
+    }
+
+    fn create_act(&mut self, row: &ActRow, before: Millis) -> Result<i64, StoreError> {
+        self.change(|inner| inner.create_act(row, before))
+    }
+
+    fn end_life(&mut self, id: i64, by: Option<u64>) -> Result<(), StoreError> {
+        self.change(|inner| inner.end_life(id, by))
+    }
+
+    fn touch_act(&mut self, id: i64, at: Millis) -> Result<(), StoreError> {
+        self.change(|inner| inner.touch_act(id, at))
     }
 
     fn put_policy_files(&mut self, files: &[PolicyFileRow]) -> Result<(), StoreError> {
@@ -476,6 +498,22 @@ impl<M: Send> Reader for Sqlite<M> {
         limit: usize,
     ) -> Result<Vec<TombstoneRow>, StoreError> {
         self.read(|inner| inner.tombstones(filter, limit))
+    }
+
+    fn act(&mut self, id: i64) -> Result<Option<ActRow>, StoreError> {
+        self.read(|inner| inner.act(id))
+    }
+
+    fn acts(&mut self, filter: &ActFilter, limit: usize) -> Result<Vec<ActRow>, StoreError> {
+        self.read(|inner| inner.acts(filter, limit))
+    }
+
+    fn lives(&mut self, cluster: ClusterId, of: Lives<'_>) -> Result<Vec<ActRow>, StoreError> {
+        self.read(|inner| inner.lives(cluster, of))
+    }
+
+    fn kin(&mut self, cluster: ClusterId, of: Kin<'_>) -> Result<Vec<Deleted>, StoreError> {
+        self.read(|inner| inner.kin(cluster, of))
     }
 
     fn outbox(&mut self, after: i64, limit: usize) -> Result<Vec<TombstoneRow>, StoreError> {

@@ -306,6 +306,7 @@ impl Fleet {
                 resource_version: "1".to_owned(),
                 observed_ms: self.now,
                 change: Some(v1::item::Change::Upsert(upsert)),
+                ..v1::Item::default()
             };
             self.section(name, v1::Section { epoch: 1, items: vec![item], ..v1::Section::default() });
             assert_eq!(self.agents[name].acked, 1, "an honest batch of {name} is not acknowledged");

@@ -18,6 +18,7 @@ fn item(change: item::Change) -> Item {
         resource_version: "4711".into(),
         observed_ms: 1_700_000_000_000,
         change: Some(change),
+        ..Item::default()
     }
 }
 
@@ -47,7 +48,11 @@ fn up() -> Vec<(&'static str, Up)> {
         epoch: 2,
         items: vec![
             item(item::Change::Upsert(upsert)),
-            item(item::Change::Delete(Delete { body: Bytes::from_static(b"{}"), inferred: true })),
+            item(item::Change::Delete(Delete {
+                body: Bytes::from_static(b"{}"),
+                inferred: true,
+                ..Delete::default()
+            })),
             item(item::Change::Undecodable(Undecodable { error: "truncated at line 1 column 2".into() })),
         ],
         checkpoint: "4712".into(),

@@ -25,6 +25,12 @@ impl Coalesce for Light {
     fn deleting(&self) -> bool {
         self.0.deleting()
     }
+    fn deleting_since(&self) -> Option<ResourceVersion> {
+        self.0.deleting_since()
+    }
+    fn set_deleting_since(&mut self, since: &ResourceVersion) {
+        self.0.set_deleting_since(since);
+    }
     fn weight(&self) -> usize {
         if self.1 { 1 } else { self.0.weight() }
     }

@@ -4,7 +4,8 @@ use tokio::sync::oneshot;
 use super::fleet::*;
 use crate::core::Input;
 use crate::core::command::{Approval, Approved, Command, PauseScope};
-use crate::store::Reader as _;
+use crate::store::conformance::within;
+use crate::store::{Reader as _, Store as _};
 
 fn image(uid: &str, rv: u64) -> Answer {
     Answer::Image(v1::Image {
@@ -461,8 +462,7 @@ fn i7_a_hold_for_a_container_outlives_the_reason() {
     fleet.namespaces("a", vec![back]);
     // What is known of the end of the namespace counts for less (a rewind).
     let id = fleet.agents["a"].id;
-    use crate::store::Store as _;
-    fleet.core.store.void_container_versions(id).unwrap();
+    within(&mut fleet.core.store, |store| store.void_versions(id).unwrap());
     fleet.tick(1_000);
     fleet.live("a", Vec::new());
     fleet.live("b", Vec::new());

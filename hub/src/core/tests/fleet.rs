@@ -499,6 +499,7 @@ fn item(name: &str, uid: &str, rv: u64, change: v1::item::Change) -> v1::Item {
         resource_version: rv.to_string(),
         observed_ms: 0,
         change: Some(change),
+        ..v1::Item::default()
     }
 }
 

@@ -170,9 +170,9 @@ impl Inner {
         Ok(())
     }
 
-    pub(super) fn void_container_versions(&mut self, cluster: ClusterId) -> Result<(), StoreError> {
+    pub(super) fn void_versions(&mut self, cluster: ClusterId) -> Result<(), StoreError> {
         execute(&self.db, "UPDATE containers_gone SET version = '' WHERE cluster = ?1", [cluster.0])?;
-        Ok(())
+        self.void_acts(cluster)
     }
 
     /// Objects of a cluster that no list has shown since it was rewound.

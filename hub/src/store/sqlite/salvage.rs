@@ -1,5 +1,6 @@
 //! What a damaged store still gives, row by row: member clusters with the hashes of their tokens,
-//! tombstones (those that the archive does not have first), pauses, budgets, the last good policies.
+//! tombstones (those that the archive does not have first) and the acts they belong to, pauses, budgets, the
+//! last good policies.
 //!
 //! Objects, checkpoints and placements are left behind: the clusters tell them again, and a
 //! checkpoint without the state it covers would be a hole (I2). Records of copies, those that are
@@ -81,6 +82,7 @@ pub(super) fn salvage(damaged: &Path, into: &mut Inner) -> Result<Salvaged, Stor
     kinds(&source, into)?;
     clusters(&source, into, &mut done)?;
     tombstones(damaged, &source, into, &mut done)?;
+    acts(&source, into, &mut done)?;
     small(&source, into, &mut done)?;
     Ok(done)
 }
@@ -235,6 +237,30 @@ fn tombstone(
         }
     }
     Ok(())
+}
+
+/// What deleted several at once. A tombstone of an act that is lost is one by itself.
+fn acts(source: &Source, into: &mut Inner, done: &mut Salvaged) -> Result<(), StoreError> {
+    let table = "acts";
+    let all = columns_of(&into.db, table)?;
+    let columns = source.columns(table, &all.iter().map(String::as_str).collect::<Vec<_>>()).join(", ");
+    let mut rows = Vec::new();
+    if !columns.is_empty() {
+        done.unreadable += source.by_id(table, &columns, &mut |row| {
+            rows.push(row);
+            Ok(())
+        })?;
+    }
+    let marks: Vec<String> = (1..=rows.first().map_or(0, Vec::len)).map(|n| format!("?{n}")).collect();
+    let sql = format!("INSERT OR IGNORE INTO acts ({columns}) VALUES ({})", marks.join(", "));
+    if !rows.is_empty() {
+        guarded(into, &sql, rows, done, |inner| inner.every_act())?;
+    }
+    let sql = "UPDATE tombstones SET act = NULL WHERE act NOT IN (SELECT id FROM acts)";
+    execute(&into.db, sql, [])?;
+    let sql = "UPDATE acts SET members = (SELECT count(*) FROM tombstones WHERE act = acts.id AND deleted)";
+    execute(&into.db, sql, [])?;
+    keep_sequence(source, &into.db, table)
 }
 
 /// The tables whose keys are names.

@@ -203,6 +203,9 @@ fn old_versions_upgrade() {
     let former =
         store.former_record(ClusterId(2), &web, &lockstep_engine::Uid::new("uid-before")).unwrap().unwrap();
     assert_eq!(former.field_set, "{\"f:data\":{}}");
+    let (_dir, mut store) = upgrades(include_str!("../../../fixtures/store/v4.sql"));
+    let old = store.tombstones(&TombstoneFilter::default(), 9).unwrap().remove(0);
+    assert_eq!(old.facts, crate::store::Facts::default());
 }
 
 fn upgrades(dump: &str) -> (Dir, SqliteStore) {

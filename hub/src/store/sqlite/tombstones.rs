@@ -1,10 +1,12 @@
 //! The table `tombstones`; rows with a body are the outbox.
 
 use bytes::Bytes;
+use lockstep_engine::acts::Span;
 use lockstep_engine::{ClusterId, ObjectKey, ResourceVersion, Uid};
 use rusqlite::{ToSql, params, params_from_iter};
 
 use super::Inner;
+use super::acts::version;
 use super::body::Bodies;
 use super::kinds::Kinds;
 use super::row::{Columns, execute, first, json, limit as sql_limit, query};
@@ -17,7 +19,7 @@ macro_rules! select {
         concat!(
             "SELECT id, cluster, kind, namespace, name, uid, resource_version, api_version, cause, policy, \
              deleted_at, last_seen, deleted, path, known_until, labels, owners, managers, deleter, act, held, \
-             size, sealed, ",
+             size, sealed, ended_from, ended_to, lingered, ",
             $body,
             " FROM tombstones ",
             $rest
@@ -68,13 +70,18 @@ fn read(
         _ => return Err(row.bad(8, "an ordinal that this version does not know")),
     };
     let mut decode = |stored: Option<&[u8]>| stored.map(|s| bodies.decode(TABLE, &key, s)).transpose();
-    let (body, last) = (decode(row.opt_blob(23)?)?, decode(row.opt_blob(24)?)?);
+    let (body, last) = (decode(row.opt_blob(26)?)?, decode(row.opt_blob(27)?)?);
     let facts = Facts {
         labels: row.json(15)?,
         owners: row.json(16)?,
         managers: row.json(17)?,
         deleter: row.opt_text(18)?.map(str::to_owned),
         act: row.opt_int(19)?,
+        ended: row
+            .opt_int(23)?
+            .zip(row.opt_int(24)?)
+            .map(|(from, to)| Span { from: from.cast_unsigned(), to: to.cast_unsigned() }),
+        lingered: row.bool(25)?,
         held: row.bool(20)?,
         size: row.u64(21)?,
         sealed: row.bool(22)?,
@@ -119,6 +126,7 @@ impl Inner {
             policy,
             since,
             until,
+            act,
             undeleted,
         } = filter;
         let Self { db, kinds, bodies, .. } = self;
@@ -132,7 +140,7 @@ impl Inner {
         let (cluster, cause) = (cluster.map(|cluster| cluster.0), cause.map(ordinal));
         // Classes of characters are no part of it.
         let glob = name_glob.as_ref().map(|glob| glob.replace('[', "[[]"));
-        let conditions: [(&str, Option<&dyn ToSql>); 10] = [
+        let conditions: [(&str, Option<&dyn ToSql>); 11] = [
             ("deleted", (!undeleted).then_some(&true)),
             ("cluster", some(&cluster)),
             ("kind", some(&kind)),
@@ -144,6 +152,7 @@ impl Inner {
             ("policy", some(policy)),
             ("deleted_at >=", some(since)),
             ("deleted_at <", some(until)),
+            ("act", some(act)),
         ];
         let limit = sql_limit(limit);
         let (mut sql, mut values): (String, Vec<&dyn ToSql>) =
@@ -185,7 +194,7 @@ impl Inner {
             path,
             deleted,
             known_until,
-            facts: Facts { labels, owners, managers, deleter, act, held, sealed, size, last },
+            facts: Facts { labels, owners, managers, deleter, act, ended, lingered, held, sealed, size, last },
         } = row;
         let Self { db, kinds, bodies, .. } = self;
         let kind = kinds.intern(db, &key.gk)?;
@@ -197,9 +206,9 @@ impl Inner {
             db,
             "INSERT INTO tombstones (cluster, kind, namespace, name, uid, resource_version, api_version, \
              cause, policy, deleted_at, last_seen, deleted, path, body, known_until, labels, owners, \
-             owner_uid, managers, deleter, act, held, size, final, sealed) \
+             owner_uid, managers, deleter, held, size, final, sealed, ended_from, ended_to, lingered) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, \
-             ?20, ?21, ?22, ?23, ?24, ?25)",
+             ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)",
             params![
                 cluster.0,
                 kind,
@@ -221,14 +230,24 @@ impl Inner {
                 owners.first().map(|owner| owner.uid.as_str()),
                 json(TABLE, managers)?,
                 deleter,
-                act,
                 held,
                 i64::try_from(*size).unwrap_or(i64::MAX),
                 last,
                 sealed,
+                ended.map(|ended| version(ended.from)),
+                ended.map(|ended| version(ended.to)),
+                lingered,
             ],
         )?;
-        Ok(db.last_insert_rowid())
+        let id = db.last_insert_rowid();
+        if act.is_some() {
+            self.set_act(id, *act)?;
+        }
+        Ok(id)
+    }
+
+    pub(super) fn delete_tombstone(&mut self, id: i64) -> Result<(), StoreError> {
+        self.counted(id, |db| execute(db, "DELETE FROM tombstones WHERE id = ?1", [id]).map(drop))
     }
 
     pub(super) fn set_archived(&mut self, id: i64, file: &Filed) -> Result<(), StoreError> {
@@ -243,8 +262,10 @@ impl Inner {
     }
 
     pub(super) fn set_deleted(&mut self, id: i64, deleted: bool) -> Result<(), StoreError> {
-        execute(&self.db, "UPDATE tombstones SET deleted = ?2 WHERE id = ?1", params![id, deleted])?;
-        Ok(())
+        self.counted(id, |db| {
+            let sql = "UPDATE tombstones SET deleted = ?2 WHERE id = ?1";
+            execute(db, sql, params![id, deleted]).map(drop)
+        })
     }
 }
 

@@ -12,7 +12,7 @@ ALTER TABLE tombstones ADD COLUMN size INTEGER NOT NULL DEFAULT 0;      -- bytes
 ALTER TABLE tombstones ADD COLUMN final BLOB;                           -- RFC 6902 patch, in the format of bodies
 CREATE INDEX tombstones_uid ON tombstones (uid, cluster);
 CREATE INDEX tombstones_owner ON tombstones (owner_uid, cluster) WHERE owner_uid IS NOT NULL;
-CREATE INDEX tombstones_act ON tombstones (act) WHERE act IS NOT NULL;
+CREATE INDEX tombstones_act ON tombstones (act, deleted_at) WHERE act IS NOT NULL;
 CREATE INDEX tombstones_deleter ON tombstones (deleter, deleted_at) WHERE deleter IS NOT NULL;
 
 -- The state before deletionTimestamp of an object that lingers.
@@ -37,3 +37,34 @@ ALTER TABLE tombstones ADD COLUMN hold TEXT;
 
 -- What tells how a source ended is kept while a copy of it is there.
 CREATE INDEX placements_source_uid ON placements (source_uid) WHERE source_uid IS NOT NULL;
+-- What deleted several objects at once. A row alone is no group: it may have one member, or none.
+CREATE TABLE acts (
+  id         INTEGER PRIMARY KEY AUTOINCREMENT,
+  cluster    INTEGER NOT NULL,
+  act        INTEGER NOT NULL,                -- 0 Namespace, 1 Definition, 2 Owner, 3 Lockstep
+  kind       INTEGER,                         -- of the root, where there is one
+  namespace  TEXT,
+  name       TEXT,
+  uid        TEXT,
+  contents   INTEGER,                         -- the kind that a definition defined
+  policy     TEXT,
+  began      INTEGER,                         -- resourceVersions of a namespace or definition: its delete
+  ended      INTEGER,                         -- had not begun before; it was gone by
+  over       INTEGER NOT NULL DEFAULT 0,      -- the cluster was rewound since: nothing joins any more
+  started_at INTEGER NOT NULL,
+  last_at    INTEGER NOT NULL,
+  members    INTEGER NOT NULL DEFAULT 0       -- tombstones of deletes that were carried out
+) STRICT;
+CREATE INDEX acts_root ON acts (cluster, uid) WHERE uid IS NOT NULL;
+CREATE INDEX acts_namespace ON acts (cluster, name) WHERE act = 0;
+CREATE INDEX acts_definition ON acts (cluster, contents) WHERE act = 1;
+CREATE INDEX acts_policy ON acts (cluster, policy, last_at) WHERE act = 3;
+CREATE INDEX acts_listed ON acts (last_at) WHERE members > 1;
+CREATE INDEX acts_empty ON acts (last_at) WHERE members = 0;
+
+-- When it ended, in resourceVersions of its cluster; none where nobody knows.
+ALTER TABLE tombstones ADD COLUMN ended_from INTEGER;
+ALTER TABLE tombstones ADD COLUMN ended_to INTEGER;
+ALTER TABLE tombstones ADD COLUMN lingered INTEGER NOT NULL DEFAULT 0;  -- the state kept has a deletionTimestamp
+CREATE INDEX tombstones_in_namespace ON tombstones (cluster, namespace, ended_to) WHERE ended_to IS NOT NULL;
+CREATE INDEX tombstones_of_kind ON tombstones (cluster, kind, ended_to) WHERE ended_to IS NOT NULL;

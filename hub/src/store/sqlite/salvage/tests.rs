@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use lockstep_engine::acts::ActKind;
 use lockstep_engine::{ClusterId, ClusterName, Uid};
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -12,7 +13,9 @@ use super::*;
 use crate::seal::HubKey;
 use crate::store::conformance::{key, object, placement, tombstone, within};
 use crate::store::sqlite::{Rebuilt, SqliteStore, VERSION};
-use crate::store::{Filed, PolicyFileRow, PolicyRow, Reader, Store, TombstoneFilter, TombstoneRow};
+use crate::store::{
+    ActFilter, ActRow, Filed, PolicyFileRow, PolicyRow, Reader, Store, TombstoneFilter, TombstoneRow,
+};
 
 const PAGE: usize = 4096;
 const NOW: i64 = 1_767_323_045_000;
@@ -80,6 +83,7 @@ impl Bed {
             store.put_meta("paused", "true").unwrap();
         });
         within(&mut store, |store| (0..TOMBSTONES).for_each(|n| bed.entomb(store, n)));
+        within(&mut store, |store| bed.group(store));
         bed
     }
 
@@ -104,6 +108,29 @@ impl Bed {
             (row.body, row.path) = (None, Some(file.path));
         }
         self.tombstones.insert(row.id, row);
+    }
+
+    /// Two of them were deleted together.
+    fn group(&mut self, store: &mut SqliteStore) {
+        let act = ActRow {
+            id: 0,
+            cluster: ClusterId(1),
+            kind: ActKind::Namespace,
+            root: Some((key("Deployment", "shop", "web"), Uid::new("w"))),
+            contents: None,
+            policy: None,
+            began: Some(1),
+            ended: None,
+            over: false,
+            started_at: 0,
+            last_at: 0,
+            members: 0,
+        };
+        let act = store.create_act(&act, 0).unwrap();
+        for row in self.tombstones.values_mut().take(2) {
+            store.set_act(row.id, Some(act)).unwrap();
+            row.facts.act = Some(act);
+        }
     }
 
     /// Pages of a table or index.
@@ -135,7 +162,10 @@ impl Bed {
         let kept = store.tombstones(&all, 1_000).unwrap();
         for row in &kept {
             let whole = store.tombstone(row.id).unwrap().unwrap();
-            assert_eq!(self.tombstones.get(&row.id), Some(&whole));
+            let mut put = self.tombstones.get(&row.id).unwrap().clone();
+            let act = put.facts.act.filter(|act| store.act(*act).unwrap().is_some());
+            put.facts.act = act;
+            assert_eq!(put, whole);
         }
         kept.len() as u64
     }
@@ -189,6 +219,7 @@ fn what_the_clusters_cannot_tell_is_taken_over_and_the_rest_is_not() {
     let mut store = bed.open();
     assert_eq!(rebuilt(&mut store).unwrap().at, NOW, "once");
     assert_eq!(store.outbox(0, 100).unwrap().len(), 21);
+    assert_eq!(store.acts(&ActFilter::default(), 9).unwrap()[0].members, 2);
 }
 
 /// Every page in turn: whatever is hit, a store comes out of it, and nothing in it is false.
