@@ -49,14 +49,17 @@ pub use layout::path_of;
 pub use local::LocalArchive;
 
 /// Codes of this module.
-pub const CODES: &[Code] = &[UNUSABLE, UNREADABLE, BAD_SETTINGS, MISSING_KEY, BAD_KEYS, SECRETS_OPEN, HELD, UNKNOWN_FILES];
+pub const CODES: &[Code] =
+    &[UNUSABLE, UNREADABLE, BAD_SETTINGS, MISSING_KEY, BAD_KEYS, SECRETS_OPEN, HELD, UNKNOWN_FILES];
 const UNUSABLE: Code = Code { code: "LS0245", title: "the archive does not take tombstones" };
 const UNREADABLE: Code = Code { code: "LS0246", title: "a file of the archive cannot be read" };
 const BAD_SETTINGS: Code = Code { code: "LS0247", title: "the archive's settings cannot be used" };
-const MISSING_KEY: Code = Code { code: "LS0248", title: "a file of the archive needs a key that is not given" };
+const MISSING_KEY: Code =
+    Code { code: "LS0248", title: "a file of the archive needs a key that is not given" };
 const SECRETS_OPEN: Code = Code { code: "LS0242", title: "Secrets are not archived in the safe way" };
 const HELD: Code = Code { code: "LS0243", title: "a tombstone is not purged, or not held" };
-const UNKNOWN_FILES: Code = Code { code: "LS0244", title: "the archive holds tombstones that the store does not know" };
+const UNKNOWN_FILES: Code =
+    Code { code: "LS0244", title: "the archive holds tombstones that the store does not know" };
 const BAD_KEYS: Code = Code { code: "LS0249", title: "the archive's keys cannot be used" };
 
 /// Ends the name of a sealed file.
@@ -118,7 +121,9 @@ pub enum ArchiveError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Looking what there is.
-    #[error("{UNREADABLE}: what is below {path} in the archive cannot be listed: check that the hub may list there")]
+    #[error(
+        "{UNREADABLE}: what is below {path} in the archive cannot be listed: check that the hub may list there"
+    )]
     List {
         /// The folder.
         path: String,
@@ -175,7 +180,8 @@ pub struct Listed {
 /// # Errors
 /// When the settings cannot be used, or the directory cannot be made.
 pub fn open(config: &HubConfig) -> Result<Arc<dyn Archive>, ArchiveError> {
-    let ArchiveConfig { dir: _, s3, gcs, azure, keys_file: _, keys: _, secrets: _, retention: _ } = &config.archive;
+    let ArchiveConfig { dir: _, s3, gcs, azure, keys_file: _, keys: _, secrets: _, retention: _ } =
+        &config.archive;
     if let Some(dir) = config.archive_dir() {
         return Ok(Arc::new(LocalArchive::open(&dir)?));
     }

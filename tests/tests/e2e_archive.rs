@@ -70,9 +70,16 @@ async fn keys_rotate_holds_hold_and_the_index_comes_back_out_of_the_archive() ->
     // A hold holds, and a purge needs a yes.
     lockstep.text(&["tombstones", "hold", &ids[0], "--reason", "case 7", "--by", "jane"]).await?;
     ensure!(lockstep.run(&["tombstones", "purge", "--yes"]).await?.code == 2, "it would purge everything");
-    ensure!(lockstep.run(&["tombstones", "purge", "secrets", "-n", namespace]).await?.code == 2, "nobody said yes");
+    ensure!(
+        lockstep.run(&["tombstones", "purge", "secrets", "-n", namespace]).await?.code == 2,
+        "nobody said yes"
+    );
     let refused = lockstep.run(&["tombstones", "purge", "--id", &ids[0], "--yes"]).await?;
-    ensure!(refused.code == 3 && refused.stdout.contains("LS0243: it is held by jane: case 7"), "{}", refused.stdout);
+    ensure!(
+        refused.code == 3 && refused.stdout.contains("LS0243: it is held by jane: case 7"),
+        "{}",
+        refused.stdout
+    );
     lockstep.text(&["tombstones", "purge", "--id", &ids[1], "--yes"]).await?;
     archived(&lockstep, namespace, 2).await?;
     lockstep.stop().await?;

@@ -59,7 +59,8 @@ fn show(out: &Out, facts: &ArchiveFacts) -> Result<(), CliError> {
                 }
             }
             for KeyUse { id, files, given, writes } in keys {
-                let given = if *given { Cell::painted("yes", Paint::Good) } else { Cell::painted("no", Paint::Warn) };
+                let given =
+                    if *given { Cell::painted("yes", Paint::Good) } else { Cell::painted("no", Paint::Warn) };
                 let writes = if *writes { "yes" } else { "" };
                 table.row(vec![Cell::from(id), Cell::from(files.to_string()), given, Cell::from(writes)]);
             }
@@ -112,12 +113,8 @@ pub(crate) async fn purge(args: PurgeArgs, server: &ServerArgs) -> Result<Outcom
     let PurgeArgs { mut ids, filter, dry_run, yes } = args;
     let client = server::client(server)?;
     let out = Out::new(filter.output.output);
-    let open = TombstoneFilterArgs {
-        limit: 0,
-        undeleted: false,
-        output: OutputArgs::default(),
-        ..filter.clone()
-    };
+    let open =
+        TombstoneFilterArgs { limit: 0, undeleted: false, output: OutputArgs::default(), ..filter.clone() };
     match (ids.is_empty(), open == TombstoneFilterArgs::default()) {
         (true, true) => {
             let remedy = "name tombstones (--id), or conditions as for `lockstep tombstones list`";
@@ -143,7 +140,11 @@ pub(crate) async fn purge(args: PurgeArgs, server: &ServerArgs) -> Result<Outcom
         table(&out, &shown)?;
         ids = shown.items.iter().filter(|item| item.purged).map(|item| item.id).collect();
         if dry_run || ids.is_empty() {
-            return Ok(if shown.items.iter().all(|item| item.purged) { Outcome::Done } else { Outcome::Findings });
+            return Ok(if shown.items.iter().all(|item| item.purged) {
+                Outcome::Done
+            } else {
+                Outcome::Findings
+            });
         }
         can_ask("purging")?;
         if !ask(&format!("Purge these {} tombstones for good? Nothing brings them back.", ids.len()))? {
@@ -169,19 +170,27 @@ fn table(out: &Out, list: &List<Purged>) -> Result<(), CliError> {
                     None => Cell::painted("yes", Paint::Good),
                     Some(why) => Cell::painted(&format!("no: {why}"), Paint::Warn),
                 };
-                let row = [Cell::from(id.to_string()), Cell::from(object), Cell::from(bytes.to_string()), goes];
+                let row =
+                    [Cell::from(id.to_string()), Cell::from(object), Cell::from(bytes.to_string()), goes];
                 table.row(row.into());
             }
             table
         },
-        || list.items.iter().filter(|item| item.purged).map(|item| format!("tombstone/{}", item.id)).collect(),
+        || {
+            list.items
+                .iter()
+                .filter(|item| item.purged)
+                .map(|item| format!("tombstone/{}", item.id))
+                .collect()
+        },
     )
 }
 
 /// Puts a legal hold on tombstones.
 pub(crate) async fn hold(args: HoldArgs, server: &ServerArgs) -> Result<Outcome, CliError> {
     let HoldArgs { ids, reason, by } = args;
-    let done: Done = server::client(server)?.post("tombstones/hold", &HoldRequest { ids, reason, by }).await?;
+    let done: Done =
+        server::client(server)?.post("tombstones/hold", &HoldRequest { ids, reason, by }).await?;
     Out::new(Format::Table).line(&output::plain(&done.message))?;
     Ok(Outcome::Done)
 }

@@ -171,7 +171,8 @@ impl Keeper {
             }
             told
         };
-        let told: Vec<Purged> = futures::stream::iter(looked.into_iter().map(delete)).buffered(CONCURRENT).collect().await;
+        let told: Vec<Purged> =
+            futures::stream::iter(looked.into_iter().map(delete)).buffered(CONCURRENT).collect().await;
         let gone: Vec<&Purged> = told.iter().filter(|told| told.purged).collect();
         if !dry_run && !gone.is_empty() {
             let ids = gone.iter().map(|told| told.id).collect();

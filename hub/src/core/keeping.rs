@@ -5,9 +5,7 @@ use lockstep_engine::{ClusterId, ClusterName, Millis, Uid};
 use super::Core;
 use super::command::{CommandError, Reply};
 use crate::archive::ClusterRef;
-use crate::store::{
-    Filed, Hold, RemovedCluster, Store, StoreError, TombstoneRow, put_removed_clusters,
-};
+use crate::store::{Filed, Hold, RemovedCluster, Store, StoreError, TombstoneRow, put_removed_clusters};
 
 /// What the keeper asks for.
 #[derive(Debug)]
@@ -82,7 +80,7 @@ impl<S: Store> Core<S> {
         match keeping {
             Keeping::Purged { ids, reply } => {
                 for id in ids {
-                    self.store.forget_tombstone(id)?;
+                    self.store.delete_tombstone(id)?;
                 }
                 self.answer(reply, Ok(()));
             }
@@ -99,9 +97,9 @@ impl<S: Store> Core<S> {
                 self.answer(reply, Ok(()));
             }
             Keeping::Found { files, reply } => {
-                let new = files.into_iter().try_fold(0, |new, file| {
-                    Ok::<_, StoreError>(new + u64::from(self.found(file, now)?))
-                })?;
+                let new = files
+                    .into_iter()
+                    .try_fold(0, |new, file| Ok::<_, StoreError>(new + u64::from(self.found(file, now)?)))?;
                 self.answer(reply, Ok(new));
             }
             Keeping::Ended { removed, reply } => {
@@ -163,7 +161,12 @@ impl<S: Store> Core<S> {
     }
 
     /// A cluster of the past, whose name another one has. It gets a number that is never given out again.
-    fn former(&mut self, cluster: &ClusterRef, namesake: ClusterId, now: Millis) -> Result<ClusterId, StoreError> {
+    fn former(
+        &mut self,
+        cluster: &ClusterRef,
+        namesake: ClusterId,
+        now: Millis,
+    ) -> Result<ClusterId, StoreError> {
         let passing = (0..).map(|n| format!("former-{}-{n}", namesake.0));
         let passing = passing.filter_map(|name| ClusterName::new(&name).ok());
         let free = passing.into_iter().find(|name| !self.names.contains_key(name));

@@ -6,7 +6,9 @@ use axum::extract::State;
 use super::Api;
 use super::error::ApiError;
 use super::params::{Raw, body};
-use super::types::{ArchiveFacts, Done, HoldRequest, KeyUse, List, PurgeRequest, Purged, ReleaseRequest, Work};
+use super::types::{
+    ArchiveFacts, Done, HoldRequest, KeyUse, List, PurgeRequest, Purged, ReleaseRequest, Work,
+};
 
 /// Tombstones that one call names at most.
 const MOST: usize = 4_000;
@@ -43,9 +45,14 @@ fn named(mut ids: Vec<i64>) -> Result<Vec<i64>, ApiError> {
     ids.sort_unstable();
     ids.dedup();
     match ids.len() {
-        0 => Err(ApiError::bad_request("no tombstone is named", "`lockstep tombstones list` shows the numbers")),
+        0 => Err(ApiError::bad_request(
+            "no tombstone is named",
+            "`lockstep tombstones list` shows the numbers",
+        )),
         ..=MOST => Ok(ids),
-        _ => Err(ApiError::bad_request(format!("more than {MOST} tombstones are named"), "name fewer at once")),
+        _ => {
+            Err(ApiError::bad_request(format!("more than {MOST} tombstones are named"), "name fewer at once"))
+        }
     }
 }
 
@@ -55,7 +62,12 @@ pub(super) async fn facts(State(api): State<Api>) -> Result<Json<ArchiveFacts>, 
     let (bytes, used) = keeper.used().await?;
     let keys = used
         .into_iter()
-        .map(|(id, files)| KeyUse { given: keeper.has_key(&id), writes: keeper.writes_with() == id, id, files })
+        .map(|(id, files)| KeyUse {
+            given: keeper.has_key(&id),
+            writes: keeper.writes_with() == id,
+            id,
+            files,
+        })
         .collect();
     let (rewrap, reindex) = (keeper.rewrapping(), keeper.reindexing());
     Ok(Json(ArchiveFacts { kind: "ArchiveFacts".to_owned(), bytes, keys, rewrap, reindex }))

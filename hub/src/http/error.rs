@@ -6,10 +6,10 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use crate::archive::KeeperError;
 use crate::codes::Code;
 use crate::core::command::CommandError;
 use crate::space::FULL;
-use crate::archive::KeeperError;
 use crate::store::StoreError;
 
 /// The codes that the API and the configuration give; each has a page in docs/errors.

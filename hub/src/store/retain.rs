@@ -72,11 +72,8 @@ pub trait RetainReader: Send {
         limit: usize,
     ) -> Result<Vec<RetainedRow>, StoreError>;
     /// The same, the oldest first, after this time and number.
-    fn retained_by_age(
-        &mut self,
-        after: (Millis, i64),
-        limit: usize,
-    ) -> Result<Vec<RetainedRow>, StoreError>;
+    fn retained_by_age(&mut self, after: (Millis, i64), limit: usize)
+    -> Result<Vec<RetainedRow>, StoreError>;
     /// One of them.
     fn retained_one(&mut self, id: i64) -> Result<Option<RetainedRow>, StoreError>;
     /// Who needs a tombstone.
@@ -102,8 +99,6 @@ pub trait RetainReader: Send {
 
 /// Writing, within a transaction.
 pub trait RetainStore: RetainReader {
-    /// Forgets a tombstone.
-    fn forget_tombstone(&mut self, id: i64) -> Result<(), StoreError>;
     /// Puts a hold on a tombstone, or takes it off.
     fn set_hold(&mut self, id: i64, hold: Option<&Hold>) -> Result<(), StoreError>;
     /// Its file was written anew, under another key.

@@ -62,9 +62,7 @@ impl Archive for OneFile {
 pub fn archive_file(data: &[u8]) {
     let keys = Keyring::of_hub(&HubKey::from_bytes([7; 32]));
     let tombstones_in = |archive| Tombstones::new(archive, keys.clone(), Secrets::Encrypted);
-    let read = |content: Bytes, path| {
-        block_on(tombstones_in(OneFile::holding(content)).read(path))
-    };
+    let read = |content: Bytes, path| block_on(tombstones_in(OneFile::holding(content)).read(path));
     let raw = Bytes::copy_from_slice(data);
     let _ = read(raw.clone(), PLAIN);
     assert!(read(raw.clone(), SEALED).is_err(), "what nobody sealed was opened");

@@ -55,7 +55,9 @@ impl Keeper {
 
     async fn paths(&self, ids: &[i64]) -> Result<Vec<String>, KeeperError> {
         let ids = ids.to_vec();
-        let found = self.read(move |reader| ids.into_iter().map(|id| path(reader, id)).collect::<Result<Vec<_>, _>>()).await?;
+        let found = self
+            .read(move |reader| ids.into_iter().map(|id| path(reader, id)).collect::<Result<Vec<_>, _>>())
+            .await?;
         Ok(found.into_iter().collect::<Result<Vec<_>, CommandError>>()?)
     }
 

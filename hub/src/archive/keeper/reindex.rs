@@ -49,7 +49,8 @@ impl Keeper {
         let holds = listed().try_filter(|file| std::future::ready(file.path.ends_with(HOLD)));
         let holds: BTreeSet<String> = holds.map_ok(|file| file.path).try_collect().await?;
         let mut lasts = Lasts::new();
-        let mut files = listed().try_filter(|file| std::future::ready(is_tombstone(&file.path))).try_chunks(BATCH);
+        let mut files =
+            listed().try_filter(|file| std::future::ready(is_tombstone(&file.path))).try_chunks(BATCH);
         while let Some(batch) = files.next().await {
             let batch = batch.map_err(|error| error.1)?;
             self.reindex_some(batch, &holds, &mut lasts).await?;
@@ -161,6 +162,8 @@ fn told(header: Header, path: &str) -> Result<(ClusterRef, TombstoneRow), Archiv
             deleter: header.deleter,
             // Numbers of acts are those of the store that was lost.
             act: None,
+            ended: None,
+            lingered: false,
             held: false,
             sealed,
             size: 0,

@@ -51,7 +51,9 @@ impl Keeper {
         loop {
             let (turn, wanted) = (self.0.turn.lock().await, key.clone());
             let (page, used) = self
-                .read(move |reader| Ok((reader.sealed_otherwise(&wanted, after, BATCH)?, reader.sealing_keys()?)))
+                .read(move |reader| {
+                    Ok((reader.sealed_otherwise(&wanted, after, BATCH)?, reader.sealing_keys()?))
+                })
                 .await?;
             let left = used.iter().filter(|(id, _)| *id != key).map(|(_, files)| files).sum();
             if let Some(work) = at(&self.0.rewrap).as_mut() {
@@ -60,7 +62,8 @@ impl Keeper {
             let Some((last, _)) = page.last() else { return Ok(()) };
             after = *last;
             let wrap = async |(id, path): (i64, String)| (id, self.rewrap_one(&path).await);
-            let results: Vec<_> = futures::stream::iter(page.into_iter().map(wrap)).buffered(CONCURRENT).collect().await;
+            let results: Vec<_> =
+                futures::stream::iter(page.into_iter().map(wrap)).buffered(CONCURRENT).collect().await;
             let mut files = Vec::new();
             if let Some(work) = at(&self.0.rewrap).as_mut() {
                 for (id, result) in results {
@@ -83,7 +86,8 @@ impl Keeper {
     async fn rewrap_one(&self, path: &str) -> Result<Filed, ArchiveError> {
         let tombstones = &self.0.parts.tombstones;
         let sealed = tombstones.archive.get(path).await?;
-        let wrapped = envelope::rewrap(&tombstones.keys, path, &sealed).map_err(|e| sealed_error(path, &e))?;
+        let wrapped =
+            envelope::rewrap(&tombstones.keys, path, &sealed).map_err(|e| sealed_error(path, &e))?;
         let size = wrapped.len() as u64;
         tombstones.archive.put(path, Bytes::from(wrapped)).await?;
         Ok(Filed { path: path.to_owned(), size, key: Some(tombstones.keys.writes().0.to_string()) })

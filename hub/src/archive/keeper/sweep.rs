@@ -133,7 +133,9 @@ impl Keeper {
 
     async fn purge_and_count(&self, ids: Vec<i64>) -> Result<(u64, u64), KeeperError> {
         let told = self.purge(ids, false).await?;
-        if let Some(refused) = told.iter().find(|told| told.why.as_ref().is_some_and(|why| why.starts_with("LS0245"))) {
+        if let Some(refused) =
+            told.iter().find(|told| told.why.as_ref().is_some_and(|why| why.starts_with("LS0245")))
+        {
             tracing::warn!(tombstone = refused.id, "{}", refused.why.as_deref().unwrap_or_default());
         }
         let gone = || told.iter().filter(|told| told.purged);

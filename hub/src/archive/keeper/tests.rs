@@ -234,8 +234,11 @@ async fn what_somebody_needs_is_not_purged_and_says_why() {
             uid: Uid::new(uid),
         };
         let copy = key("ConfigMap", "n", "copy");
-        store.put_placement(&PlacementRow { source: Some(source("source-90")), ..placement(9, copy) }).unwrap();
-        let image = PlacementRow { next_attempt: None, ..full_placement(prod.0, key("ConfigMap", "n", "image")) };
+        store
+            .put_placement(&PlacementRow { source: Some(source("source-90")), ..placement(9, copy) })
+            .unwrap();
+        let image =
+            PlacementRow { next_attempt: None, ..full_placement(prod.0, key("ConfigMap", "n", "image")) };
         let delete = Some(DeleteStage::Archiving { tombstone: 3 });
         store.put_placement(&PlacementRow { delete, source: None, ..image }).unwrap();
     });

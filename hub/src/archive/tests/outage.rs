@@ -35,7 +35,9 @@ impl Outage {
         let dir = tempfile::tempdir().unwrap();
         let server = S3Server::start(dir.path()).await;
         let mut store = SqliteStore::open(&dir.path().join("data/state.db"), sealer()).unwrap();
-        within(&mut store, |store| drop(store.create_cluster(&ClusterName::new("prod").unwrap(), 1).unwrap()));
+        within(&mut store, |store| {
+            drop(store.create_cluster(&ClusterName::new("prod").unwrap(), 1).unwrap())
+        });
         let metrics = Arc::new(Metrics::register(&mut prometheus_client::registry::Registry::default()));
         let (done, inputs) = mpsc::channel(64);
         let (wake, stop) = (Arc::new(Notify::new()), CancellationToken::new());
@@ -146,5 +148,8 @@ async fn a_minute_without_its_bucket_under_load_loses_nothing() {
     let (made, grown) = (outage.made, outage.store_bytes() - before);
     let began = tokio::time::Instant::now();
     outage.end().await;
-    println!("{made} tombstones of {BODY} bytes, {grown} bytes of outbox, caught up in {:?}", began.elapsed());
+    println!(
+        "{made} tombstones of {BODY} bytes, {grown} bytes of outbox, caught up in {:?}",
+        began.elapsed()
+    );
 }

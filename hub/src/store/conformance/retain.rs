@@ -4,8 +4,8 @@ use lockstep_engine::{ClusterId, Uid};
 
 use super::{Bed, full_placement, key, placement, tombstone, within};
 use crate::store::{
-    Cause, DeleteStage, Filed, Hold, Need, PlacementRow, RetainReader, RetainStore, RetainedRow, SourceRef,
-    Store, TombstoneRow, Waiting,
+    Cause, DeleteStage, Filed, Hold, Need, PlacementRow, Reader, RetainReader, RetainStore, RetainedRow,
+    SourceRef, Store, TombstoneRow, Waiting,
 };
 
 /// (object, deleted at) in cluster 1, and for every other one in cluster 2.
@@ -46,7 +46,8 @@ pub(super) fn walks_see_every_tombstone_once<B: Bed>(bed: &B) {
 pub(super) fn holds_files_and_keys_are_told<B: Bed>(bed: &B) {
     let mut store = filled(bed);
     assert_eq!(store.waiting().unwrap(), Waiting { count: 5, oldest: Some(10) });
-    let file = |n: i64, key: Option<&str>| Filed { path: format!("v1/{n}"), size: 7, key: key.map(str::to_owned) };
+    let file =
+        |n: i64, key: Option<&str>| Filed { path: format!("v1/{n}"), size: 7, key: key.map(str::to_owned) };
     let hold = Hold { reason: "case 7".into(), by: "jane".into(), at_ms: 5 };
     within(&mut store, |store| {
         for n in 1..4 {
@@ -70,7 +71,7 @@ pub(super) fn holds_files_and_keys_are_told<B: Bed>(bed: &B) {
     assert!(store.sealed_otherwise("old", 0, 9).unwrap().is_empty());
     within(&mut store, |store| {
         store.set_filed(2, &Filed { size: 9, ..file(2, Some("new")) }).unwrap();
-        store.forget_tombstone(3).unwrap();
+        store.delete_tombstone(3).unwrap();
     });
     assert_eq!(store.sealing_keys().unwrap(), [("new".to_owned(), 1)]);
     assert_eq!((store.archive_bytes().unwrap(), store.tombstone(3).unwrap()), (16, None));
@@ -96,7 +97,8 @@ pub(super) fn who_needs_a_tombstone_is_known<B: Bed>(bed: &B) {
             ("u", 3, Cause::Inferred),
             ("u", 4, Cause::Rewound),
         ] {
-            let row = TombstoneRow { cause, uid: Uid::new(uid), ..tombstone(1, key("ConfigMap", "n", "x"), at) };
+            let row =
+                TombstoneRow { cause, uid: Uid::new(uid), ..tombstone(1, key("ConfigMap", "n", "x"), at) };
             store.put_tombstone(&row).unwrap();
         }
         store.put_tombstone(&tombstone(2, key("ConfigMap", "n", "image"), 5)).unwrap();

@@ -22,11 +22,7 @@ macro_rules! select {
     };
 }
 
-fn read(
-    row: &Columns<'_>,
-    db: &rusqlite::Connection,
-    kinds: &mut Kinds,
-) -> Result<RetainedRow, StoreError> {
+fn read(row: &Columns<'_>, db: &rusqlite::Connection, kinds: &mut Kinds) -> Result<RetainedRow, StoreError> {
     Ok(RetainedRow {
         id: row.int(0)?,
         cluster: ClusterId(row.u32(1)?),
@@ -49,9 +45,8 @@ impl Inner {
         let Self { db, kinds, .. } = self;
         let limit = sql_limit(limit);
         let Some((key, deleted_at, id)) = after else {
-            let sql = select!(
-                "ORDER BY name DESC, namespace DESC, kind DESC, deleted_at DESC, id DESC LIMIT ?1"
-            );
+            let sql =
+                select!("ORDER BY name DESC, namespace DESC, kind DESC, deleted_at DESC, id DESC LIMIT ?1");
             return query(db, TABLE, sql, params![limit], |row| read(row, db, kinds));
         };
         let sql = select!(
@@ -196,10 +191,6 @@ impl<M: Send> RetainReader for Sqlite<M> {
 }
 
 impl RetainStore for SqliteStore {
-    fn forget_tombstone(&mut self, id: i64) -> Result<(), StoreError> {
-        self.change(|inner| execute(&inner.db, "DELETE FROM tombstones WHERE id = ?1", [id]).map(drop))
-    }
-
     fn set_hold(&mut self, id: i64, hold: Option<&Hold>) -> Result<(), StoreError> {
         self.change(|inner| inner.set_hold(id, hold))
     }
