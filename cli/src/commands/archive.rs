@@ -168,7 +168,7 @@ fn table(out: &Out, list: &List<Purged>) -> Result<(), CliError> {
             for Purged { id, object, bytes, purged: _, why } in &list.items {
                 let goes = match why {
                     None => Cell::painted("yes", Paint::Good),
-                    Some(why) => Cell::painted(&format!("no: {why}"), Paint::Warn),
+                    Some(why) => Cell::painted(format!("no: {why}"), Paint::Warn),
                 };
                 let row =
                     [Cell::from(id.to_string()), Cell::from(object), Cell::from(bytes.to_string()), goes];

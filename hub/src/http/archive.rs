@@ -49,7 +49,7 @@ fn named(mut ids: Vec<i64>) -> Result<Vec<i64>, ApiError> {
             "no tombstone is named",
             "`lockstep tombstones list` shows the numbers",
         )),
-        ..=MOST => Ok(ids),
+        1..=MOST => Ok(ids),
         _ => {
             Err(ApiError::bad_request(format!("more than {MOST} tombstones are named"), "name fewer at once"))
         }
