@@ -9,6 +9,7 @@ use super::params::{Raw, body};
 use super::types::{
     ArchiveFacts, Done, HoldRequest, KeyUse, List, PurgeRequest, Purged, ReleaseRequest, Work,
 };
+use crate::archive::KeeperError;
 
 /// Tombstones that one call names at most.
 const MOST: usize = 4_000;
@@ -16,7 +17,12 @@ const MOST: usize = 4_000;
 /// Purges tombstones by number.
 pub(super) async fn purge(State(api): State<Api>, Raw(bytes): Raw) -> Result<Json<List<Purged>>, ApiError> {
     let PurgeRequest { ids, dry_run } = body(&bytes)?;
-    let told = api.0.keeper.purge(named(ids)?, dry_run).await?;
+    let (ids, keeper) = (named(ids)?, api.0.keeper.clone());
+    let told = finished(async move { keeper.purge(ids, dry_run).await }).await?;
+    if !dry_run {
+        let purged = told.iter().filter(|told| told.purged).count();
+        tracing::warn!(purged, "tombstones were purged, as a person asked");
+    }
     Ok(Json(List::new("PurgedList", told)))
 }
 
@@ -27,8 +33,8 @@ pub(super) async fn hold(State(api): State<Api>, Raw(bytes): Raw) -> Result<Json
         return Err(ApiError::bad_request("a hold needs a reason", "say why: --reason"));
     }
     let ids = named(ids)?;
-    let count = ids.len();
-    api.0.keeper.hold(ids, reason, by).await?;
+    let (count, keeper) = (ids.len(), api.0.keeper.clone());
+    finished(async move { keeper.hold(ids, reason, by).await }).await?;
     Ok(Json(Done { message: format!("{count} held") }))
 }
 
@@ -36,9 +42,16 @@ pub(super) async fn hold(State(api): State<Api>, Raw(bytes): Raw) -> Result<Json
 pub(super) async fn release(State(api): State<Api>, Raw(bytes): Raw) -> Result<Json<Done>, ApiError> {
     let ReleaseRequest { ids } = body(&bytes)?;
     let ids = named(ids)?;
-    let count = ids.len();
-    api.0.keeper.release(ids).await?;
+    let (count, keeper) = (ids.len(), api.0.keeper.clone());
+    finished(async move { keeper.release(ids).await }).await?;
     Ok(Json(Done { message: format!("{count} released") }))
+}
+
+/// Also when nobody waits for the answer any more: what was begun with files goes on to their rows.
+async fn finished<T: Send + 'static>(
+    work: impl Future<Output = Result<T, KeeperError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    Ok(tokio::spawn(work).await.map_err(|_| ApiError::stopping())??)
 }
 
 fn named(mut ids: Vec<i64>) -> Result<Vec<i64>, ApiError> {
