@@ -40,7 +40,11 @@ fn ten(namespace: &str, name: &str) -> Vec<Value> {
         ("rbac.authorization.k8s.io/v1", "Role", json!({"rules": rules})),
         ("rbac.authorization.k8s.io/v1", "RoleBinding", json!({"subjects": subject, "roleRef": role})),
         ("networking.k8s.io/v1", "NetworkPolicy", json!({"spec": {"podSelector": {"matchLabels": labels}}})),
-        ("networking.k8s.io/v1", "Ingress", json!({"spec": {"defaultBackend": {"service": {"name": name, "port": {"number": 80}}}}})),
+        (
+            "networking.k8s.io/v1",
+            "Ingress",
+            json!({"spec": {"defaultBackend": {"service": {"name": name, "port": {"number": 80}}}}}),
+        ),
     ];
     let object = |(version, kind, mut content): (&str, &str, Value)| {
         content["apiVersion"] = version.into();
@@ -158,7 +162,9 @@ async fn two_namespaces_deleted_at_once_are_two_groups_of_two_hundred_objects() 
         })
         .await?;
         let id = found["id"].as_str().unwrap_or_default();
-        let by_hand = lockstep.json(&["tombstones", "list", "configmap", "-n", home.name(), "--name", "by-hand"]).await?;
+        let by_hand = lockstep
+            .json(&["tombstones", "list", "configmap", "-n", home.name(), "--name", "by-hand"])
+            .await?;
         ensure!(by_hand["items"][0]["group"].is_null(), "{by_hand}");
         let tree = lockstep.text(&["tombstones", "show", id]).await?;
         ensure!(tree.starts_with(&format!("Namespace {}", home.name())), "{tree}");
@@ -223,7 +229,8 @@ async fn a_cascade_is_one_group_with_one_root_however_it_is_propagated() -> Resu
         .await?;
         let api = a.api("apps/v1", "Deployment", Some(namespace)).await?;
         let orphans = policy == PropagationPolicy::Orphan;
-        api.delete(name, &DeleteParams { propagation_policy: Some(policy), ..DeleteParams::default() }).await?;
+        api.delete(name, &DeleteParams { propagation_policy: Some(policy), ..DeleteParams::default() })
+            .await?;
         let root = format!("Deployment.apps {namespace}/{name}");
         if orphans {
             eventually(PATIENCE, "the Deployment is kept", async || {
@@ -320,7 +327,12 @@ spec:
     api.delete_collection(&DeleteParams::background(), &all).await?;
     eventually(PATIENCE, "the deletes are held", async || {
         let shown = lockstep.json(&["approve", "acts", "--dry-run"]).await?;
-        let held: u64 = shown["items"].as_array().context("a list")?.iter().filter_map(|item| item["objects"].as_array().map(|objects| objects.len() as u64)).sum();
+        let held: u64 = shown["items"]
+            .as_array()
+            .context("a list")?
+            .iter()
+            .filter_map(|item| item["objects"].as_array().map(|objects| objects.len() as u64))
+            .sum();
         ensure!(held >= 12, "{shown}");
         Ok(())
     })

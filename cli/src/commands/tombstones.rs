@@ -41,7 +41,9 @@ pub(crate) async fn run(args: TombstonesArgs, server: &ServerArgs) -> Result<Out
             }
             show_group(&id, output, &client).await
         }
-        TombstonesCommand::Show { id, show_secrets, output } => show(&id, show_secrets, output, &client).await,
+        TombstonesCommand::Show { id, show_secrets, output } => {
+            show(&id, show_secrets, output, &client).await
+        }
         TombstonesCommand::Diff { ids, output } => diff(&ids, output, &client).await,
     }
 }
@@ -195,12 +197,7 @@ async fn show_group(id: &str, format: Option<Format>, client: &Client) -> Result
     Ok(Outcome::Done)
 }
 
-async fn show(
-    id: &str,
-    secrets: bool,
-    format: Option<Format>,
-    client: &Client,
-) -> Result<Outcome, CliError> {
+async fn show(id: &str, secrets: bool, format: Option<Format>, client: &Client) -> Result<Outcome, CliError> {
     let query = [("secrets", secrets.then_some("true"))];
     let item: TombstoneItem = client.get(&format!("tombstones/{id}"), &query).await?;
     let Some(format) = format else {
@@ -241,7 +238,11 @@ fn head(item: &TombstoneItem) -> String {
     if let Some(group) = &item.group {
         line(format!("together with others: `lockstep tombstones show {group}`"));
     }
-    line(format!("this state was read {}, resourceVersion {}", clock(item.last_seen_ms), item.resource_version));
+    line(format!(
+        "this state was read {}, resourceVersion {}",
+        clock(item.last_seen_ms),
+        item.resource_version
+    ));
     line(match &item.path {
         Some(path) => format!("in the archive: {path}"),
         None => "on its way into the archive".to_owned(),

@@ -6,7 +6,7 @@ use lockstep_engine::{ClusterId, GroupKind, Uid};
 
 use super::{Bed, key, tombstone, within};
 use crate::store::{
-    ActFilter, ActRow, Cause, Facts, Kin, Lives, Reader, Store, TombstoneFilter, TombstoneRow,
+    ActFilter, ActRow, Cause, Facts, Kin, Lives, Reader, RetainStore, Store, TombstoneFilter, TombstoneRow,
 };
 
 fn namespace_act() -> ActRow {
