@@ -4,6 +4,7 @@ mod archive;
 mod run;
 #[cfg(test)]
 mod tests;
+mod tombstones;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use clap_complete::Shell;
 
 pub use archive::{ArchiveArgs, ArchiveCommand, HoldArgs, PurgeArgs};
 pub use run::{AgentArgs, ContextArgs, HubArgs, HubCommand, ListenArgs, UpArgs};
+pub use tombstones::{TombstoneFilterArgs, TombstonesArgs, TombstonesCommand};
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 failed, 2 usage, 3 differences or findings.
@@ -385,79 +387,6 @@ pub enum PolicyCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
-}
-
-/// `lockstep tombstones`.
-#[derive(Clone, Debug, Args)]
-pub struct TombstonesArgs {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: TombstonesCommand,
-}
-
-/// Below `lockstep tombstones`.
-#[derive(Clone, Debug, Subcommand)]
-pub enum TombstonesCommand {
-    /// The newest first
-    List(TombstoneFilterArgs),
-    /// One, with the body that was kept
-    Show {
-        /// Number, as `list` shows it
-        id: i64,
-        /// Show values of Secrets (needs the token)
-        #[arg(long)]
-        show_secrets: bool,
-        /// Format: yaml unless told otherwise
-        #[arg(short, long = "output", value_enum, default_value = "yaml", value_name = "FORMAT")]
-        output: Format,
-    },
-    /// Take some away for good, from the archive too
-    Purge(PurgeArgs),
-    /// Put a legal hold on some: nothing purges them
-    Hold(HoldArgs),
-    /// Take the hold off
-    Release {
-        /// Numbers, as `list` shows them
-        #[arg(required = true)]
-        ids: Vec<i64>,
-    },
-}
-
-/// Which tombstones.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
-pub struct TombstoneFilterArgs {
-    /// Only of this kind
-    pub kind: Option<String>,
-    /// Namespace.
-    #[command(flatten)]
-    pub namespace: NamespaceArgs,
-    /// Only of this name; a pattern with `*` and `?`, as in 'web-*'
-    #[arg(long)]
-    pub name: Option<String>,
-    /// Only of this cluster
-    #[arg(long, value_name = "CLUSTER")]
-    pub cluster: Option<String>,
-    /// Only for this reason: observed, inferred, lockstep, rewound or clusterremoved
-    #[arg(long)]
-    pub cause: Option<String>,
-    /// Only deletes by lockstep for this policy
-    #[arg(long)]
-    pub policy: Option<String>,
-    /// Only of the last while, as in 2h
-    #[arg(long, value_parser = duration, value_name = "TIME")]
-    pub since: Option<Duration>,
-    /// Only of before the last while, as in 1h
-    #[arg(long, value_parser = duration, value_name = "TIME")]
-    pub until: Option<Duration>,
-    /// Also images of deletes that were not carried out
-    #[arg(long)]
-    pub undeleted: bool,
-    /// How many at most
-    #[arg(long, default_value_t = 100)]
-    pub limit: usize,
-    /// Format.
-    #[command(flatten)]
-    pub output: OutputArgs,
 }
 
 /// `lockstep doctor`.

@@ -131,10 +131,6 @@ fn render(item: &Difference, palette: Palette) -> String {
         let _ = write!(text, "  {} ({})", status.state, plain(&status.reason));
     }
     text.push('\n');
-    let line = |text: &mut String, paint, sign: char, path: &str, value: &Value| {
-        let line = format!("{sign} {} {}", plain(path), shown(value));
-        let _ = writeln!(text, "{}", palette.paint(paint, line.trim_end()));
-    };
     match (&item.comparison.observed, &item.comparison.desired) {
         (None, Some(_)) => {
             let _ = writeln!(text, "{}", palette.paint(Paint::Good, "+ the object is missing at the target"));
@@ -142,18 +138,27 @@ fn render(item: &Difference, palette: Palette) -> String {
         (Some(_), None) => {
             let _ = writeln!(text, "{}", palette.paint(Paint::Bad, "- the object is to be deleted"));
         }
-        (observed, _) => {
-            for operation in &item.comparison.patch {
-                let path = operation["path"].as_str().unwrap_or_default();
-                let kind = operation["op"].as_str().unwrap_or_default();
-                let before = observed.as_ref().and_then(|body| body.pointer(path));
-                if let (Some(before), "remove" | "replace") = (before, kind) {
-                    line(&mut text, Paint::Bad, '-', path, before);
-                }
-                if let ("add" | "replace", Some(after)) = (kind, operation.get("value")) {
-                    line(&mut text, Paint::Good, '+', path, after);
-                }
-            }
+        (observed, _) => text.push_str(&operations(observed.as_ref(), &item.comparison.patch, palette)),
+    }
+    text
+}
+
+/// The operations of an RFC 6902 patch, with what was there before.
+pub(super) fn operations(before: Option<&Value>, patch: &[Value], palette: Palette) -> String {
+    let mut text = String::new();
+    let line = |text: &mut String, paint, sign: char, path: &str, value: &Value| {
+        let line = format!("{sign} {} {}", plain(path), shown(value));
+        let _ = writeln!(text, "{}", palette.paint(paint, line.trim_end()));
+    };
+    for operation in patch {
+        let path = operation["path"].as_str().unwrap_or_default();
+        let kind = operation["op"].as_str().unwrap_or_default();
+        let before = before.and_then(|body| body.pointer(path));
+        if let (Some(before), "remove" | "replace") = (before, kind) {
+            line(&mut text, Paint::Bad, '-', path, before);
+        }
+        if let ("add" | "replace", Some(after)) = (kind, operation.get("value")) {
+            line(&mut text, Paint::Good, '+', path, after);
         }
     }
     text

@@ -489,8 +489,9 @@ fn kept_facts(body: &[u8]) -> (String, Facts) {
     let mut owners = object.metadata.owner_references;
     owners.sort_by_key(|owner| owner.controller != Some(true));
     let labels = object.metadata.labels;
-    let lingered = object.metadata.deletion_timestamp.is_some();
-    (object.api_version.into_owned(), Facts { labels, owners, lingered, ..Facts::default() })
+    let version = ResourceVersion::new(&object.metadata.resource_version).ordinal();
+    let alive = version.filter(|_| object.metadata.deletion_timestamp.is_none()).unwrap_or(0);
+    (object.api_version.into_owned(), Facts { labels, owners, alive, ..Facts::default() })
 }
 
 fn phase(phase: v1::WatchPhase) -> Phase {

@@ -1,5 +1,8 @@
 //! Further answers of the HTTP API; re-exported by `types`.
 
+use std::collections::BTreeMap;
+
+use lockstep_engine::object::OwnerReference;
 use lockstep_engine::status::Status;
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +72,18 @@ pub struct TombstoneItem {
     /// The policy it was deleted for, when lockstep did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
+    /// The user who asked for it, where a webhook told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleter: Option<String>,
+    /// What it was deleted together with, as in g12.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Its owners, the controller first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owners: Vec<OwnerReference>,
     /// When the deletion was seen.
     pub deleted_at_ms: i64,
     /// When the state kept was read.
@@ -86,6 +101,56 @@ pub struct TombstoneItem {
     /// The body, in `show` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<serde_json::Value>,
+}
+
+/// What changed between two kept states of an object.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TombstoneDifference {
+    /// Where it was.
+    pub cluster: String,
+    /// `Deployment.apps`.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The first state. Values of Secrets are keyed digests.
+    pub before: serde_json::Value,
+    /// The second one.
+    pub after: serde_json::Value,
+    /// RFC 6902 patch from the first to the second.
+    pub patch: Vec<serde_json::Value>,
+}
+
+/// What was deleted together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupItem {
+    /// As in g12.
+    pub id: String,
+    /// Where it was.
+    pub cluster: String,
+    /// Namespace, Definition, Owner or Lockstep.
+    pub kind: String,
+    /// The namespace, definition or owner, as in `Deployment.apps shop/web`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
+    /// uid of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_uid: Option<String>,
+    /// The policy it was deleted for, when lockstep did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// The user who asked for the delete of the root, where a webhook told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleter: Option<String>,
+    /// When the first of its deletes was seen.
+    pub started_at_ms: i64,
+    /// When the last one was.
+    pub last_at_ms: i64,
+    /// How many tombstones are in it.
+    pub members: u64,
 }
 
 /// The hub itself, for `doctor`.

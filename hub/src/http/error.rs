@@ -20,7 +20,7 @@ pub const CODES: &[Code] = &[
     Code { code: "LS0253", title: "the request cannot be understood" },
     Code { code: "LS0254", title: "there is no such cluster" },
     Code { code: "LS0255", title: "there is no such policy" },
-    Code { code: "LS0256", title: "there is no such tombstone" },
+    Code { code: "LS0256", title: "there is no such tombstone or group" },
     Code { code: "LS0257", title: "the hub did not answer in time" },
     Code { code: "LS0258", title: "the hub failed while answering" },
     Code { code: "LS0259", title: "the hub is stopping" },
@@ -79,6 +79,11 @@ impl ApiError {
     pub(super) fn no_tombstone(id: i64) -> Self {
         let remedy = "`lockstep tombstones list` shows what there is";
         Self::new(StatusCode::NOT_FOUND, "LS0256", format!("there is no tombstone {id}"), remedy)
+    }
+
+    pub(super) fn no_group(id: &str) -> Self {
+        let remedy = "`lockstep tombstones groups` shows what there is";
+        Self::new(StatusCode::NOT_FOUND, "LS0256", format!("there is no group {id}"), remedy)
     }
 
     pub(super) fn too_slow(limit: Duration) -> Self {

@@ -13,7 +13,9 @@ mod archive_types;
 mod auth;
 mod clusters;
 mod commands;
+mod differences;
 mod error;
+mod groups;
 mod kinds;
 mod objects;
 mod params;
@@ -21,7 +23,7 @@ mod placements;
 mod policies;
 mod pool;
 pub(crate) mod redact;
-mod selector;
+pub(crate) mod selector;
 #[cfg(test)]
 mod tests;
 mod tombstones;
@@ -206,6 +208,9 @@ impl Api {
             .route("/archive", get(archive::facts))
             .route("/archive/rewrap", post(archive::rewrap))
             .route("/archive/reindex", post(archive::reindex))
+            .route("/tombstones/{id}/diff", get(differences::show))
+            .route("/groups", get(groups::list))
+            .route("/groups/{id}", get(groups::show))
             .route("/approve", post(commands::approve))
             .route("/orphan", post(commands::orphan))
             .route("/accept-rewind", post(commands::accept_rewind))

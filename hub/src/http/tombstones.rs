@@ -8,9 +8,10 @@ use serde_json::Value;
 
 use super::auth::Caller;
 use super::error::ApiError;
+use super::groups::{self, Groups, group_id};
 use super::params::{Params, all_clusters, cluster_id, cluster_name};
 use super::types::{List, TombstoneItem};
-use super::{Api, kinds, redact};
+use super::{Api, kinds, redact, selector};
 use crate::store::{
     Cause, CauseKind, ClusterRow, RemovedCluster, StoreError, TombstoneFilter, TombstoneRow, removed_clusters,
 };
@@ -33,6 +34,14 @@ pub(super) struct TombstoneQuery {
     cause: Option<String>,
     /// Deleted by lockstep for this policy.
     policy: Option<String>,
+    /// As kubectl takes it.
+    selector: Option<String>,
+    /// As in g12.
+    group: Option<String>,
+    /// A user.
+    deleter: Option<String>,
+    /// Words.
+    text: Option<String>,
     /// Deleted at or after, ms since the epoch.
     since: Option<i64>,
     /// Deleted before, ms since the epoch.
@@ -57,6 +66,9 @@ pub(super) async fn list(
     Params(query): Params<TombstoneQuery>,
 ) -> Result<Json<List<TombstoneItem>>, ApiError> {
     let shared = api.clone();
+    let selector = selector::parse(query.selector.as_deref().unwrap_or_default())
+        .map_err(|bad| ApiError::bad_request(bad.to_string(), "see `lockstep tombstones list --help`"))?;
+    let act = query.group.as_deref().map(groups::act_id).transpose()?;
     let page = api
         .0
         .readers
@@ -81,18 +93,22 @@ pub(super) async fn list(
                 policy: query.policy,
                 since: query.since,
                 until: query.until,
-                act: None,
+                act,
+                selector,
+                text: query.text,
+                deleter: query.deleter,
                 undeleted: query.undeleted,
             };
             let limit = query.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
             let mut rows = reader.tombstones(&filter, limit + 1).map_err(store)?;
             let more = rows.len() > limit;
             rows.truncate(limit);
+            let groups = groups::of(reader, &rows)?;
             let items: Result<_, StoreError> = rows
                 .into_iter()
                 .map(|row| {
                     let hold = if row.facts.held { reader.hold(row.id)? } else { None };
-                    Ok(TombstoneItem { hold, ..item(row, &clusters, &removed) })
+                    Ok(TombstoneItem { hold, ..item(row, &clusters, &removed, &groups) })
                 })
                 .collect();
             let items = items.map_err(store)?;
@@ -137,7 +153,7 @@ pub(super) async fn show(
     if query.secrets {
         caller.authorised()?;
     }
-    let (row, hold, clusters, removed) = api
+    let (row, hold, clusters, removed, groups) = api
         .0
         .readers
         .read(move |reader| {
@@ -145,28 +161,38 @@ pub(super) async fn show(
             let row = row.ok_or_else(|| ApiError::no_tombstone(id))?;
             let removed = removed_clusters(reader).map_err(|error| ApiError::store(&error))?;
             let hold = reader.hold(id).map_err(|error| ApiError::store(&error))?;
-            Ok((row, hold, all_clusters(reader)?, removed))
+            let groups = groups::of(reader, std::slice::from_ref(&row))?;
+            Ok((row, hold, all_clusters(reader)?, removed, groups))
         })
         .await?;
+    let body = body_of(&api, &row, query.secrets).await?;
+    Ok(Json(TombstoneItem { body, hold, ..item(row, &clusters, &removed, &groups) }))
+}
+
+/// The body that was kept, from the outbox or from the archive; of a Secret with digests for values, unless
+/// they are asked for.
+pub(super) async fn body_of(api: &Api, row: &TombstoneRow, secrets: bool) -> Result<Option<Value>, ApiError> {
     let mut body: Option<Value> = match (&row.body, &row.path) {
         (Some(bytes), _) => {
             let parsed = serde_json::from_slice(bytes);
             Some(parsed.map_err(|_| ApiError::internal("the body in the outbox is not JSON"))?)
         }
-        (None, Some(path)) => Some(api.0.bodies.body(path).await.map_err(|why| ApiError::archive(id, &why))?),
+        (None, Some(path)) => {
+            Some(api.0.bodies.body(path).await.map_err(|why| ApiError::archive(row.id, &why))?)
+        }
         (None, None) => None,
     };
     if let Some(body) = &mut body
-        && !query.secrets
+        && !secrets
         && redact::is_secret(&row.key.gk.group, &row.key.gk.kind)
     {
         redact::redact(body, &api.0.digest_key);
     }
-    Ok(Json(TombstoneItem { body, hold, ..item(row, &clusters, &removed) }))
+    Ok(body)
 }
 
 /// A cluster that is a member, else the last that was removed under that name.
-fn wanted(
+pub(super) fn wanted(
     clusters: &[ClusterRow],
     removed: &[RemovedCluster],
     name: Option<&str>,
@@ -177,8 +203,18 @@ fn wanted(
     })
 }
 
-fn item(row: TombstoneRow, clusters: &[ClusterRow], removed: &[RemovedCluster]) -> TombstoneItem {
-    let former = removed.iter().find(|removed| removed.id == row.cluster);
+/// Its name, also where it was removed since.
+pub(super) fn name_of(clusters: &[ClusterRow], removed: &[RemovedCluster], id: ClusterId) -> String {
+    let former = removed.iter().find(|removed| removed.id == id);
+    former.map_or_else(|| cluster_name(clusters, id), |former| former.name.to_string())
+}
+
+pub(super) fn item(
+    row: TombstoneRow,
+    clusters: &[ClusterRow],
+    removed: &[RemovedCluster],
+    groups: &Groups,
+) -> TombstoneItem {
     let (cause, policy) = match row.cause {
         Cause::Observed => ("Observed", None),
         Cause::Inferred => ("Inferred", None),
@@ -188,7 +224,7 @@ fn item(row: TombstoneRow, clusters: &[ClusterRow], removed: &[RemovedCluster]) 
     };
     TombstoneItem {
         id: row.id,
-        cluster: former.map_or_else(|| cluster_name(clusters, row.cluster), |former| former.name.to_string()),
+        cluster: name_of(clusters, removed, row.cluster),
         kind: row.key.gk.to_string(),
         namespace: row.key.namespace.to_string(),
         name: row.key.name.to_string(),
@@ -197,6 +233,10 @@ fn item(row: TombstoneRow, clusters: &[ClusterRow], removed: &[RemovedCluster]) 
         api_version: row.api_version,
         cause: cause.to_owned(),
         policy,
+        deleter: row.facts.deleter,
+        group: row.facts.act.filter(|act| groups.contains(act)).map(group_id),
+        labels: row.facts.labels,
+        owners: row.facts.owners,
         deleted_at_ms: row.deleted_at,
         last_seen_ms: row.last_seen,
         known_until_ms: row.known_until,

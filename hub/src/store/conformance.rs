@@ -44,6 +44,7 @@ pub(crate) fn run<B: Bed>(bed: impl Fn() -> B) {
     retain::walks_see_every_tombstone_once(&bed());
     retain::holds_files_and_keys_are_told(&bed());
     retain::who_needs_a_tombstone_is_known(&bed());
+    tombstones::tombstones_are_found_by_labels_words_and_deleter(&bed());
     acts::acts_count_their_members_and_groups_are_listed(&bed());
     acts::acts_and_kin_are_found(&bed());
     the_small_tables_replace_and_forget(&bed());

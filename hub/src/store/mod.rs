@@ -13,6 +13,7 @@ pub mod rows;
 pub mod sqlite;
 
 use lockstep_engine::acts::Deleted;
+use lockstep_engine::selector::LabelSelector;
 use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
 
@@ -89,6 +90,13 @@ pub struct TombstoneFilter {
     pub until: Option<Millis>,
     /// Of this act.
     pub act: Option<i64>,
+    /// With these labels.
+    pub selector: LabelSelector,
+    /// With these words, one after the other, in names, labels and, of what is not kept secret, in any string
+    /// of the object.
+    pub text: Option<String>,
+    /// This user asked for it.
+    pub deleter: Option<String>,
     /// Also images of deletes that were not carried out.
     pub undeleted: bool,
 }
@@ -250,8 +258,6 @@ pub trait Store: Reader + RetainStore {
     fn set_deleted(&mut self, id: i64, deleted: bool) -> Result<(), StoreError>;
     /// Makes a tombstone part of an act, and no longer of the one before.
     fn set_act(&mut self, id: i64, act: Option<i64>) -> Result<(), StoreError>;
-    /// Forgets a tombstone, with all that it is found by. Its file in the archive is not touched.
-    fn delete_tombstone(&mut self, id: i64) -> Result<(), StoreError>;
     /// Inserts an act; gives its id. Those that have no members and were over before `before` are
     /// forgotten.
     fn create_act(&mut self, row: &ActRow, before: Millis) -> Result<i64, StoreError>;

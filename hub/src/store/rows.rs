@@ -450,8 +450,8 @@ pub struct Facts {
     pub act: Option<i64>,
     /// When it ended; none where nobody knows, or where nobody deleted it.
     pub ended: Option<Span>,
-    /// The state kept has a deletionTimestamp: none of before it was known.
-    pub lingered: bool,
+    /// resourceVersion of the state kept, where that has no deletionTimestamp: its delete had not begun.
+    pub alive: u64,
     /// A legal hold: it is not purged, whatever its age.
     pub held: bool,
     /// A policy asks for its file to be encrypted. Those of Secrets are, whatever policies say.

@@ -10,6 +10,7 @@ mod body;
 mod check;
 mod clusters;
 mod damage;
+mod find;
 mod former;
 mod kinds;
 mod lock;
@@ -352,10 +353,6 @@ impl Store for SqliteStore {
 
     fn set_act(&mut self, id: i64, act: Option<i64>) -> Result<(), StoreError> {
         self.change(|inner| inner.set_act(id, act))
-    }
-
-    fn delete_tombstone(&mut self, id: i64) -> Result<(), StoreError> {
-        self.change(|inner| inner.delete_tombstone(id))
     }
 
     fn create_act(&mut self, row: &ActRow, before: Millis) -> Result<i64, StoreError> {

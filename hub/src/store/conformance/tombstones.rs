@@ -3,7 +3,7 @@
 use lockstep_engine::{ClusterId, GroupKind};
 
 use super::{Bed, config_maps, key, tombstone, within};
-use crate::store::{Cause, CauseKind, Facts, Filed, Reader, Store, TombstoneFilter, TombstoneRow};
+use crate::store::{Cause, CauseKind, Facts, Filed, Reader, RetainStore, Store, TombstoneFilter, TombstoneRow};
 
 pub(super) fn tombstones_go_through_the_outbox<B: Bed>(bed: &B) {
     let mut store = bed.open();
@@ -95,4 +95,72 @@ pub(super) fn tombstones_are_listed_newest_first<B: Bed>(bed: &B) {
     });
     assert_eq!(store.tombstones(&TombstoneFilter::default(), 9).unwrap()[0].id, ids[4]);
     assert_eq!(store.tombstones(&TombstoneFilter::default(), 9).unwrap().len(), 4);
+}
+
+pub(super) fn tombstones_are_found_by_labels_words_and_deleter<B: Bed>(bed: &B) {
+    let mut store = bed.open();
+    let ids = within(&mut store, |store| {
+        let mut ids = Vec::new();
+        for (kind, name, labels, text, sealed) in [
+            ("ConfigMap", "a", vec![("env", "dev"), ("tier", "web")], "image: registry/nginx:1.19", false),
+            ("ConfigMap", "b", vec![("env", "prod")], "the quick brown fox", false),
+            ("Secret", "c", vec![("env", "prod")], "canary", false),
+            ("ConfigMap", "d", vec![], "canary", true),
+        ] {
+            let mut row = tombstone(1, key(kind, "n", name), 10);
+            row.facts.labels = labels.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+            row.facts.sealed = sealed;
+            row.facts.deleter = (name == "b").then(|| "jane".to_owned());
+            let annotations =
+                serde_json::json!({ "kubectl.kubernetes.io/last-applied-configuration": "applied" });
+            let body =
+                serde_json::json!({ "metadata": { "annotations": annotations }, "data": { "k": text } });
+            row.body = Some(body.to_string().into());
+            ids.push(store.put_tombstone(&row).unwrap());
+        }
+        ids
+    });
+    let list = |store: &mut B::Store, filter: TombstoneFilter| -> Vec<usize> {
+        let rows = store.tombstones(&filter, 9).unwrap();
+        rows.iter().map(|row| ids.iter().position(|id| *id == row.id).unwrap()).collect()
+    };
+    for (text, found) in [
+        ("nginx", vec![0]),
+        ("registry/nginx:1.19", vec![0]),
+        ("quick brown", vec![1]),
+        ("brown quick", vec![]),
+        ("qui*", vec![1]),
+        ("qui", vec![]),
+        ("PROD", vec![2, 1]),
+        ("canary", vec![]),
+        ("applied", vec![]),
+        ("a\"b", vec![]),
+        ("--", vec![]),
+    ] {
+        let filter = TombstoneFilter { text: Some(text.to_owned()), ..TombstoneFilter::default() };
+        assert_eq!(list(&mut store, filter), found, "{text}");
+    }
+    for (selector, found) in [
+        ("env=prod", vec![2, 1]),
+        ("env in (dev,prod)", vec![2, 1, 0]),
+        ("env!=prod", vec![3, 0]),
+        ("env", vec![2, 1, 0]),
+        ("!env", vec![3]),
+        ("env,tier notin (web)", vec![2, 1]),
+        ("env=none", vec![]),
+    ] {
+        let selector_of = crate::http::selector::parse(selector).unwrap();
+        let filter = TombstoneFilter { selector: selector_of, ..TombstoneFilter::default() };
+        assert_eq!(list(&mut store, filter), found, "{selector}");
+    }
+    let selector = crate::http::selector::parse("env=prod").unwrap();
+    let both = TombstoneFilter { text: Some("fox".into()), selector, ..TombstoneFilter::default() };
+    assert_eq!(list(&mut store, both), [1]);
+    let by = |deleter: &str| TombstoneFilter { deleter: Some(deleter.into()), ..TombstoneFilter::default() };
+    assert_eq!((list(&mut store, by("jane")), list(&mut store, by("joe"))), (vec![1], vec![]));
+    within(&mut store, |store| store.forget_tombstone(ids[1]).unwrap());
+    let fox = TombstoneFilter { text: Some("fox".into()), ..TombstoneFilter::default() };
+    let prod = crate::http::selector::parse("env=prod").unwrap();
+    let prod = TombstoneFilter { selector: prod, ..TombstoneFilter::default() };
+    assert_eq!((list(&mut store, fox), list(&mut store, prod)), (vec![], vec![2]));
 }

@@ -1,7 +1,7 @@
 //! The table `acts`, and which tombstones belong to which.
 
 use lockstep_engine::acts::{ActKind, Deleted, Span};
-use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
+use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, Uid};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
 
@@ -29,8 +29,8 @@ macro_rules! select {
 macro_rules! kin {
     ($rest:literal) => {
         concat!(
-            "SELECT id, kind, namespace, name, uid, owner_uid, ended_from, ended_to, resource_version, cause, act, \
-             lingered FROM tombstones WHERE cluster = ?1 AND deleted AND (ended_to IS NOT NULL OR cause = 2) AND ",
+            "SELECT id, kind, namespace, name, uid, owner_uid, ended_from, ended_to, alive, cause, act \
+             FROM tombstones WHERE cluster = ?1 AND deleted AND (ended_to IS NOT NULL OR cause = 2) AND ",
             $rest
         )
     };
@@ -79,8 +79,7 @@ fn read_kin(row: &Columns<'_>, db: &Connection, kinds: &mut Kinds) -> Result<Del
         uid: Uid::new(row.text(4)?),
         owner: row.opt_text(5)?.map(Uid::new),
         ended,
-        // The state kept may be one of after its delete began.
-        alive: if row.bool(11)? { 0 } else { ResourceVersion::new(row.text(8)?).ordinal().unwrap_or(0) },
+        alive: row.u64(8)?,
         by_lockstep: row.int(9)? == BY_LOCKSTEP,
         act: row.opt_int(10)?,
     })

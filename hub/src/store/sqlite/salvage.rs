@@ -230,6 +230,8 @@ fn tombstone(
         Some(row) if row.body.as_ref().is_none_or(|body| json(body)) => {
             done.tombstones += 1;
             done.outbox += u64::from(row.body.is_some());
+            // Of what lies in the archive already names and labels are left to find it by.
+            super::find::put(&into.db, id, &row)?;
         }
         _ => {
             done.unreadable += 1;

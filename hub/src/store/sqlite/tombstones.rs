@@ -5,25 +5,30 @@ use lockstep_engine::acts::Span;
 use lockstep_engine::{ClusterId, ObjectKey, ResourceVersion, Uid};
 use rusqlite::{ToSql, params, params_from_iter};
 
-use super::Inner;
 use super::acts::version;
 use super::body::Bodies;
 use super::kinds::Kinds;
 use super::row::{Columns, execute, first, json, limit as sql_limit, query};
+use super::{Inner, find};
 use crate::store::{Cause, CauseKind, Facts, Filed, StoreError, TombstoneFilter, TombstoneRow};
 
 const TABLE: &str = "tombstones";
 
-macro_rules! select {
-    ($body:literal, $rest:literal) => {
+macro_rules! columns {
+    ($body:literal) => {
         concat!(
             "SELECT id, cluster, kind, namespace, name, uid, resource_version, api_version, cause, policy, \
              deleted_at, last_seen, deleted, path, known_until, labels, owners, managers, deleter, act, held, \
-             size, sealed, ended_from, ended_to, lingered, ",
+             size, sealed, ended_from, ended_to, alive, ",
             $body,
-            " FROM tombstones ",
-            $rest
+            " FROM "
         )
+    };
+}
+
+macro_rules! select {
+    ($body:literal, $rest:literal) => {
+        concat!(columns!($body), "tombstones ", $rest)
     };
 }
 
@@ -81,7 +86,7 @@ fn read(
             .opt_int(23)?
             .zip(row.opt_int(24)?)
             .map(|(from, to)| Span { from: from.cast_unsigned(), to: to.cast_unsigned() }),
-        lingered: row.bool(25)?,
+        alive: row.u64(25)?,
         held: row.bool(20)?,
         size: row.u64(21)?,
         sealed: row.bool(22)?,
@@ -127,6 +132,9 @@ impl Inner {
             since,
             until,
             act,
+            selector,
+            text,
+            deleter,
             undeleted,
         } = filter;
         let Self { db, kinds, bodies, .. } = self;
@@ -140,7 +148,7 @@ impl Inner {
         let (cluster, cause) = (cluster.map(|cluster| cluster.0), cause.map(ordinal));
         // Classes of characters are no part of it.
         let glob = name_glob.as_ref().map(|glob| glob.replace('[', "[[]"));
-        let conditions: [(&str, Option<&dyn ToSql>); 11] = [
+        let conditions: [(&str, Option<&dyn ToSql>); 12] = [
             ("deleted", (!undeleted).then_some(&true)),
             ("cluster", some(&cluster)),
             ("kind", some(&kind)),
@@ -153,17 +161,19 @@ impl Inner {
             ("deleted_at >=", some(since)),
             ("deleted_at <", some(until)),
             ("act", some(act)),
+            ("deleter", some(deleter)),
         ];
         let limit = sql_limit(limit);
-        let (mut sql, mut values): (String, Vec<&dyn ToSql>) =
-            (select!("NULL, NULL", "WHERE true").to_owned(), Vec::new());
+        let way = find::way(text.as_deref(), selector);
+        let mut sql = format!("{}{}", columns!("NULL, NULL"), way.from);
+        let mut values: Vec<&dyn ToSql> = way.values.iter().map(|value| value as &dyn ToSql).collect();
         for (column, value) in conditions {
             let Some(value) = value else { continue };
             let is = if column.contains(' ') { "" } else { " =" };
             sql.push_str(&format!(" AND {column}{is} ?"));
             values.push(value);
         }
-        sql.push_str(" ORDER BY deleted_at DESC, id DESC LIMIT ?");
+        sql.push_str(&format!(" ORDER BY {} LIMIT ?", way.order));
         values.push(&limit);
         query(db, TABLE, &sql, params_from_iter(values), |row| read(row, db, kinds, bodies))
     }
@@ -194,7 +204,7 @@ impl Inner {
             path,
             deleted,
             known_until,
-            facts: Facts { labels, owners, managers, deleter, act, ended, lingered, held, sealed, size, last },
+            facts: Facts { labels, owners, managers, deleter, act, ended, alive, held, sealed, size, last },
         } = row;
         let Self { db, kinds, bodies, .. } = self;
         let kind = kinds.intern(db, &key.gk)?;
@@ -206,7 +216,7 @@ impl Inner {
             db,
             "INSERT INTO tombstones (cluster, kind, namespace, name, uid, resource_version, api_version, \
              cause, policy, deleted_at, last_seen, deleted, path, body, known_until, labels, owners, \
-             owner_uid, managers, deleter, held, size, final, sealed, ended_from, ended_to, lingered) \
+             owner_uid, managers, deleter, held, size, final, sealed, ended_from, ended_to, alive) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, \
              ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)",
             params![
@@ -236,18 +246,22 @@ impl Inner {
                 sealed,
                 ended.map(|ended| version(ended.from)),
                 ended.map(|ended| version(ended.to)),
-                lingered,
+                version(*alive),
             ],
         )?;
         let id = db.last_insert_rowid();
+        find::put(db, id, row)?;
         if act.is_some() {
             self.set_act(id, *act)?;
         }
         Ok(id)
     }
 
-    pub(super) fn delete_tombstone(&mut self, id: i64) -> Result<(), StoreError> {
-        self.counted(id, |db| execute(db, "DELETE FROM tombstones WHERE id = ?1", [id]).map(drop))
+    pub(super) fn forget_tombstone(&mut self, id: i64) -> Result<(), StoreError> {
+        self.counted(id, |db| {
+            find::delete(db, id)?;
+            execute(db, "DELETE FROM tombstones WHERE id = ?1", [id]).map(drop)
+        })
     }
 
     pub(super) fn set_archived(&mut self, id: i64, file: &Filed) -> Result<(), StoreError> {

@@ -62,9 +62,19 @@ CREATE INDEX acts_policy ON acts (cluster, policy, last_at) WHERE act = 3;
 CREATE INDEX acts_listed ON acts (last_at) WHERE members > 1;
 CREATE INDEX acts_empty ON acts (last_at) WHERE members = 0;
 
+-- What tombstones are found by: labels one by one, and words (names, labels, strings of what is not kept secret).
+CREATE TABLE tombstone_labels (
+  label     TEXT NOT NULL,
+  tombstone INTEGER NOT NULL,
+  value     TEXT NOT NULL,
+  PRIMARY KEY (label, tombstone)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tombstone_labels_value ON tombstone_labels (label, value, tombstone);
+CREATE VIRTUAL TABLE tombstone_words USING fts5 (words, content = '', contentless_delete = 1);
+
 -- When it ended, in resourceVersions of its cluster; none where nobody knows.
 ALTER TABLE tombstones ADD COLUMN ended_from INTEGER;
 ALTER TABLE tombstones ADD COLUMN ended_to INTEGER;
-ALTER TABLE tombstones ADD COLUMN lingered INTEGER NOT NULL DEFAULT 0;  -- the state kept has a deletionTimestamp
+ALTER TABLE tombstones ADD COLUMN alive INTEGER NOT NULL DEFAULT 0;  -- its delete had not begun at this one
 CREATE INDEX tombstones_in_namespace ON tombstones (cluster, namespace, ended_to) WHERE ended_to IS NOT NULL;
 CREATE INDEX tombstones_of_kind ON tombstones (cluster, kind, ended_to) WHERE ended_to IS NOT NULL;
