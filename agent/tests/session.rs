@@ -192,7 +192,7 @@ impl Line {
             scope: String::new(),
             conditions: [Condition::default()].into(),
             managed: true,
-            archive: false,
+            archive: std::collections::BTreeSet::new(),
         };
         let interest = Bytes::from(serde_json::to_vec(&interest).unwrap());
         let watches = vec![v1::WatchInterest { watch: 1, interest }];

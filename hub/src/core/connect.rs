@@ -1,6 +1,6 @@
 //! Sessions: who may speak for which cluster (I15), what its agent shall watch, and from where.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lockstep_engine::interest::Interest;
@@ -173,7 +173,7 @@ impl<S: Store> Core<S> {
             stream,
             skew_ms,
             generation: 0,
-            interest: std::collections::BTreeMap::new(),
+            interest: BTreeMap::new(),
         });
         self.store.put_cluster(&cluster.row)?;
         // What an earlier session told of its watches is no longer news; each is told again.
@@ -224,7 +224,8 @@ impl<S: Store> Core<S> {
         now: Millis,
     ) -> Result<(), StoreError> {
         let Some(name) = self.clusters.get(&id).map(|c| c.row.name.clone()) else { return Ok(()) };
-        let mut interests = self.interests(&name);
+        let listed = self.listed_kinds(id)?;
+        let mut interests = self.interests(&name, &listed);
         let kept = self.kept_interests(id, &interests)?;
         kept.into_iter().for_each(|kept| absorb(&mut interests, kept));
         let mut wanted = BTreeSet::new();
@@ -268,7 +269,7 @@ impl<S: Store> Core<S> {
         let mut kept = Vec::new();
         for (gk, scope) in others {
             if self.has_unfinished(id, &gk, &scope, wanted)? {
-                kept.push(Interest { gk, scope, conditions: BTreeSet::new(), managed: true, archive: false });
+                kept.push(Interest { managed: true, ..Interest::of_keys(gk, &scope) });
             }
         }
         self.kept_watches |= !kept.is_empty();
@@ -349,7 +350,7 @@ impl<S: Store> Core<S> {
     fn tell_interest(&mut self, id: ClusterId, mut message: v1::InterestSet, live: &[v1::LiveWatch]) {
         let Some(cluster) = self.clusters.get_mut(&id) else { return };
         let Some(session) = cluster.session.as_mut() else { return };
-        let digests: std::collections::BTreeMap<u32, [u8; 32]> = message
+        let digests: BTreeMap<u32, [u8; 32]> = message
             .watches
             .iter()
             .filter_map(|w| cluster.watches.get(&w.watch).map(|watch| (w.watch, watch.wanted)))
@@ -373,10 +374,31 @@ impl<S: Store> Core<S> {
         }
     }
 
-    fn interests(&self, name: &ClusterName) -> Vec<Interest> {
+    /// Kinds that can be listed and watched in a cluster, and whether they are in namespaces. One that is
+    /// no longer served counts while objects of it are known: what became of them is told by its watch.
+    fn listed_kinds(&mut self, id: ClusterId) -> Result<BTreeMap<GroupKind, bool>, StoreError> {
+        let Some(cluster) = self.clusters.get(&id) else { return Ok(BTreeMap::new()) };
+        let served = cluster.served.iter().flatten();
+        let has = |kind: &ServedKind, verb: &str| kind.verbs.iter().any(|has| has == verb);
+        let mut listed: BTreeMap<GroupKind, bool> = served
+            .filter(|(_, kind)| has(kind, "list") && has(kind, "watch"))
+            .map(|(gk, kind)| (gk.clone(), kind.namespaced))
+            .collect();
+        let watched: BTreeSet<GroupKind> =
+            cluster.watches.values().map(|watch| watch.row.gk.clone()).collect();
+        let partial = cluster.discovery_partial;
+        for gk in watched.into_iter().filter(|gk| !cluster.served.iter().any(|served| served.contains_key(gk))).collect::<Vec<_>>() {
+            if partial || !self.store.objects(id, &gk, None, None, 1)?.is_empty() {
+                listed.insert(gk, true);
+            }
+        }
+        Ok(listed)
+    }
+
+    fn interests(&self, name: &ClusterName, listed: &BTreeMap<GroupKind, bool>) -> Vec<Interest> {
         let mut interests: Vec<Interest> = self
             .set
-            .interest(name.as_str())
+            .interest(name.as_str(), listed.iter().map(|(gk, namespaced)| (gk, *namespaced)))
             .iter()
             .flat_map(lockstep_policies::KindInterest::watches)
             .collect();
@@ -392,8 +414,7 @@ impl<S: Store> Core<S> {
         let containers = [(!sources.is_empty(), namespaces()), (custom, definitions())];
         for (_, gk) in containers.into_iter().filter(|(needed, _)| *needed) {
             if !interests.iter().any(|interest| interest.gk == gk) {
-                let (scope, conditions) = (String::new(), BTreeSet::new());
-                interests.push(Interest { gk, scope, conditions, managed: false, archive: false });
+                interests.push(Interest::of_keys(gk, ""));
             }
         }
         interests
@@ -411,7 +432,12 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
-    pub(super) fn served(&mut self, id: ClusterId, served: v1::Served) -> Result<(), StoreError> {
+    pub(super) fn served(
+        &mut self,
+        id: ClusterId,
+        served: v1::Served,
+        now: Millis,
+    ) -> Result<(), StoreError> {
         let kinds: Vec<ServedKind> = served.kinds.into_iter().map(from_wire).collect();
         let index = index_served(&kinds);
         let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
@@ -427,6 +453,8 @@ impl<S: Store> Core<S> {
                 states: super::scan::WAITING.to_vec(),
                 ..PlacementFilter::default()
             });
+            // A policy may archive every kind.
+            self.send_interest(id, &[], now)?;
         }
         Ok(())
     }
@@ -471,7 +499,7 @@ fn absorb(interests: &mut Vec<Interest>, mut kept: Interest) {
         for narrow in interests.extract_if(.., |interest| interest.gk == kept.gk) {
             kept.conditions.extend(narrow.conditions);
             kept.managed |= narrow.managed;
-            kept.archive |= narrow.archive;
+            kept.archive.extend(narrow.archive);
         }
     }
     interests.push(kept);

@@ -42,7 +42,7 @@ impl<S: Store> Core<S> {
         match live.stream.handle(message) {
             Ok(Some(HubEffect::Commit { batch, .. })) => self.batch(id, session, batch, now),
             Ok(Some(HubEffect::Outcome(outcome))) => self.outcome(id, outcome, now),
-            Ok(Some(HubEffect::Served(served))) => self.served(id, served),
+            Ok(Some(HubEffect::Served(served))) => self.served(id, served, now),
             Ok(Some(HubEffect::Heartbeat(beat))) => {
                 // A message on its way only makes the difference larger: the smallest is nearest.
                 live.skew_ms = live.skew_ms.min(now.saturating_sub(beat.clock_ms));
@@ -408,7 +408,8 @@ impl<S: Store> Core<S> {
             Some((body, version)) if !body.is_empty() => (Some(body), ResourceVersion::new(&version)),
             _ => (row.body, row.resource_version),
         };
-        let (api_version, facts) = body.as_deref().map(kept_facts).unwrap_or_default();
+        let (api_version, mut facts) = body.as_deref().map(kept_facts).unwrap_or_default();
+        facts.sealed = self.set.encrypts(self.cluster_name(row.cluster), &row.key, &facts.labels);
         let deleted = !matches!(cause, Cause::Lockstep { .. });
         let tombstone = TombstoneRow {
             id: 0,
