@@ -162,7 +162,10 @@ impl Bench<'_> {
         judged: &Judged,
     ) -> Result<Item, ObjectError> {
         let body = self.body(bytes, judged.flags.body_sent)?;
-        Ok(self.item(object, judged, Change::Delete(v1::Delete { body, inferred: false })))
+        let entries = object.metadata.managed_fields.filter(|_| judged.flags.body_sent);
+        let entries = entries.map(ManagedFields::parse).transpose()?.unwrap_or_default();
+        let managers = entries.managers().into_iter().take(MANAGERS_LIMIT).map(str::to_owned).collect();
+        Ok(self.item(object, judged, Change::Delete(v1::Delete { body, inferred: false, managers })))
     }
 
     fn item(&self, object: &RawObject<'_>, judged: &Judged, change: Change) -> Item {

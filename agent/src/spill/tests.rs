@@ -154,7 +154,7 @@ fn item() -> impl Strategy<Value = Item> {
         },
     );
     let delete =
-        (body, any::<bool>()).prop_map(|(body, inferred)| Change::Delete(v1::Delete { body, inferred }));
+        (body, any::<bool>()).prop_map(|(body, inferred)| Change::Delete(v1::Delete { body, inferred, managers: Vec::new() }));
     let undecodable =
         (0..900_usize).prop_map(|size| Change::Undecodable(v1::Undecodable { error: "e".repeat(size) }));
     let change = prop_oneof![4 => upsert, 2 => delete, 1 => undecodable];
@@ -255,7 +255,7 @@ fn what_stays_of_a_spilled_delta_is_small() {
     let dir = tempfile::tempdir().unwrap();
     let mut spill = spill(&dir, MIB);
     let body = Bytes::from(vec![b'x'; 1_300]);
-    let change = Some(Change::Delete(v1::Delete { body, inferred: false }));
+    let change = Some(Change::Delete(v1::Delete { body, ..v1::Delete::default() }));
     let item = Item { name: "settings".into(), uid: "u".repeat(36), change, ..Item::default() };
     let mut held = Held::new(item.clone());
     held.spill(&key(&item), &mut spill).unwrap();

@@ -376,7 +376,7 @@ impl Watch {
             if let Some(entry) = known {
                 self.index.delete(&namespace, &name, entry.uid().as_str());
             }
-            let change = Some(Change::Delete(v1::Delete { body: Bytes::new(), inferred: true }));
+            let change = Some(Change::Delete(v1::Delete { inferred: true, ..v1::Delete::default() }));
             let (namespace, name) = (namespace.into(), name.into());
             self.push(Item { namespace, name, uid, resource_version, observed_ms: now, change }, None);
         }

@@ -110,7 +110,7 @@ impl Watch {
         match self.index.complete(epoch, Absence::Conclusive) {
             Ok(gone) => {
                 for Gone { namespace, name, last, .. } in gone {
-                    let change = Change::Delete(v1::Delete { body: Bytes::new(), inferred: true });
+                    let change = Change::Delete(v1::Delete { inferred: true, ..v1::Delete::default() });
                     self.push(of_entry(namespace, name, &last, change, now), None);
                 }
                 self.complete = true;
@@ -175,7 +175,7 @@ impl Watch {
             let change = if guard::on(Guard::UnseenAfterRewind) {
                 Change::Unseen(v1::Unseen {})
             } else {
-                Change::Delete(v1::Delete { body: Bytes::new(), inferred: true })
+                Change::Delete(v1::Delete { inferred: true, ..v1::Delete::default() })
             };
             self.push(of_entry(namespace, name, &last, change, now), None);
         }

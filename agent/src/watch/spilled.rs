@@ -75,7 +75,7 @@ impl Watch {
                 code = CANNOT_SPILL, kind = %self.interest.gk, namespace, name, uid, resource_version, %error,
                 "the last state of a deleted object cannot be read back; the delete is told without it"
             );
-            let change = Some(Change::Delete(v1::Delete { body: Bytes::new(), inferred: false }));
+            let change = Some(Change::Delete(v1::Delete::default()));
             return Some(Item { change, ..item });
         }
         tracing::error!(

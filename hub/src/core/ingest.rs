@@ -1,10 +1,8 @@
 //! Deltas into the store, in the transaction that also moves the checkpoint (I1, I2), and from
 //! there to the placements that they concern.
 
-use bytes::Bytes;
 use lockstep_engine::catalogue::is_container;
 use lockstep_engine::guard::{self, Guard};
-use lockstep_engine::object::RawObject;
 use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
 use lockstep_policies::autoscalers;
@@ -14,6 +12,7 @@ use lockstep_wire::v1::{self, item::Change};
 use super::containers::definitions;
 use super::rewind::REWIND_SUSPECTED;
 use super::state::SessionCommand;
+use super::tombstone::{End, difference, is_deleting, kept_facts, state_before};
 use super::{AfterCommit, Core};
 use crate::store::{
     Cause, Facts, ManagedRow, ManagerRow, ObjectRow, Owned, Phase, PlacementFilter, Store, StoreError,
@@ -227,9 +226,10 @@ impl<S: Store> Core<S> {
                 self.container_told(id, &key, before.as_ref(), is, version, observed_at)?;
                 // A uid that changed under one name is a delete and a create (I5).
                 let other = |row: &ObjectRow| row.uid.as_str() != uid && guard::on(Guard::UidChangeIsDelete);
-                if let Some(before) = before.filter(|row| other(row) && row.body.is_some()) {
+                if let Some(before) = before.clone().filter(|row| other(row) && row.body.is_some()) {
                     self.entomb_once(before, Cause::Inferred, None, now)?;
                 }
+                let lingers = before.filter(|row| deleting && row.uid.as_str() == uid);
                 let field_set = managed.as_ref().map(|managed| managed.field_set.clone()).unwrap_or_default();
                 let row = ObjectRow {
                     cluster: id,
@@ -240,6 +240,7 @@ impl<S: Store> Core<S> {
                     body: (!body.is_empty()).then_some(body),
                     managed: managed.map(managed_row),
                     deleting,
+                    before: lingers.as_ref().and_then(state_before),
                     observed_at,
                     unseen: None,
                 };
@@ -267,12 +268,14 @@ impl<S: Store> Core<S> {
                     body: None,
                     managed: None,
                     deleting: true,
+                    before: None,
                     observed_at,
                     unseen: None,
                 };
                 let last = row.filter(|_| same).unwrap_or(last);
-                if last.body.is_some() || !delete.body.is_empty() {
-                    self.entomb_once(last, cause, Some((delete.body, resource_version)), now)?;
+                if last.body.is_some() || last.before.is_some() || !delete.body.is_empty() {
+                    let end = End { body: delete.body, version: resource_version, managers: delete.managers };
+                    self.entomb_once(last, cause, Some(end), now)?;
                 }
                 if !same && !elder_went {
                     return Ok(());
@@ -347,7 +350,7 @@ impl<S: Store> Core<S> {
         &mut self,
         row: ObjectRow,
         cause: Cause,
-        last: Option<(Bytes, String)>,
+        end: Option<End>,
         now: Millis,
     ) -> Result<(), StoreError> {
         let filter = TombstoneFilter {
@@ -358,8 +361,8 @@ impl<S: Store> Core<S> {
             ..TombstoneFilter::default()
         };
         // The same deletion keeps the same state; after a rewind one uid may be deleted twice.
-        let version = match &last {
-            Some((body, version)) if !body.is_empty() => ResourceVersion::new(version),
+        let version = match &end {
+            Some(end) if !end.body.is_empty() => ResourceVersion::new(&end.version),
             _ => row.resource_version.clone(),
         };
         let known = self.store.tombstones(&filter, RECENT)?;
@@ -371,7 +374,7 @@ impl<S: Store> Core<S> {
         if known.iter().any(same) {
             return Ok(());
         }
-        self.entomb(row, cause, last, now).map(drop)
+        self.entomb(row, cause, end, now).map(drop)
     }
 
     /// Keeps what was deleted: into the outbox now, in this transaction; into the archive from there.
@@ -379,7 +382,7 @@ impl<S: Store> Core<S> {
         &mut self,
         row: ObjectRow,
         cause: Cause,
-        last: Option<(Bytes, String)>,
+        end: Option<End>,
         now: Millis,
     ) -> Result<i64, StoreError> {
         // The last time at which everything that this watch knew of was there.
@@ -387,7 +390,7 @@ impl<S: Store> Core<S> {
             Cause::Inferred => self.known_until(&row),
             Cause::Observed | Cause::Lockstep { .. } | Cause::Rewound | Cause::ClusterRemoved => None,
         };
-        self.entomb_known(row, cause, known_until, last, now)
+        self.entomb_known(row, cause, known_until, end, now)
     }
 
     fn known_until(&self, row: &ObjectRow) -> Option<Millis> {
@@ -401,15 +404,23 @@ impl<S: Store> Core<S> {
         row: ObjectRow,
         cause: Cause,
         known_until: Option<Millis>,
-        last: Option<(Bytes, String)>,
+        end: Option<End>,
         now: Millis,
     ) -> Result<i64, StoreError> {
-        let (body, resource_version) = match last {
-            Some((body, version)) if !body.is_empty() => (Some(body), ResourceVersion::new(&version)),
-            _ => (row.body, row.resource_version),
+        let End { body: last, version, managers } = end.unwrap_or_default();
+        let before = if is_deleting(&last) || row.deleting { state_before(&row) } else { None };
+        let (last, resource_version) =
+            if last.is_empty() { (row.body, row.resource_version) } else { (Some(last), ResourceVersion::new(&version)) };
+        let (body, patch) = match (before, last) {
+            (Some(before), Some(last)) => {
+                let patch = difference(&before, &last);
+                (Some(before), patch)
+            }
+            (before, last) => (before.or(last), None),
         };
-        let (api_version, mut facts) = body.as_deref().map(kept_facts).unwrap_or_default();
-        facts.sealed = self.set.encrypts(self.cluster_name(row.cluster), &row.key, &facts.labels);
+        let (api_version, facts) = body.as_deref().map(kept_facts).unwrap_or_default();
+        let sealed = self.set.encrypts(self.cluster_name(row.cluster), &row.key, &facts.labels);
+        let facts = Facts { managers, sealed, last: patch, ..facts };
         let deleted = !matches!(cause, Cause::Lockstep { .. });
         let tombstone = TombstoneRow {
             id: 0,
@@ -457,15 +468,6 @@ impl<S: Store> Core<S> {
             cluster.echoes.remove(key);
         }
     }
-}
-
-/// API version of a body, and what a tombstone of it is found by.
-fn kept_facts(body: &[u8]) -> (String, Facts) {
-    let Ok(object) = RawObject::parse(body) else { return Default::default() };
-    let mut owners = object.metadata.owner_references;
-    owners.sort_by_key(|owner| owner.controller != Some(true));
-    let labels = object.metadata.labels;
-    (object.api_version.into_owned(), Facts { labels, owners, ..Facts::default() })
 }
 
 fn phase(phase: v1::WatchPhase) -> Phase {

@@ -29,6 +29,7 @@ mod rewind;
 mod scan;
 pub mod state;
 mod target;
+mod tombstone;
 #[cfg(test)]
 mod tests;
 

@@ -12,6 +12,7 @@ use lockstep_wire::v1::{self, outcome::Result as Answer};
 
 use super::Core;
 use super::state::{Answered, InFlight, Purpose};
+use super::tombstone::{is_deleting, state_before};
 use crate::store::{
     Cause, DeleteStage, Ending, Filed, ManagedRow, ObjectRow, Owned, PlacementRow, Record, Store, StoreError,
 };
@@ -204,7 +205,8 @@ impl<S: Store> Core<S> {
                 managers,
                 created_at,
             }),
-            deleting: before.is_some_and(|row| row.deleting),
+            deleting: before.as_ref().is_some_and(|row| row.deleting),
+            before: before.and_then(|row| row.before),
             observed_at: now,
             unseen: None,
         })
@@ -256,15 +258,17 @@ impl<S: Store> Core<S> {
             row.delete = None;
             return self.store.put_placement(&row);
         }
+        let known = self.store.object(row.target, &row.key)?.filter(|known| known.uid.as_str() == image.uid);
         let object = ObjectRow {
             cluster: row.target,
             key: row.key.clone(),
             watch: 0,
             uid: Uid::new(&image.uid),
             resource_version: ResourceVersion::new(&image.resource_version),
-            body: Some(image.body),
+            body: Some(image.body.clone()),
             managed: None,
-            deleting: false,
+            deleting: is_deleting(&image.body),
+            before: known.as_ref().and_then(state_before),
             observed_at: now,
             unseen: None,
         };

@@ -1,5 +1,6 @@
 //! The core as a whole, on a real store, with agents played by the tests.
 
+mod archive;
 mod copies;
 mod deletes;
 mod fields;

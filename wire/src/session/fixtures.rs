@@ -47,7 +47,7 @@ fn up() -> Vec<(&'static str, Up)> {
         epoch: 2,
         items: vec![
             item(item::Change::Upsert(upsert)),
-            item(item::Change::Delete(Delete { body: Bytes::from_static(b"{}"), inferred: true })),
+            item(item::Change::Delete(Delete { body: Bytes::from_static(b"{}"), inferred: true, ..Delete::default() })),
             item(item::Change::Undecodable(Undecodable { error: "truncated at line 1 column 2".into() })),
         ],
         checkpoint: "4712".into(),
@@ -105,8 +105,22 @@ fn later_up() -> Vec<(&'static str, Up)> {
     let census = Census { namespace: "shop".into(), count: 2, digest: Bytes::from_static(&[7; 16]) };
     let items = vec![item(item::Change::Unseen(Unseen {}))];
     let section = Section { watch: 1, items, census: vec![census], ..Section::default() };
+    let delete = Delete { managers: vec!["kubectl-edit".into()], ..Delete::default() };
+    let items = vec![item(item::Change::Delete(delete))];
+    let managers = Section { watch: 1, items, ..Section::default() };
+    let deleter = Deleter {
+        group: "apps".into(),
+        resource: "deployments".into(),
+        namespace: "shop".into(),
+        name: "web".into(),
+        uid: "u".into(),
+        user: "jane".into(),
+        asked_ms: 5,
+    };
     vec![
         ("batch-census", Up::Batch(Batch { sequence: 8, sections: vec![section] })),
+        ("batch-managers", Up::Batch(Batch { sequence: 9, sections: vec![managers] })),
+        ("deleters", Up::Deleters(Deleters { deleters: vec![deleter] })),
         ("heartbeat-lease", Up::Heartbeat(Heartbeat { lease_counter: 6, ..Heartbeat::default() })),
     ]
 }
@@ -289,5 +303,5 @@ fn messages_of_protocol_1_decode() {
         }
         names.push(name);
     }
-    assert_eq!(names.len(), 26);
+    assert_eq!(names.len(), 28);
 }

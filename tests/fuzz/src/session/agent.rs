@@ -75,7 +75,7 @@ fn batch(session: &mut AgentSession, model: &mut Model, body: &[u8]) {
     if session.room().is_none() {
         return;
     }
-    let delete = v1::Delete { body: Bytes::copy_from_slice(body), inferred: false };
+    let delete = v1::Delete { body: Bytes::copy_from_slice(body), ..v1::Delete::default() };
     let item = v1::Item { change: Some(v1::item::Change::Delete(delete)), ..v1::Item::default() };
     let message = session.batch(vec![v1::Section { items: vec![item], ..v1::Section::default() }]);
     model.made += 1;

@@ -1,0 +1,68 @@
+//! What a tombstone keeps of an object: the state before its deletionTimestamp, and what came after it as a
+//! patch.
+
+use bytes::Bytes;
+use lockstep_engine::object::RawObject;
+
+use crate::store::{Facts, ObjectRow};
+
+/// The end of an object, as its watch told it.
+#[derive(Default)]
+pub(super) struct End {
+    /// Its last state; empty where it was not delivered.
+    pub(super) body: Bytes,
+    /// resourceVersion of that.
+    pub(super) version: String,
+    /// Names of the managers of its fields then.
+    pub(super) managers: Vec<String>,
+}
+
+/// The state of an object before its deletionTimestamp, as far as it was held.
+pub(super) fn state_before(row: &ObjectRow) -> Option<Bytes> {
+    row.before.clone().or_else(|| row.body.clone().filter(|_| !row.deleting))
+}
+
+/// Does the body carry a deletionTimestamp?
+pub(super) fn is_deleting(body: &[u8]) -> bool {
+    RawObject::parse(body).is_ok_and(|object| object.metadata.deletion_timestamp.is_some())
+}
+
+/// The RFC 6902 patch that makes the second state of the first, as JSON; none where they are the same.
+pub(super) fn difference(from: &[u8], to: &[u8]) -> Option<Bytes> {
+    let (from, to) = (serde_json::from_slice(from).ok()?, serde_json::from_slice(to).ok()?);
+    let patch = json_patch::diff(&from, &to);
+    // A patch always serialises.
+    (!patch.is_empty()).then(|| serde_json::to_vec(&patch).unwrap_or_default().into())
+}
+
+/// API version of a body, and what a tombstone of it is found by.
+pub(super) fn kept_facts(body: &[u8]) -> (String, Facts) {
+    let Ok(object) = RawObject::parse(body) else { return Default::default() };
+    let mut owners = object.metadata.owner_references;
+    owners.sort_by_key(|owner| owner.controller != Some(true));
+    let labels = object.metadata.labels;
+    (object.api_version.into_owned(), Facts { labels, owners, ..Facts::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn the_patch_makes_the_last_state_of_the_one_before() {
+        let before = json!({"metadata": {"name": "x", "finalizers": ["a/b"]}, "data": {"k": "v"}});
+        let mut last = before.clone();
+        last["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        last["metadata"]["finalizers"] = json!([]);
+        let bytes = |value: &Value| serde_json::to_vec(value).unwrap();
+        let patch = difference(&bytes(&before), &bytes(&last)).unwrap();
+        let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap();
+        let mut patched = before.clone();
+        json_patch::patch(&mut patched, &patch).unwrap();
+        assert_eq!(patched, last);
+        assert_eq!(difference(&bytes(&before), &bytes(&before)), None);
+        assert!(is_deleting(&bytes(&last)) && !is_deleting(&bytes(&before)) && !is_deleting(b""));
+    }
+}
