@@ -14,7 +14,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use lockstep_agent::{AgentConfig, AgentMetrics, Token};
+use lockstep_agent::{AgentConfig, AgentMetrics, Deleters, Token};
 use lockstep_cluster::ClusterClient;
 use lockstep_engine::interest::{Condition, Interest};
 use lockstep_engine::{ClusterName, GroupKind};
@@ -232,7 +232,7 @@ async fn an_agent_lists_watches_applies_and_sends_again_what_was_not_acknowledge
         ClusterClient::new(kube::Config::new(server.parse().unwrap()), config.client_limits()).unwrap();
     let metrics = AgentMetrics::register(&mut prometheus_client::registry::Registry::default());
     let cancelled = CancellationToken::new();
-    let agent = tokio::spawn(lockstep_agent::run(config, client, cancelled.clone(), metrics));
+    let agent = tokio::spawn(lockstep_agent::run(config, client, cancelled.clone(), metrics, Deleters::default()));
 
     let mut line = tokio::time::timeout(PATIENCE, lines.recv()).await.unwrap().unwrap();
     assert_eq!(line.token, "Bearer t0ken");

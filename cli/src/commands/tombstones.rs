@@ -141,6 +141,7 @@ mod tests {
             known_until_ms: None,
             deleted: true,
             path: None,
+            deleter: None,
             body: None,
         };
         let text = table(&List::new("TombstoneList", vec![item]), false, 5_000).render(Palette::None);

@@ -227,7 +227,7 @@ impl<S: Store> Core<S> {
         let listed = self.listed_kinds(id)?;
         let mut interests = self.interests(&name, &listed);
         let kept = self.kept_interests(id, &interests)?;
-        kept.into_iter().for_each(|kept| absorb(&mut interests, kept));
+        kept.into_iter().for_each(|kept| super::interests::absorb(&mut interests, kept));
         let mut wanted = BTreeSet::new();
         let mut message = v1::InterestSet { generation: 0, watches: Vec::with_capacity(interests.len()) };
         for interest in interests {
@@ -374,52 +374,6 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Kinds that can be listed and watched in a cluster, and whether they are in namespaces. One that is
-    /// no longer served counts while objects of it are known: what became of them is told by its watch.
-    fn listed_kinds(&mut self, id: ClusterId) -> Result<BTreeMap<GroupKind, bool>, StoreError> {
-        let Some(cluster) = self.clusters.get(&id) else { return Ok(BTreeMap::new()) };
-        let served = cluster.served.iter().flatten();
-        let has = |kind: &ServedKind, verb: &str| kind.verbs.iter().any(|has| has == verb);
-        let mut listed: BTreeMap<GroupKind, bool> = served
-            .filter(|(_, kind)| has(kind, "list") && has(kind, "watch"))
-            .map(|(gk, kind)| (gk.clone(), kind.namespaced))
-            .collect();
-        let watched: BTreeSet<GroupKind> =
-            cluster.watches.values().map(|watch| watch.row.gk.clone()).collect();
-        let partial = cluster.discovery_partial;
-        for gk in watched.into_iter().filter(|gk| !cluster.served.iter().any(|served| served.contains_key(gk))).collect::<Vec<_>>() {
-            if partial || !self.store.objects(id, &gk, None, None, 1)?.is_empty() {
-                listed.insert(gk, true);
-            }
-        }
-        Ok(listed)
-    }
-
-    fn interests(&self, name: &ClusterName, listed: &BTreeMap<GroupKind, bool>) -> Vec<Interest> {
-        let mut interests: Vec<Interest> = self
-            .set
-            .interest(name.as_str(), listed.iter().map(|(gk, namespaced)| (gk, *namespaced)))
-            .iter()
-            .flat_map(lockstep_policies::KindInterest::watches)
-            .collect();
-        // Keys of what holds sources: deletes that follow a deleted namespace or definition are held (I7).
-        let sources: Vec<_> =
-            self.set.policies().filter(|policy| policy.spec.source_cluster == *name).collect();
-        // Of definitions also at targets: nothing is created for one that is being deleted.
-        let here = |policy: &&Arc<CompiledPolicy>| {
-            policy.spec.source_cluster == *name || policy.spec.target_clusters.contains(name)
-        };
-        let custom = self.set.policies().filter(here).flat_map(|policy| &policy.spec.resources);
-        let custom = custom.into_iter().any(|resource| is_custom(&resource.gk));
-        let containers = [(!sources.is_empty(), namespaces()), (custom, definitions())];
-        for (_, gk) in containers.into_iter().filter(|(needed, _)| *needed) {
-            if !interests.iter().any(|interest| interest.gk == gk) {
-                interests.push(Interest::of_keys(gk, ""));
-            }
-        }
-        interests
-    }
-
     pub(super) fn disconnected(&mut self, id: ClusterId, number: u64, now: Millis) -> Result<(), StoreError> {
         let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
         if cluster.session.as_ref().is_none_or(|session| session.number != number) {
@@ -490,19 +444,6 @@ impl<S: Store> Core<S> {
             end(cluster);
         }
     }
-}
-
-/// Adds a watch that is kept. One of the whole cluster takes those of single namespaces in: a key is
-/// told by one watch only, and its row is that watch's.
-fn absorb(interests: &mut Vec<Interest>, mut kept: Interest) {
-    if kept.scope.is_empty() {
-        for narrow in interests.extract_if(.., |interest| interest.gk == kept.gk) {
-            kept.conditions.extend(narrow.conditions);
-            kept.managed |= narrow.managed;
-            kept.archive.extend(narrow.archive);
-        }
-    }
-    interests.push(kept);
 }
 
 /// Dropping the sender ends the task, which then reports the disconnect like any other.

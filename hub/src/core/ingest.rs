@@ -12,7 +12,7 @@ use lockstep_wire::v1::{self, item::Change};
 use super::containers::definitions;
 use super::rewind::REWIND_SUSPECTED;
 use super::state::SessionCommand;
-use super::tombstone::{End, difference, is_deleting, kept_facts, state_before};
+use super::tombstone::{End, asked_until, difference, is_deleting, kept_facts, state_before};
 use super::{AfterCommit, Core};
 use crate::store::{
     Cause, Facts, ManagedRow, ManagerRow, ObjectRow, Owned, Phase, PlacementFilter, Store, StoreError,
@@ -52,6 +52,10 @@ impl<S: Store> Core<S> {
                     told.queued_items = Some(beat.queued_items);
                 });
                 self.lease_told(id, counter, now)
+            }
+            Ok(Some(HubEffect::Deleters(deleters))) => {
+                let skew_ms = live.skew_ms;
+                self.deleters_told(id, deleters, skew_ms, now)
             }
             Ok(Some(HubEffect::Send(message))) => {
                 self.after.push(AfterCommit::Send(id, session, SessionCommand::Message(Box::new(message))));
@@ -411,18 +415,14 @@ impl<S: Store> Core<S> {
         let before = if is_deleting(&last) || row.deleting { state_before(&row) } else { None };
         let (last, resource_version) =
             if last.is_empty() { (row.body, row.resource_version) } else { (Some(last), ResourceVersion::new(&version)) };
-        let (body, patch) = match (before, last) {
-            (Some(before), Some(last)) => {
-                let patch = difference(&before, &last);
-                (Some(before), patch)
-            }
-            (before, last) => (before.or(last), None),
-        };
+        let patch = before.as_ref().zip(last.as_ref()).and_then(|(before, last)| difference(before, last));
+        let body = before.or_else(|| last.clone());
         let (api_version, facts) = body.as_deref().map(kept_facts).unwrap_or_default();
         let sealed = self.set.encrypts(self.cluster_name(row.cluster), &row.key, &facts.labels);
         let facts = Facts { managers, sealed, last: patch, ..facts };
         let deleted = !matches!(cause, Cause::Lockstep { .. });
-        let tombstone = TombstoneRow {
+        let asked_until = last.as_deref().and_then(asked_until).map_or(now, |at| at.min(now));
+        let mut tombstone = TombstoneRow {
             id: 0,
             cluster: row.cluster,
             key: row.key,
@@ -438,6 +438,9 @@ impl<S: Store> Core<S> {
             deleted,
             facts,
         };
+        if matches!(tombstone.cause, Cause::Observed | Cause::Inferred) {
+            tombstone.facts.deleter = self.who_deleted(&tombstone, asked_until)?;
+        }
         let id = self.store.put_tombstone(&tombstone)?;
         self.counts.tombstones += 1;
         self.after.push(AfterCommit::Archive);

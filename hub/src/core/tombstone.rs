@@ -3,6 +3,8 @@
 
 use bytes::Bytes;
 use lockstep_engine::object::RawObject;
+use lockstep_engine::{Millis, rfc3339};
+use serde::Deserialize;
 
 use crate::store::{Facts, ObjectRow};
 
@@ -25,6 +27,24 @@ pub(super) fn state_before(row: &ObjectRow) -> Option<Bytes> {
 /// Does the body carry a deletionTimestamp?
 pub(super) fn is_deleting(body: &[u8]) -> bool {
     RawObject::parse(body).is_ok_and(|object| object.metadata.deletion_timestamp.is_some())
+}
+
+/// When the delete of an object that lingers was asked for, by its API server's clock: its deletionTimestamp is
+/// when its grace period ends.
+pub(super) fn asked_until(body: &[u8]) -> Option<Millis> {
+    #[derive(Deserialize)]
+    struct Object {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata {
+        deletion_timestamp: Option<String>,
+        deletion_grace_period_seconds: Option<i64>,
+    }
+    let Object { metadata } = serde_json::from_slice(body).ok()?;
+    let grace_ms = metadata.deletion_grace_period_seconds.unwrap_or(0).saturating_mul(1_000);
+    Some(rfc3339::parse(&metadata.deletion_timestamp?)?.saturating_sub(grace_ms))
 }
 
 /// The RFC 6902 patch that makes the second state of the first, as JSON; none where they are the same.
@@ -63,6 +83,9 @@ mod tests {
         json_patch::patch(&mut patched, &patch).unwrap();
         assert_eq!(patched, last);
         assert_eq!(difference(&bytes(&before), &bytes(&before)), None);
+        assert_eq!((asked_until(&bytes(&last)), asked_until(&bytes(&before))), (Some(1_767_225_600_000), None));
+        last["metadata"]["deletionGracePeriodSeconds"] = 30.into();
+        assert_eq!(asked_until(&bytes(&last)), Some(1_767_225_570_000));
         assert!(is_deleting(&bytes(&last)) && !is_deleting(&bytes(&before)) && !is_deleting(b""));
     }
 }

@@ -58,7 +58,7 @@ pub struct TombstoneItem {
     pub name: String,
     /// Its uid.
     pub uid: String,
-    /// resourceVersion of the state kept.
+    /// resourceVersion of the last state that is known.
     pub resource_version: String,
     /// API version of the state kept.
     pub api_version: String,
@@ -79,6 +79,9 @@ pub struct TombstoneItem {
     pub deleted: bool,
     /// Path in the archive, once it is there.
     pub path: Option<String>,
+    /// The user who asked for it, where a webhook told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleter: Option<String>,
     /// The body, in `show` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<serde_json::Value>,

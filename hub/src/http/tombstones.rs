@@ -193,6 +193,7 @@ fn item(row: TombstoneRow, clusters: &[ClusterRow], removed: &[RemovedCluster]) 
         known_until_ms: row.known_until,
         deleted: row.deleted,
         path: row.path,
+        deleter: row.facts.deleter,
         body: None,
     }
 }

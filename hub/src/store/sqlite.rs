@@ -9,6 +9,7 @@ mod body;
 mod check;
 mod clusters;
 mod damage;
+mod deleters;
 mod former;
 mod kinds;
 mod lock;
@@ -34,7 +35,7 @@ use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ClusterNameRef, ClusterRow, Filed, IndexRow, ObjectRow, PlacementCursor, PlacementFilter, PlacementRow,
+    ClusterNameRef, ClusterRow, DeleterRow, Filed, IndexRow, ObjectRow, PlacementCursor, PlacementFilter, PlacementRow,
     PolicyFileRow, PolicyRow, Reader, Record, Store, StoreError, SummaryRow, TombstoneFilter, TombstoneRow,
     WatchRow,
 };
@@ -289,6 +290,14 @@ impl Store for SqliteStore {
         self.change(|inner| inner.put_watch(row))
     }
 
+    fn put_deleter(&mut self, row: &DeleterRow, before: Millis) -> Result<(), StoreError> {
+        self.change(|inner| inner.put_deleter(row, before))
+    }
+
+    fn set_deleter(&mut self, id: i64, user: &str) -> Result<(), StoreError> {
+        self.change(|inner| inner.set_deleter(id, user))
+    }
+
     fn put_container_gone(
         &mut self,
         cluster: ClusterId,
@@ -400,6 +409,10 @@ impl<M: Send> Reader for Sqlite<M> {
         limit: usize,
     ) -> Result<Vec<ObjectRow>, StoreError> {
         self.read(|inner| inner.objects(cluster, gk, namespace, after, limit))
+    }
+
+    fn deleters(&mut self, cluster: ClusterId, key: &ObjectKey) -> Result<Vec<DeleterRow>, StoreError> {
+        self.read(|inner| inner.deleters(cluster, key))
     }
 
     fn container_gone(

@@ -31,3 +31,17 @@ FROM tombstones t LEFT JOIN clusters c ON c.id = t.cluster LEFT JOIN kinds k ON 
 -- The key of the archive that a file is sealed under, by its id.
 ALTER TABLE tombstones ADD COLUMN sealed_under TEXT;
 CREATE INDEX tombstones_key ON tombstones (sealed_under, id) WHERE sealed_under IS NOT NULL;
+
+-- Who asked for deletes, as webhooks told it; kept for a day. The name is empty where a collection was meant, the uid
+-- where it was not told.
+CREATE TABLE deleters (
+  cluster INTEGER NOT NULL,
+  kind INTEGER NOT NULL,
+  namespace TEXT NOT NULL,
+  name TEXT NOT NULL,
+  uid TEXT NOT NULL,
+  user TEXT NOT NULL,
+  asked_at INTEGER NOT NULL,
+  PRIMARY KEY (cluster, kind, namespace, name, uid, user, asked_at)
+) WITHOUT ROWID;
+CREATE INDEX deleters_age ON deleters (asked_at);
