@@ -1,7 +1,6 @@
 //! What a completed list says of objects that it does not show, and what a rewind does to a watch
 //! (docs/decisions/0008-rewinds.md).
 
-use bytes::Bytes;
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::listwatch::Absence;
 use lockstep_engine::relist::{Entry, Gone, Unseen};

@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 
-use bytes::Bytes;
 use lockstep_engine::ResourceVersion;
 use lockstep_engine::coalesce::{DeltaKind, Section};
 use lockstep_engine::relist::Seen;

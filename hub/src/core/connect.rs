@@ -1,15 +1,12 @@
 //! Sessions: who may speak for which cluster (I15), what its agent shall watch, and from where.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use lockstep_engine::interest::Interest;
-use lockstep_engine::{ClusterId, ClusterName, GroupKind, Millis, Uid};
-use lockstep_policies::CompiledPolicy;
+use lockstep_engine::{ClusterId, GroupKind, Millis, Uid};
 use lockstep_wire::hello::{Known, check};
 use lockstep_wire::{HubSession, Window, v1};
 
-use super::containers::{definitions, is_custom, namespaces};
 use super::state::{Cluster, ServedKind, Session, SessionCommand, Watch, index_served};
 use super::{AfterCommit, Connect, Core};
 use crate::seal::BearerToken;

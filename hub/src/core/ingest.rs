@@ -12,10 +12,10 @@ use lockstep_wire::v1::{self, item::Change};
 use super::containers::definitions;
 use super::rewind::REWIND_SUSPECTED;
 use super::state::SessionCommand;
-use super::tombstone::{End, asked_until, difference, is_deleting, kept_facts, state_before};
+use super::tombstone::{End, asked_until, difference, is_deleting, kept_facts, state_before, version_before};
 use super::{AfterCommit, Core};
 use crate::store::{
-    Cause, Facts, ManagedRow, ManagerRow, ObjectRow, Owned, Phase, PlacementFilter, Store, StoreError,
+    Cause, DeleteStage, Facts, ManagedRow, ManagerRow, ObjectRow, Owned, Phase, PlacementFilter, Store, StoreError,
     TombstoneFilter, TombstoneRow,
 };
 
@@ -357,6 +357,9 @@ impl<S: Store> Core<S> {
         end: Option<End>,
         now: Millis,
     ) -> Result<(), StoreError> {
+        if self.is_kept_as_image(&row)? {
+            return Ok(());
+        }
         let filter = TombstoneFilter {
             cluster: Some(row.cluster),
             gk: Some(row.key.gk.clone()),
@@ -379,6 +382,21 @@ impl<S: Store> Core<S> {
             return Ok(());
         }
         self.entomb(row, cause, end, now).map(drop)
+    }
+
+    /// Is its last state the image of a delete of ours that is under way? Whoever was first, that one is kept.
+    fn is_kept_as_image(&mut self, row: &ObjectRow) -> Result<bool, StoreError> {
+        let placed = self.store.placement(row.cluster, &row.key)?.and_then(|placed| placed.delete);
+        let Some(DeleteStage::Archiving { tombstone } | DeleteStage::Archived { tombstone, .. }) = placed else {
+            return Ok(false);
+        };
+        let version = version_before(row);
+        let image = self.store.tombstone(tombstone)?;
+        let same = image.is_some_and(|image| image.uid == row.uid && Some(image.resource_version) == version);
+        if same {
+            self.store.set_deleted(tombstone, true)?;
+        }
+        Ok(same)
     }
 
     /// Keeps what was deleted: into the outbox now, in this transaction; into the archive from there.

@@ -304,6 +304,7 @@ impl<S: Store> Core<S> {
         tracing::info!(cluster = self.cluster_name(row.target), object = %row.key, policy = row.policy, "deleted, archived before");
         // The object goes when its finalizers and grace period are over; the watch tells.
         if let Some(mut object) = self.store.object(row.target, &row.key)? {
+            object.before = state_before(&object);
             object.deleting = true;
             self.store.put_object(&object)?;
         }

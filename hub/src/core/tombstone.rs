@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use lockstep_engine::object::RawObject;
-use lockstep_engine::{Millis, rfc3339};
+use lockstep_engine::{Millis, ResourceVersion, rfc3339};
 use serde::Deserialize;
 
 use crate::store::{Facts, ObjectRow};
@@ -22,6 +22,14 @@ pub(super) struct End {
 /// The state of an object before its deletionTimestamp, as far as it was held.
 pub(super) fn state_before(row: &ObjectRow) -> Option<Bytes> {
     row.before.clone().or_else(|| row.body.clone().filter(|_| !row.deleting))
+}
+
+/// resourceVersion of the state of an object before its deletionTimestamp, as far as it was held.
+pub(super) fn version_before(row: &ObjectRow) -> Option<ResourceVersion> {
+    if !row.deleting {
+        return Some(row.resource_version.clone());
+    }
+    Some(RawObject::parse(row.before.as_deref()?).ok()?.resource_version())
 }
 
 /// Does the body carry a deletionTimestamp?

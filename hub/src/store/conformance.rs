@@ -39,6 +39,7 @@ pub(crate) fn run<B: Bed>(bed: impl Fn() -> B) {
     the_summary_counts(&bed());
     tombstones::tombstones_go_through_the_outbox(&bed());
     tombstones::tombstones_are_listed_newest_first(&bed());
+    tombstones::who_asked_is_kept_for_a_while(&bed());
     the_small_tables_replace_and_forget(&bed());
     writing_twice_is_writing_once(&bed());
     former_records_are_found_by_uid_until_they_are_old(&bed());

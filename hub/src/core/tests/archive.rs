@@ -1,6 +1,6 @@
 //! What is archived of what anybody deletes.
 
-use lockstep_wire::v1::{self, item::Change};
+use lockstep_wire::v1::{self, agent_message, item::Change, outcome::Result as Answer};
 
 use super::fleet::*;
 use crate::store::{Cause, Reader};
@@ -126,6 +126,78 @@ fn an_end_that_comes_with_its_beginning_keeps_what_was_held_before() {
     let state: serde_json::Value = serde_json::from_slice(kept.body.as_ref().unwrap()).unwrap();
     assert_eq!(state["data"]["k"], "1");
     assert!(kept.facts.last.is_some());
+}
+
+#[test]
+fn a_delete_of_ours_is_in_the_bin_once() {
+    for told_first in [true, false] {
+        let mut fleet = Fleet::up(&[("p.yaml", POLICY), ("q.yaml", EVERYTHING)]);
+        fleet.lists("b", &[("", "ConfigMap", "v1")]);
+        fleet.in_step(1);
+        let state = source("cm-0", "t0", 50, "1");
+        fleet.section("b", vec![state.clone()], None);
+        fleet.section("a", vec![deleted("cm-0", "s0", 20)], None);
+        let read = fleet.one_step("b");
+        let image = v1::Image {
+            uid: "t0".into(),
+            resource_version: "50".into(),
+            body: body(&state).to_string().into(),
+            api_version: "v1".into(),
+        };
+        fleet.outcome("b", read.step, Answer::Image(image));
+        fleet.archive();
+        let delete = fleet.one_step("b");
+        if told_first {
+            fleet.section("b", vec![end(&state, 60, &[])], None);
+        }
+        fleet.outcome("b", delete.step, Answer::Deleted(v1::Done {}));
+        if !told_first {
+            fleet.section("b", vec![lingering("cm-0", "t0", 60, "1")], None);
+            fleet.section("b", vec![end(&lingering("cm-0", "t0", 60, "1"), 61, &[])], None);
+        }
+        let at_b: Vec<_> = fleet.tombstones().into_iter().filter(|kept| kept.uid.as_str() == "t0").collect();
+        assert_eq!(at_b.len(), 1, "{at_b:?}");
+        assert!(at_b[0].deleted && matches!(at_b[0].cause, Cause::Lockstep { .. }));
+    }
+}
+
+/// Who asked for a delete of a ConfigMap in namespace shop.
+fn asked(name: &str, uid: &str, user: &str, asked_ms: i64) -> v1::Deleter {
+    v1::Deleter {
+        resource: "configmaps".into(),
+        namespace: "shop".into(),
+        name: name.into(),
+        uid: uid.into(),
+        user: user.into(),
+        asked_ms,
+        ..v1::Deleter::default()
+    }
+}
+
+#[test]
+fn who_deleted_it_is_known_whether_webhook_or_watch_comes_first() {
+    let mut fleet = archiving();
+    let tell = |fleet: &mut Fleet, deleters: Vec<v1::Deleter>| {
+        fleet.message("a", agent_message::Body::Deleters(v1::Deleters { deleters }));
+    };
+    for (name, rv) in [("before", 10), ("after", 20), ("nobody", 30)] {
+        fleet.section("a", vec![source(name, name, rv, "1")], None);
+    }
+    let at = fleet.now;
+    tell(&mut fleet, vec![asked("before", "before", "jane", at), asked("nobody", "another", "jane", at)]);
+    for (name, rv) in [("before", 10), ("after", 20), ("nobody", 30)] {
+        fleet.section("a", vec![end(&source(name, name, rv, "1"), rv + 1, &[])], None);
+    }
+    let at = fleet.now;
+    let controller = "system:serviceaccount:kube-system:namespace-controller";
+    tell(&mut fleet, vec![asked("after", "", controller, at)]);
+    tell(&mut fleet, vec![asked("after", "", "john", at), asked("before", "before", "mallory", at)]);
+    let mut known: Vec<_> =
+        fleet.tombstones().into_iter().map(|kept| (kept.key.name.to_string(), kept.facts.deleter)).collect();
+    known.sort();
+    let expected =
+        [("after", Some("john")), ("before", Some("jane")), ("nobody", None)].map(|(name, user)| (name.to_owned(), user.map(str::to_owned)));
+    assert_eq!(known, expected);
 }
 
 #[test]

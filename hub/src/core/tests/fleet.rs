@@ -227,7 +227,7 @@ impl Fleet {
         self.agents.insert(name, agent);
     }
 
-    fn message(&mut self, name: &'static str, body: agent_message::Body) {
+    pub(super) fn message(&mut self, name: &'static str, body: agent_message::Body) {
         let agent = &self.agents[name];
         let (cluster, session) = (agent.id, agent.session);
         self.input(Input::Message {

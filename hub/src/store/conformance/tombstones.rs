@@ -1,9 +1,9 @@
 //! Tombstones and their outbox.
 
-use lockstep_engine::{ClusterId, GroupKind};
+use lockstep_engine::{ClusterId, GroupKind, Uid};
 
 use super::{Bed, config_maps, key, tombstone, within};
-use crate::store::{Cause, CauseKind, Facts, Filed, Reader, Store, TombstoneFilter, TombstoneRow};
+use crate::store::{Cause, CauseKind, DeleterRow, Facts, Filed, Reader, Store, TombstoneFilter, TombstoneRow};
 
 pub(super) fn tombstones_go_through_the_outbox<B: Bed>(bed: &B) {
     let mut store = bed.open();
@@ -95,4 +95,34 @@ pub(super) fn tombstones_are_listed_newest_first<B: Bed>(bed: &B) {
     });
     assert_eq!(store.tombstones(&TombstoneFilter::default(), 9).unwrap()[0].id, ids[4]);
     assert_eq!(store.tombstones(&TombstoneFilter::default(), 9).unwrap().len(), 4);
+}
+
+pub(super) fn who_asked_is_kept_for_a_while<B: Bed>(bed: &B) {
+    let mut store = bed.open();
+    let row = |name: &str, uid: Option<&str>, user: &str, asked_at| DeleterRow {
+        cluster: ClusterId(1),
+        key: key("ConfigMap", "n", name),
+        uid: uid.map(Uid::new),
+        user: user.into(),
+        asked_at,
+    };
+    let rows = [row("x", Some("u"), "jane", 10), row("", None, "john", 11), row("x", None, "jane", 12)];
+    let id = within(&mut store, |store| {
+        for row in &rows {
+            store.put_deleter(row, 0).unwrap();
+            store.put_deleter(row, 0).unwrap();
+        }
+        store.put_deleter(&row("y", None, "jane", 13), 0).unwrap();
+        let id = store.put_tombstone(&tombstone(1, key("ConfigMap", "n", "x"), 10)).unwrap();
+        store.set_deleter(id, "jane").unwrap();
+        id
+    });
+    drop(store);
+    let mut store = bed.open();
+    assert_eq!(store.deleters(ClusterId(1), &key("ConfigMap", "n", "x")).unwrap(), rows);
+    assert_eq!(store.deleters(ClusterId(2), &key("ConfigMap", "n", "x")).unwrap(), []);
+    assert_eq!(store.deleters(ClusterId(1), &key("Secret", "n", "x")).unwrap(), []);
+    assert_eq!(store.tombstone(id).unwrap().unwrap().facts.deleter.as_deref(), Some("jane"));
+    within(&mut store, |store| store.put_deleter(&rows[2], 12).unwrap());
+    assert_eq!(store.deleters(ClusterId(1), &key("ConfigMap", "n", "x")).unwrap(), rows[2..]);
 }
