@@ -207,7 +207,9 @@ fn of_event(event: Event, now: Millis) -> Option<Deleter> {
     // Of a collection with a selector nobody can tell from the event which objects were meant.
     let meant = match event.verb.as_str() {
         "delete" => !of.name.is_empty(),
-        "deletecollection" => !["labelSelector=", "fieldSelector="].iter().any(|s| event.request_uri.contains(s)),
+        "deletecollection" => {
+            !["labelSelector=", "fieldSelector="].iter().any(|s| event.request_uri.contains(s))
+        }
         _ => false,
     };
     if !carried_out || dry || !meant || !of.subresource.is_empty() {
@@ -275,9 +277,8 @@ struct Old {
 fn of_review(body: &[u8], now: Millis) -> Result<(String, Option<Deleter>), Unreadable> {
     let Review { request } =
         serde_json::from_slice(body).map_err(|error| Unreadable::new("an AdmissionReview", &error))?;
-    let real = request.operation == "DELETE"
-        && request.dry_run != Some(true)
-        && request.sub_resource.is_empty();
+    let real =
+        request.operation == "DELETE" && request.dry_run != Some(true) && request.sub_resource.is_empty();
     let old = request.old_object.map(|old| old.metadata).unwrap_or_default();
     let name = if old.name.is_empty() { request.name } else { old.name };
     let namespace = if old.namespace.is_empty() { request.namespace } else { old.namespace };

@@ -232,7 +232,8 @@ async fn an_agent_lists_watches_applies_and_sends_again_what_was_not_acknowledge
         ClusterClient::new(kube::Config::new(server.parse().unwrap()), config.client_limits()).unwrap();
     let metrics = AgentMetrics::register(&mut prometheus_client::registry::Registry::default());
     let cancelled = CancellationToken::new();
-    let agent = tokio::spawn(lockstep_agent::run(config, client, cancelled.clone(), metrics, Deleters::default()));
+    let agent =
+        tokio::spawn(lockstep_agent::run(config, client, cancelled.clone(), metrics, Deleters::default()));
 
     let mut line = tokio::time::timeout(PATIENCE, lines.recv()).await.unwrap().unwrap();
     assert_eq!(line.token, "Bearer t0ken");

@@ -73,7 +73,8 @@ pub(crate) async fn serve(
         Some(tls) => {
             let listener = TlsListener::new(listener, tls).map_err(|error| {
                 let remedy = "check deleters.tls.cert_file and deleters.tls.key_file";
-                CliError::new("LS0303", "the certificate for webhooks cannot be used", remedy).caused_by(&error)
+                CliError::new("LS0303", "the certificate for webhooks cannot be used", remedy)
+                    .caused_by(&error)
             })?;
             run(listener, router, stop);
         }
@@ -115,7 +116,9 @@ async fn admission(State(receiver): State<Receiver>, body: Bytes) -> Response {
     match deleters.reviewed(&body, ambient.clock.now()) {
         Ok(answer) => axum::Json(answer).into_response(),
         Err(error) => {
-            tracing::warn!("an admission review was not read, the API server goes on without an answer: {error}");
+            tracing::warn!(
+                "an admission review was not read, the API server goes on without an answer: {error}"
+            );
             StatusCode::BAD_REQUEST.into_response()
         }
     }

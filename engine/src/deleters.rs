@@ -48,7 +48,9 @@ pub fn deleter<'a>(deletion: Deletion<'_>, asks: &'a [Ask]) -> Option<&'a str> {
     let Deletion { uid, from, until } = deletion;
     let by_uid = |ask: &&Ask| ask.uid.as_deref() == Some(uid);
     let by_time = |ask: &&Ask| {
-        ask.uid.is_none() && ask.at >= from.saturating_sub(CLOCKS_MS) && ask.at <= until.saturating_add(CLOCKS_MS)
+        ask.uid.is_none()
+            && ask.at >= from.saturating_sub(CLOCKS_MS)
+            && ask.at <= until.saturating_add(CLOCKS_MS)
     };
     let told: Vec<&Ask> = asks.iter().filter(by_uid).collect();
     let named = || asks.iter().filter(by_time).filter(|ask| !ask.collection).collect::<Vec<_>>();

@@ -226,7 +226,10 @@ mod tests {
         assert_eq!(one.digest(), interest(vec![b, a.clone()]).digest());
         assert_ne!(one.digest(), interest(vec![a]).digest());
         assert_ne!(one.digest(), Interest { managed: true, ..one.clone() }.digest());
-        assert_ne!(one.digest(), Interest { archive: BTreeSet::from([Capture::default()]), ..one.clone() }.digest());
+        assert_ne!(
+            one.digest(),
+            Interest { archive: BTreeSet::from([Capture::default()]), ..one.clone() }.digest()
+        );
         assert_ne!(one.digest(), Interest { scope: "x".to_owned(), ..one.clone() }.digest());
         let text = serde_json::to_string(&one).unwrap();
         assert_eq!(serde_json::from_str::<Interest>(&text).unwrap(), one);

@@ -50,7 +50,8 @@ pub const CODES: &[Code] = &[UNUSABLE, UNREADABLE, BAD_SETTINGS, MISSING_KEY, BA
 const UNUSABLE: Code = Code { code: "LS0245", title: "the archive does not take tombstones" };
 const UNREADABLE: Code = Code { code: "LS0246", title: "a file of the archive cannot be read" };
 const BAD_SETTINGS: Code = Code { code: "LS0247", title: "the archive's settings cannot be used" };
-const MISSING_KEY: Code = Code { code: "LS0248", title: "a file of the archive needs a key that is not given" };
+const MISSING_KEY: Code =
+    Code { code: "LS0248", title: "a file of the archive needs a key that is not given" };
 const BAD_KEYS: Code = Code { code: "LS0249", title: "the archive's keys cannot be used" };
 
 /// Ends the name of a sealed file.
@@ -112,7 +113,9 @@ pub enum ArchiveError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Looking what there is.
-    #[error("{UNREADABLE}: what is below {path} in the archive cannot be listed: check that the hub may list there")]
+    #[error(
+        "{UNREADABLE}: what is below {path} in the archive cannot be listed: check that the hub may list there"
+    )]
     List {
         /// The folder.
         path: String,

@@ -128,8 +128,12 @@ impl ArchivePolicy {
             return BTreeSet::new();
         }
         let spec = &self.spec;
-        let except: BTreeSet<Condition> =
-            spec.exclude.iter().filter(|scope| scope.covers(gk)).map(|scope| scope.condition.clone()).collect();
+        let except: BTreeSet<Condition> = spec
+            .exclude
+            .iter()
+            .filter(|scope| scope.covers(gk))
+            .map(|scope| scope.condition.clone())
+            .collect();
         let capture = |condition: Condition| Capture {
             condition,
             except: except.clone(),

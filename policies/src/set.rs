@@ -38,7 +38,8 @@ impl PolicySet {
     pub(crate) fn build(files: BTreeMap<String, GoodFile>) -> Self {
         let mut set = Self { files, ..Self::default() };
         for documents in set.files.values().map(|file| &file.documents) {
-            set.policies.extend(documents.policies.iter().map(|policy| (policy.name.clone(), policy.clone())));
+            set.policies
+                .extend(documents.policies.iter().map(|policy| (policy.name.clone(), policy.clone())));
             set.archive.extend(documents.archive.iter().map(|policy| (policy.name.clone(), policy.clone())));
         }
         for policy in set.policies.values() {

@@ -72,8 +72,7 @@ impl PolicySet {
         kinds.extend(archiving.iter().flat_map(|policy| policy.named()));
         for (gk, namespaced) in served {
             let captures = archiving.iter().flat_map(|policy| policy.captures(gk));
-            let mut used =
-                captures.filter(|capture| namespaced || capture.condition.namespaces.is_empty());
+            let mut used = captures.filter(|capture| namespaced || capture.condition.namespaces.is_empty());
             if used.next().is_some() {
                 kinds.insert(gk.clone());
             }

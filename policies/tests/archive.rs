@@ -59,7 +59,9 @@ fn an_empty_spec_means_everything_in_all_clusters() {
             let expected = ["ConfigMap", "Namespace", "Pod", "ClusterRole.rbac.authorization.k8s.io"];
             assert_eq!(kinds, expected, "Leases are never archived");
         }
-        assert!(interests(&set, "a").iter().all(|i| i.scope.is_empty() && !i.managed && i.conditions.is_empty()));
+        assert!(
+            interests(&set, "a").iter().all(|i| i.scope.is_empty() && !i.managed && i.conditions.is_empty())
+        );
         assert!(sent(&set, &gk("", "ConfigMap"), r#"{"name": "x", "namespace": "kube-system"}"#));
         let owned = r#"{"name": "x", "namespace": "n", "ownerReferences": [{"controller": true}]}"#;
         assert!(sent(&set, &gk("", "Pod"), r#"{"name": "x", "namespace": "n"}"#));
@@ -110,7 +112,10 @@ fn the_longest_retention_and_any_encryption_win() {
     let texts = [
         archive("short", "{ retention: { maxAge: 7d, maxVersions: 3 } }"),
         archive("long", "{ resources: [{ kind: ConfigMap }], retention: { maxAge: 365d } }"),
-        archive("sealed", "{ encrypt: [{ kind: ConfigMap, namespaces: [vault] }], resources: [{ apiGroup: '' }] }"),
+        archive(
+            "sealed",
+            "{ encrypt: [{ kind: ConfigMap, namespaces: [vault] }], resources: [{ apiGroup: '' }] }",
+        ),
     ];
     let set = good(&texts.join("---\n"));
     let none = BTreeMap::new();
@@ -126,9 +131,8 @@ fn the_longest_retention_and_any_encryption_win() {
     let forever = Retention { max_age_ms: None, max_versions: None };
     let key = ObjectKey::new(gk("", "ConfigMap"), "n", "x");
     assert_eq!(set.retention("a", &key, &none, forever).max_age_ms, None, "the default outlives all");
-    let encrypts = |kind: &str, namespace: &str| {
-        set.encrypts("a", &ObjectKey::new(gk("", kind), namespace, "x"), &none)
-    };
+    let encrypts =
+        |kind: &str, namespace: &str| set.encrypts("a", &ObjectKey::new(gk("", kind), namespace, "x"), &none);
     assert!(encrypts("ConfigMap", "vault") && !encrypts("ConfigMap", "n") && !encrypts("Secret", "vault"));
 }
 
@@ -166,20 +170,28 @@ fn what_is_wrong_is_said_with_a_remedy() {
     check("{ cluster: [a] }", &["a.yaml:4:9: LS0103 spec.cluster: unknown field; did you mean clusters?"]);
     check(
         "{ resources: [{ apiGroup: coordination.k8s.io, kind: Lease }] }",
-        &["a.yaml:4:21: LS0150 spec.resources[0]: Lease.coordination.k8s.io is of no use in an archive: clusters make it by themselves; remove the entry"],
+        &[
+            "a.yaml:4:21: LS0150 spec.resources[0]: Lease.coordination.k8s.io is of no use in an archive: clusters make it by themselves; remove the entry",
+        ],
     );
     check("{ exclude: [{ kind: Event }] }", &[]);
     check(
         "{ resources: [{ kind: 'Deploy*', apiGroup: apps }] }",
-        &["a.yaml:4:29: LS0116 spec.resources[0].kind: `Deploy*` is a pattern; write the whole name, or * alone for all"],
+        &[
+            "a.yaml:4:29: LS0116 spec.resources[0].kind: `Deploy*` is a pattern; write the whole name, or * alone for all",
+        ],
     );
     check(
         "{ resources: [{ kind: Queue, apiGroup: '*' }] }",
-        &["a.yaml:4:46: LS0116 spec.resources[0].apiGroup: a kind has one group; name the group of the kind, or leave the kind out"],
+        &[
+            "a.yaml:4:46: LS0116 spec.resources[0].apiGroup: a kind has one group; name the group of the kind, or leave the kind out",
+        ],
     );
     check(
         "{ resources: [{ kind: Deployment }] }",
-        &["a.yaml:4:29: LS0120 spec.resources[0].kind: the core group has no kind Deployment; write apiGroup: apps"],
+        &[
+            "a.yaml:4:29: LS0120 spec.resources[0].kind: the core group has no kind Deployment; write apiGroup: apps",
+        ],
     );
     check(
         "{ resources: [{}], exclude: [] }",

@@ -43,11 +43,7 @@ pub struct Certificate {
 pub fn certificate() -> Result<Certificate> {
     let authority = Authority::new("webhook")?;
     let identity = authority.server("127.0.0.1")?;
-    Ok(Certificate {
-        ca: authority.pem(),
-        certificate: identity.certificate,
-        key: identity.key,
-    })
+    Ok(Certificate { ca: authority.pem(), certificate: identity.certificate, key: identity.key })
 }
 
 /// A webhook that runs, and is registered in a cluster. Stopped and removed when it is closed.

@@ -37,7 +37,8 @@ spec:
 /// One object of each of twelve kinds: as `kubectl` names the kind, and the object.
 fn twelve(namespace: &str, group: &str) -> Vec<(String, Value)> {
     let labels = json!({"app": "shop"});
-    let template = json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}});
+    let template =
+        json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}});
     let selector = json!({"matchLabels": labels});
     let workload = json!({"replicas": 0, "selector": selector, "template": template});
     let mut stateful = workload.clone();
@@ -45,8 +46,7 @@ fn twelve(namespace: &str, group: &str) -> Vec<(String, Value)> {
     let daemon = json!({"selector": selector, "template": template});
     let mut job = template.clone();
     job["spec"]["restartPolicy"] = "Never".into();
-    let cron =
-        json!({"schedule": "0 0 1 1 *", "suspend": true, "jobTemplate": {"spec": {"template": job}}});
+    let cron = json!({"schedule": "0 0 1 1 *", "suspend": true, "jobTemplate": {"spec": {"template": job}}});
     let claim = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
     let rules = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}]);
     let ingress = json!({"defaultBackend": {"service": {"name": "shop", "port": {"number": 80}}}});
@@ -54,7 +54,12 @@ fn twelve(namespace: &str, group: &str) -> Vec<(String, Value)> {
     let all = [
         ("configmap", "v1", "ConfigMap", json!({"data": {"k": "v"}})),
         ("secret", "v1", "Secret", json!({"stringData": {"password": "p"}})),
-        ("service", "v1", "Service", json!({"spec": {"ports": [{"port": 80, "protocol": "TCP"}], "selector": labels}})),
+        (
+            "service",
+            "v1",
+            "Service",
+            json!({"spec": {"ports": [{"port": 80, "protocol": "TCP"}], "selector": labels}}),
+        ),
         ("deployment", "apps/v1", "Deployment", json!({"spec": workload})),
         ("statefulset", "apps/v1", "StatefulSet", json!({"spec": stateful})),
         ("daemonset", "apps/v1", "DaemonSet", json!({"spec": daemon})),
@@ -243,7 +248,10 @@ async fn bin_ignores_dry_run_deletes() -> Result<()> {
     a.delete("v1", "ConfigMap", Some(namespace), "real").await?;
     // One watch tells both, in order.
     kept(&lockstep, "configmap", namespace, "real").await?;
-    ensure!(tombstones(&lockstep, "configmap", namespace, "dry").await?.is_empty(), "a dry run is in the bin");
+    ensure!(
+        tombstones(&lockstep, "configmap", namespace, "dry").await?.is_empty(),
+        "a dry run is in the bin"
+    );
     home.close().await
 }
 

@@ -153,8 +153,8 @@ fn item() -> impl Strategy<Value = Item> {
             Change::Upsert(v1::Upsert { left: left && body.is_empty(), body, managed, deleting })
         },
     );
-    let delete =
-        (body, any::<bool>()).prop_map(|(body, inferred)| Change::Delete(v1::Delete { body, inferred, managers: Vec::new() }));
+    let delete = (body, any::<bool>())
+        .prop_map(|(body, inferred)| Change::Delete(v1::Delete { body, inferred, managers: Vec::new() }));
     let undecodable =
         (0..900_usize).prop_map(|size| Change::Undecodable(v1::Undecodable { error: "e".repeat(size) }));
     let change = prop_oneof![4 => upsert, 2 => delete, 1 => undecodable];

@@ -150,7 +150,9 @@ async fn serve(
         })?;
         let (cancelled, metrics) = (stop.clone(), metrics.clone());
         agents.spawn(async move {
-            if let Err(error) = Box::pin(lockstep_agent::run(config, client, cancelled, metrics, Deleters::default())).await {
+            if let Err(error) =
+                Box::pin(lockstep_agent::run(config, client, cancelled, metrics, Deleters::default())).await
+            {
                 tracing::error!(%cluster, "the agent ended: {error}");
             }
         });

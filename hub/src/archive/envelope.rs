@@ -41,7 +41,8 @@ struct Parts<'a> {
 
 fn parts(sealed: &[u8]) -> Result<Parts<'_>, EnvelopeError> {
     let rest = sealed.strip_prefix(MAGIC).and_then(|rest| rest.strip_prefix(KEY_LINE));
-    let (id, rest) = rest.and_then(|rest| rest.split_at_checked(ID_DIGITS)).ok_or(EnvelopeError::NotSealed)?;
+    let (id, rest) =
+        rest.and_then(|rest| rest.split_at_checked(ID_DIGITS)).ok_or(EnvelopeError::NotSealed)?;
     let id = std::str::from_utf8(id).ok().and_then(KeyId::parse).ok_or(EnvelopeError::NotSealed)?;
     let rest = rest.strip_prefix(b"\n").ok_or(EnvelopeError::NotSealed)?;
     let (wrapped, content) = rest.split_at_checked(WRAPPED).ok_or(EnvelopeError::Altered)?;

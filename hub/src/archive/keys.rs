@@ -200,9 +200,11 @@ mod tests {
     fn the_first_key_writes_and_all_of_them_read() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("keys");
-        std::fs::write(&file, format!("# rotated in March\n\n{}  # new\n{}\n", digits(2), digits(1))).unwrap();
+        std::fs::write(&file, format!("# rotated in March\n\n{}  # new\n{}\n", digits(2), digits(1)))
+            .unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-        let config = |archive| HubConfig { data_dir: dir.path().join("data"), archive, ..HubConfig::default() };
+        let config =
+            |archive| HubConfig { data_dir: dir.path().join("data"), archive, ..HubConfig::default() };
         let of_file = config(ArchiveConfig { keys_file: Some(file.clone()), ..Default::default() });
         let ring = Keyring::load(&of_file, &hub()).unwrap();
         let text = format!("{},{}", digits(2), digits(1));

@@ -137,7 +137,10 @@ async fn what_is_read_is_what_was_written_or_an_error_that_names_the_file() {
                     Ok(same) => assert_eq!(same, read, "{kind}: byte {n}"),
                     Err(error) => {
                         let text = error.to_string();
-                        assert!(["LS0246", "LS0248"].contains(&error.code()) && text.contains(&path), "{text}");
+                        assert!(
+                            ["LS0246", "LS0248"].contains(&error.code()) && text.contains(&path),
+                            "{text}"
+                        );
                         assert!(!text.contains("canary"), "{text}");
                     }
                 }

@@ -43,7 +43,11 @@ impl Bed {
                     store
                         .set_archived(
                             id,
-                            &Filed { path: format!("v1/a-u/core/ConfigMap/n/t{n}.yaml.zst"), size: 7, key: None },
+                            &Filed {
+                                path: format!("v1/a-u/core/ConfigMap/n/t{n}.yaml.zst"),
+                                size: 7,
+                                key: None,
+                            },
                         )
                         .unwrap();
                 }

@@ -164,14 +164,8 @@ impl<S: Store> Core<S> {
         let number = row.session;
         // An agent may say anything, also of its clock.
         let skew_ms = now.saturating_sub(hello.clock_ms);
-        cluster.session = Some(Session {
-            number,
-            out,
-            stream,
-            skew_ms,
-            generation: 0,
-            interest: BTreeMap::new(),
-        });
+        cluster.session =
+            Some(Session { number, out, stream, skew_ms, generation: 0, interest: BTreeMap::new() });
         self.store.put_cluster(&cluster.row)?;
         // What an earlier session told of its watches is no longer news; each is told again.
         for watch in cluster.watches.values_mut().filter(|watch| watch.row.phase != Phase::Pending) {

@@ -15,8 +15,8 @@ use super::state::SessionCommand;
 use super::tombstone::{End, asked_until, difference, is_deleting, kept_facts, state_before, version_before};
 use super::{AfterCommit, Core};
 use crate::store::{
-    Cause, DeleteStage, Facts, ManagedRow, ManagerRow, ObjectRow, Owned, Phase, PlacementFilter, Store, StoreError,
-    TombstoneFilter, TombstoneRow,
+    Cause, DeleteStage, Facts, ManagedRow, ManagerRow, ObjectRow, Owned, Phase, PlacementFilter, Store,
+    StoreError, TombstoneFilter, TombstoneRow,
 };
 
 /// Tombstones of one name that are looked through for a deletion that is told again.
@@ -387,7 +387,8 @@ impl<S: Store> Core<S> {
     /// Is its last state the image of a delete of ours that is under way? Whoever was first, that one is kept.
     fn is_kept_as_image(&mut self, row: &ObjectRow) -> Result<bool, StoreError> {
         let placed = self.store.placement(row.cluster, &row.key)?.and_then(|placed| placed.delete);
-        let Some(DeleteStage::Archiving { tombstone } | DeleteStage::Archived { tombstone, .. }) = placed else {
+        let Some(DeleteStage::Archiving { tombstone } | DeleteStage::Archived { tombstone, .. }) = placed
+        else {
             return Ok(false);
         };
         let version = version_before(row);
@@ -431,8 +432,11 @@ impl<S: Store> Core<S> {
     ) -> Result<i64, StoreError> {
         let End { body: last, version, managers } = end.unwrap_or_default();
         let before = if is_deleting(&last) || row.deleting { state_before(&row) } else { None };
-        let (last, resource_version) =
-            if last.is_empty() { (row.body, row.resource_version) } else { (Some(last), ResourceVersion::new(&version)) };
+        let (last, resource_version) = if last.is_empty() {
+            (row.body, row.resource_version)
+        } else {
+            (Some(last), ResourceVersion::new(&version))
+        };
         let patch = before.as_ref().zip(last.as_ref()).and_then(|(before, last)| difference(before, last));
         let body = before.or_else(|| last.clone());
         let (api_version, facts) = body.as_deref().map(kept_facts).unwrap_or_default();

@@ -31,9 +31,9 @@ mod rewind;
 mod scan;
 pub mod state;
 mod target;
-mod tombstone;
 #[cfg(test)]
 mod tests;
+mod tombstone;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

@@ -91,7 +91,10 @@ mod tests {
         json_patch::patch(&mut patched, &patch).unwrap();
         assert_eq!(patched, last);
         assert_eq!(difference(&bytes(&before), &bytes(&before)), None);
-        assert_eq!((asked_until(&bytes(&last)), asked_until(&bytes(&before))), (Some(1_767_225_600_000), None));
+        assert_eq!(
+            (asked_until(&bytes(&last)), asked_until(&bytes(&before))),
+            (Some(1_767_225_600_000), None)
+        );
         last["metadata"]["deletionGracePeriodSeconds"] = 30.into();
         assert_eq!(asked_until(&bytes(&last)), Some(1_767_225_570_000));
         assert!(is_deleting(&bytes(&last)) && !is_deleting(&bytes(&before)) && !is_deleting(b""));

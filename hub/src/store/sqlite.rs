@@ -35,9 +35,9 @@ use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ClusterNameRef, ClusterRow, DeleterRow, Filed, IndexRow, ObjectRow, PlacementCursor, PlacementFilter, PlacementRow,
-    PolicyFileRow, PolicyRow, Reader, Record, Store, StoreError, SummaryRow, TombstoneFilter, TombstoneRow,
-    WatchRow,
+    ClusterNameRef, ClusterRow, DeleterRow, Filed, IndexRow, ObjectRow, PlacementCursor, PlacementFilter,
+    PlacementRow, PolicyFileRow, PolicyRow, Reader, Record, Store, StoreError, SummaryRow, TombstoneFilter,
+    TombstoneRow, WatchRow,
 };
 use crate::seal::Sealer;
 pub use backup::{Counted, Frozen, Place, Restored, SETTLING, snapshot};

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use lockstep_engine::catalogue::is_never_archived;
 use lockstep_engine::ClusterName;
+use lockstep_engine::catalogue::is_never_archived;
 
 use super::{Known, cluster, deletion, resource};
 use crate::archive::{ArchiveSpec, Encrypt, Retention, Scope};
@@ -13,15 +13,8 @@ use crate::reader::{Fields, Reader, join, shown};
 
 const RESOURCES: &str = "resources";
 const FIELDS: &[&str] = &["clusters", RESOURCES, "exclude", "includeOwned", "retention", "encrypt"];
-const SCOPE_FIELDS: &[&str] = &[
-    "apiGroup",
-    "kind",
-    "matchLabels",
-    "matchExpressions",
-    "namespaces",
-    "excludeNamespaces",
-    "names",
-];
+const SCOPE_FIELDS: &[&str] =
+    &["apiGroup", "kind", "matchLabels", "matchExpressions", "namespaces", "excludeNamespaces", "names"];
 /// Any group, or any kind.
 const ANY: &str = "*";
 /// Ten years: longer is a legal hold.

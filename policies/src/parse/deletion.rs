@@ -53,7 +53,9 @@ pub(super) fn deletion(reader: &mut Reader<'_>, node: &Node) -> Option<Deletion>
         None => Some(default.container_deleted),
     };
     let grace_ms = match fields.get("gracePeriod") {
-        Some(node) => duration(reader, node, &join(PATH, "gracePeriod"), &(0..=LONGEST), "allowed is 0s to 30d"),
+        Some(node) => {
+            duration(reader, node, &join(PATH, "gracePeriod"), &(0..=LONGEST), "allowed is 0s to 30d")
+        }
         None => Some(default.grace_ms),
     };
     let budget = fields.get("budget").map_or(Some(default.budget), |node| budget(reader, node));

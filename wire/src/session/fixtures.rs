@@ -47,7 +47,11 @@ fn up() -> Vec<(&'static str, Up)> {
         epoch: 2,
         items: vec![
             item(item::Change::Upsert(upsert)),
-            item(item::Change::Delete(Delete { body: Bytes::from_static(b"{}"), inferred: true, ..Delete::default() })),
+            item(item::Change::Delete(Delete {
+                body: Bytes::from_static(b"{}"),
+                inferred: true,
+                ..Delete::default()
+            })),
             item(item::Change::Undecodable(Undecodable { error: "truncated at line 1 column 2".into() })),
         ],
         checkpoint: "4712".into(),

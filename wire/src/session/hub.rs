@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use super::{ProtocolError, Window};
 use crate::PROTOCOL;
 use crate::v1::{
-    Ack, AgentMessage, Batch, Deleters, Heartbeat, Hello, HubMessage, Outcome, Served, Welcome, agent_message::Body,
-    hub_message,
+    Ack, AgentMessage, Batch, Deleters, Heartbeat, Hello, HubMessage, Outcome, Served, Welcome,
+    agent_message::Body, hub_message,
 };
 
 /// What the owner of the session is to do.

@@ -2,9 +2,9 @@
 
 use super::s3::S3Server;
 use super::*;
-use futures::TryStreamExt;
 use crate::config::{ArchiveConfig, HubConfig};
 use crate::problem::Problems;
+use futures::TryStreamExt;
 
 /// More than an archiver tries while all of them fail.
 const LOAD: usize = 400;
@@ -42,7 +42,10 @@ async fn deletes_and_lists(archive: &dyn Archive) {
     };
     let before = listed("v1").await;
     assert_eq!(before.len(), 4);
-    assert!(before.contains(&("v1/a/core/ConfigMap/n/large/u/1-1.yaml.zst".to_owned(), 6 << 20)), "{before:?}");
+    assert!(
+        before.contains(&("v1/a/core/ConfigMap/n/large/u/1-1.yaml.zst".to_owned(), 6 << 20)),
+        "{before:?}"
+    );
     let odd = "v1/a/core/ConfigMap/_cluster/system%3Anode%2Fx~00/u/1-1.yaml.zst".to_owned();
     assert!(before.contains(&(odd.clone(), 3)), "{before:?}");
     assert_eq!(listed("v1/a/core/ConfigMap/n").await.len(), 2);

@@ -195,8 +195,8 @@ fn who_deleted_it_is_known_whether_webhook_or_watch_comes_first() {
     let mut known: Vec<_> =
         fleet.tombstones().into_iter().map(|kept| (kept.key.name.to_string(), kept.facts.deleter)).collect();
     known.sort();
-    let expected =
-        [("after", Some("john")), ("before", Some("jane")), ("nobody", None)].map(|(name, user)| (name.to_owned(), user.map(str::to_owned)));
+    let expected = [("after", Some("john")), ("before", Some("jane")), ("nobody", None)]
+        .map(|(name, user)| (name.to_owned(), user.map(str::to_owned)));
     assert_eq!(known, expected);
 }
 

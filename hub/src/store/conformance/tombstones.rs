@@ -3,7 +3,9 @@
 use lockstep_engine::{ClusterId, GroupKind, Uid};
 
 use super::{Bed, config_maps, key, tombstone, within};
-use crate::store::{Cause, CauseKind, DeleterRow, Facts, Filed, Reader, Store, TombstoneFilter, TombstoneRow};
+use crate::store::{
+    Cause, CauseKind, DeleterRow, Facts, Filed, Reader, Store, TombstoneFilter, TombstoneRow,
+};
 
 pub(super) fn tombstones_go_through_the_outbox<B: Bed>(bed: &B) {
     let mut store = bed.open();

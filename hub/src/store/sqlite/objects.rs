@@ -255,9 +255,8 @@ impl Inner {
         } = row;
         let Self { db, kinds, bodies, .. } = self;
         let kind = kinds.intern(db, &key.gk)?;
-        let mut encode = |body: &Option<Bytes>| {
-            body.as_ref().map(|body| bodies.encode(TABLE, key, body)).transpose()
-        };
+        let mut encode =
+            |body: &Option<Bytes>| body.as_ref().map(|body| bodies.encode(TABLE, key, body)).transpose();
         let (body, before) = (encode(body)?, encode(before)?);
         let (mut owned, mut marks, mut managers) = ((None, None), None, None);
         if let Some(managed) = managed {
