@@ -20,6 +20,7 @@ use tracing::Instrument as _;
 
 use crate::accept::AcceptList;
 use crate::ambient::Ambient;
+use crate::deleters::Deleters;
 use crate::discovery::{Calls, Discovered};
 use crate::lease::Keeper;
 use crate::metrics::ClusterMetrics;
@@ -61,6 +62,7 @@ pub(crate) struct Inputs {
     pub(crate) discovered: mpsc::Receiver<Discovered>,
     pub(crate) leases: mpsc::Receiver<Action>,
     pub(crate) rereads: mpsc::Receiver<Action>,
+    pub(crate) deleters: Deleters,
 }
 
 /// A stream to the hub.
@@ -89,6 +91,7 @@ pub(crate) struct Driver {
     pub(crate) lease: Keeper,
     pub(crate) rereader: Rereader,
     pub(crate) steps: StepQueue,
+    pub(crate) deleters: Deleters,
     pub(crate) state: State,
 }
 
@@ -118,6 +121,8 @@ enum Woken {
     /// What is an action already: of the Lease, or of an object that was read again.
     Answered(Action),
     Stepped(Result<(Id, v1::Outcome), JoinError>),
+    /// A webhook told who asked for deletes.
+    Deleters,
     Tick,
 }
 
@@ -130,6 +135,8 @@ impl Driver {
             match self.wait(&mut inputs, &mut ticks, &cancelled).await {
                 Woken::Stop => break,
                 Woken::Sent => continue,
+                // Told below, as soon as there is a hub.
+                Woken::Deleters => {}
                 Woken::Stream(event) => self.stream(event),
                 Woken::Observed(observed) => self.observed(observed, &mut inputs.observations),
                 Woken::Discovered(Discovered { served, look }) => {
@@ -142,6 +149,7 @@ impl Driver {
             let effects = self.owner.flush();
             self.carry_out(effects);
             self.begin_steps();
+            self.tell_deleters();
             self.discovery.awaits_kinds(self.owner.awaits_kinds());
         }
         self.stop().await;
@@ -173,6 +181,7 @@ impl Driver {
                 Woken::Sent
             }
             Some(done) = running.join_next_with_id() => Woken::Stepped(done),
+            () = inputs.deleters.came() => Woken::Deleters,
             event = inputs.stream.recv(), if reads_hub => event.map_or(Woken::Stop, Woken::Stream),
             served = inputs.discovered.recv() => served.map_or(Woken::Stop, Woken::Discovered),
             lease = inputs.leases.recv() => lease.map_or(Woken::Stop, Woken::Answered),
@@ -274,6 +283,17 @@ impl Driver {
         }
     }
 
+    /// Without a hub they wait in their queue; one that is lost with its stream is not told again.
+    fn tell_deleters(&mut self) {
+        while self.state.hub.is_some() && self.owner.is_served() {
+            let deleters = self.deleters.take();
+            if deleters.is_empty() {
+                return;
+            }
+            self.send(AgentMessage { body: Some(Body::Deleters(v1::Deleters { deleters })) });
+        }
+    }
+
     fn start(&mut self, start: StartWatch) {
         let StartWatch { watch, run, resource, scope, start, epoch } = start;
         let cancelled = CancellationToken::new();
@@ -331,6 +351,7 @@ impl Driver {
     fn tick(&mut self) {
         let (tally, queue) = self.owner.counts();
         self.metrics.owner(tally, queue, self.steps.counters());
+        self.metrics.deleters(self.deleters.counters());
         let (items, bytes) = self.owner.queued();
         self.metrics.queued(items, bytes);
         let (items, bytes) = self.owner.spilled();

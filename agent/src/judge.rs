@@ -94,11 +94,11 @@ impl Bench<'_> {
     /// Reads what matters of an object.
     pub(crate) fn judge(&self, bytes: &[u8], object: &RawObject<'_>) -> Judged {
         let meta = &object.metadata;
-        let wanted = self.interest.wants_body(&meta.namespace, &meta.name, &meta.labels)
-            && !self.is_token(bytes, object);
+        let wanted = self.interest.wants_body(meta) && !self.is_token(bytes, object);
         let labelled = self.interest.managed && meta.labels.get(MANAGED).is_some_and(|value| value == "true");
         // A copy that lost its marks is no source (I9): our entry tells.
-        let managed = labelled || wanted && meta.managed_fields.is_some_and(has_entry_of_ours);
+        let source = wanted && self.interest.syncs(&meta.namespace, &meta.name, &meta.labels);
+        let managed = labelled || source && meta.managed_fields.is_some_and(has_entry_of_ours);
         let deleting = meta.deletion_timestamp.is_some();
         Judged {
             namespace: meta.namespace.clone().into_owned(),
@@ -110,7 +110,8 @@ impl Bench<'_> {
         }
     }
 
-    /// Tokens of service accounts are never synced, so they never leave, whatever a policy selects.
+    /// Tokens of service accounts are never synced, and one that was deleted is of no use any more (it names
+    /// the uid of its account): they never leave, whatever a policy selects.
     fn is_token(&self, bytes: &[u8], object: &RawObject<'_>) -> bool {
         let gk = &self.interest.gk;
         gk.is("", "Secret")
@@ -161,7 +162,11 @@ impl Bench<'_> {
         judged: &Judged,
     ) -> Result<Item, ObjectError> {
         let body = self.body(bytes, judged.flags.body_sent)?;
-        Ok(self.item(object, judged, Change::Delete(v1::Delete { body, ..v1::Delete::default() })))
+        let entries = object.metadata.managed_fields.filter(|_| judged.flags.body_sent);
+        let entries = entries.map(ManagedFields::parse).transpose()?.unwrap_or_default();
+        let managers = entries.managers().into_iter().take(MANAGERS_LIMIT).map(str::to_owned).collect();
+        let delete = v1::Delete { body, managers, ..v1::Delete::default() };
+        Ok(self.item(object, judged, Change::Delete(delete)))
     }
 
     fn item(&self, object: &RawObject<'_>, judged: &Judged, change: Change) -> Item {

@@ -11,6 +11,7 @@
 mod accept;
 mod ambient;
 mod config;
+mod deleters;
 mod discovery;
 mod driver;
 mod error;
@@ -41,6 +42,7 @@ use tracing::Instrument as _;
 pub use accept::{AcceptEntry, AcceptError, AcceptList, Subject, Verb};
 pub use ambient::Ambient;
 pub use config::{AgentConfig, TlsConfig, Token, WatchConfig};
+pub use deleters::{Deleters, Unreadable};
 pub use error::{AgentError, CODES};
 pub use metrics::AgentMetrics;
 pub use stream::{Dial, Line};
@@ -57,7 +59,8 @@ use stream::{Connector, Grpc};
 
 /// Runs an agent until it is cancelled. An API server or a hub that is away is waited for.
 ///
-/// `client` is best made with [`AgentConfig::client_limits`].
+/// `client` is best made with [`AgentConfig::client_limits`]. What a receiver of webhooks puts into `deleters`
+/// goes to the hub.
 ///
 /// # Errors
 /// When the configuration cannot be used. Nothing was sent then.
@@ -66,9 +69,10 @@ pub async fn run(
     client: ClusterClient,
     cancelled: CancellationToken,
     metrics: AgentMetrics,
+    deleters: Deleters,
 ) -> Result<(), AgentError> {
     let dial = Grpc::new(&config)?;
-    run_over(dial, Ambient::system(), config, client, cancelled, metrics).await
+    run_over(dial, Ambient::system(), config, client, cancelled, metrics, deleters).await
 }
 
 /// The same, over the caller's way to the hub and in the caller's surroundings.
@@ -82,12 +86,13 @@ pub async fn run_over<D: Dial>(
     client: ClusterClient,
     cancelled: CancellationToken,
     metrics: AgentMetrics,
+    deleters: Deleters,
 ) -> Result<(), AgentError> {
     let accept = config.validate()?;
     let (events, stream) = mpsc::channel(STREAM_EVENTS);
     let connector = Connector::new(&config.hub, dial, ambient.clone(), events);
     let span = tracing::info_span!("agent", cluster = %config.cluster);
-    let parts = Parts { config, client, accept, connector, stream, ambient, metrics };
+    let parts = Parts { config, client, accept, connector, stream, ambient, metrics, deleters };
     Box::pin(serve(parts, cancelled)).instrument(span).await;
     Ok(())
 }
@@ -101,10 +106,11 @@ struct Parts<D> {
     stream: mpsc::Receiver<stream::StreamEvent>,
     ambient: Ambient,
     metrics: AgentMetrics,
+    deleters: Deleters,
 }
 
 async fn serve<D: Dial>(parts: Parts<D>, cancelled: CancellationToken) {
-    let Parts { config, client, accept, connector, stream, ambient, metrics } = parts;
+    let Parts { config, client, accept, connector, stream, ambient, metrics, deleters } = parts;
     let Some(identity) = cancelled.run_until_cancelled(identity(&client, &ambient)).await else { return };
     tracing::info!(uid = %identity.uid, version = %identity.version, server = client.server(), "the cluster is there");
     let facts = Facts {
@@ -135,6 +141,7 @@ async fn serve<D: Dial>(parts: Parts<D>, cancelled: CancellationToken) {
         lease: Keeper::new(client.clone(), &config.lease_namespace, ambient.clock.clone(), answers),
         rereader: Rereader::new(client.clone(), reread),
         steps: StepQueue::new(config.steps_at_once),
+        deleters: deleters.clone(),
         state: State::default(),
     };
     // The stream outlives the driver by a moment, to carry the last outcomes.
@@ -145,7 +152,7 @@ async fn serve<D: Dial>(parts: Parts<D>, cancelled: CancellationToken) {
     let interval = Duration::from_secs(config.discovery_interval_s);
     tasks
         .spawn(discovery::run(client, served, calls, interval, ambient, background.clone()).instrument(here));
-    let inputs = Inputs { stream, observations: observed, discovered, leases, rereads };
+    let inputs = Inputs { stream, observations: observed, discovered, leases, rereads, deleters };
     Box::pin(driver.run(inputs, cancelled)).await;
     background.cancel();
     while tasks.join_next().await.is_some() {}

@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::deleters;
 use crate::steps::StepCounters;
 use crate::watch::Tally;
 
@@ -67,6 +68,9 @@ pub struct AgentMetrics {
     step_seconds: Family<ClusterLabel, Histogram>,
     steps_limit: Family<ClusterLabel, Level>,
     steps_limit_decreases: Family<ReasonLabel, Count>,
+    deleters_enqueued: Family<ClusterLabel, Count>,
+    deleters_dequeued: Family<ClusterLabel, Count>,
+    deleters_dropped: Family<ClusterLabel, Count>,
     events: Family<ClusterLabel, Count>,
     lists: Family<ClusterLabel, Count>,
     rewinds: Family<ClusterLabel, Count>,
@@ -103,6 +107,13 @@ impl AgentMetrics {
             "Steps cancelled, or lost with their stream",
             m.steps_dropped.clone(),
         );
+        for (name, help, family) in [
+            ("deleters_enqueued", "Deletes whose users webhooks told", &m.deleters_enqueued),
+            ("deleters_dequeued", "Those told to the hub", &m.deleters_dequeued),
+            ("deleters_dropped", "Those given up while the hub was away", &m.deleters_dropped),
+        ] {
+            agent.register(name, help, family.clone());
+        }
         agent.register("steps", "Steps carried out, by outcome", m.steps.clone());
         agent.register_with_unit("step", "Time of a step's requests", Unit::Seconds, m.step_seconds.clone());
         agent.register("steps_limit", "Steps that may be under way at a time", m.steps_limit.clone());
@@ -153,6 +164,9 @@ impl AgentMetrics {
             step_seconds: Family::new_with_constructor(buckets),
             steps_limit: Family::default(),
             steps_limit_decreases: Family::default(),
+            deleters_enqueued: Family::default(),
+            deleters_dequeued: Family::default(),
+            deleters_dropped: Family::default(),
             events: Family::default(),
             lists: Family::default(),
             rewinds: Family::default(),
@@ -238,6 +252,17 @@ impl ClusterMetrics {
             (&self.all.steps_enqueued, steps.enqueued),
             (&self.all.steps_dequeued, steps.dequeued),
             (&self.all.steps_dropped, steps.dropped),
+        ] {
+            family.get_or_create(&self.label).inner().store(value, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn deleters(&self, counters: deleters::Counters) {
+        let deleters::Counters { enqueued, dequeued, dropped } = counters;
+        for (family, value) in [
+            (&self.all.deleters_enqueued, enqueued),
+            (&self.all.deleters_dequeued, dequeued),
+            (&self.all.deleters_dropped, dropped),
         ] {
             family.get_or_create(&self.label).inner().store(value, Ordering::Relaxed);
         }

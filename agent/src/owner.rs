@@ -250,6 +250,11 @@ impl Owner {
         effects
     }
 
+    /// Does a hub serve us?
+    pub(crate) fn is_served(&self) -> bool {
+        self.session.is_open()
+    }
+
     /// Is a bound reached? Watches are then not read.
     pub(crate) fn is_full(&self) -> bool {
         let (items, bytes) = self.queued();

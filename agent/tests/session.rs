@@ -14,7 +14,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use lockstep_agent::{AgentConfig, AgentMetrics, Token};
+use lockstep_agent::{AgentConfig, AgentMetrics, Deleters, Token};
 use lockstep_cluster::ClusterClient;
 use lockstep_engine::interest::{Condition, Interest};
 use lockstep_engine::{ClusterName, GroupKind};
@@ -192,7 +192,7 @@ impl Line {
             scope: String::new(),
             conditions: [Condition::default()].into(),
             managed: true,
-            archive: false,
+            archive: std::collections::BTreeSet::new(),
         };
         let interest = Bytes::from(serde_json::to_vec(&interest).unwrap());
         let watches = vec![v1::WatchInterest { watch: 1, interest }];
@@ -232,7 +232,8 @@ async fn an_agent_lists_watches_applies_and_sends_again_what_was_not_acknowledge
         ClusterClient::new(kube::Config::new(server.parse().unwrap()), config.client_limits()).unwrap();
     let metrics = AgentMetrics::register(&mut prometheus_client::registry::Registry::default());
     let cancelled = CancellationToken::new();
-    let agent = tokio::spawn(lockstep_agent::run(config, client, cancelled.clone(), metrics));
+    let agent =
+        tokio::spawn(lockstep_agent::run(config, client, cancelled.clone(), metrics, Deleters::default()));
 
     let mut line = tokio::time::timeout(PATIENCE, lines.recv()).await.unwrap().unwrap();
     assert_eq!(line.token, "Bearer t0ken");

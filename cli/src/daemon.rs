@@ -8,7 +8,7 @@ use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use lockstep_agent::AgentMetrics;
+use lockstep_agent::{AgentMetrics, Deleters};
 use lockstep_cluster::ClusterClient;
 use lockstep_engine::ClusterName;
 use lockstep_hub::{HubConfig, RunningHub};
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{AgentArgs, HubArgs, ListenArgs, LogArgs, ServerArgs};
 use crate::config::{self, AgentSettings, Flags, Layers};
 use crate::error::{CliError, Outcome};
-use crate::{commands, logging, signals};
+use crate::{commands, deleters, logging, signals};
 
 /// Media type of the metrics.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -101,7 +101,7 @@ pub(crate) async fn agent(args: AgentArgs, log: &LogArgs) -> Result<Outcome, Cli
         .with("metrics", listen_metrics);
     let settings = config::agent(Layers::of_process(config.as_deref(), flags)?)?;
     logging::start(log, false);
-    let AgentSettings { agent, kubeconfig, context, metrics } = settings;
+    let AgentSettings { agent, kubeconfig, context, metrics, deleters: receiver } = settings;
     let target = match &kubeconfig {
         Some(file) => lockstep_cluster::from_kubeconfig(file, context.as_deref()).await,
         None => lockstep_cluster::in_cluster(),
@@ -114,8 +114,12 @@ pub(crate) async fn agent(args: AgentArgs, log: &LogArgs) -> Result<Outcome, Cli
     if let Some(address) = metrics {
         serve_metrics(address, registry, stop.clone()).await?;
     }
+    let told = Deleters::default();
+    if let Some(receiver) = receiver {
+        deleters::serve(&receiver, told.clone(), stop.clone()).await?;
+    }
     tracing::info!(cluster = %agent.cluster, hub = agent.hub, "the agent runs");
-    Box::pin(lockstep_agent::run(agent, client, stop, agent_metrics)).await.map_err(|error| {
+    Box::pin(lockstep_agent::run(agent, client, stop, agent_metrics, told)).await.map_err(|error| {
         let remedy = "deploy/examples/agent.yaml shows every setting";
         CliError::new("LS0010", "the agent cannot run", remedy).caused_by(&error)
     })?;

@@ -9,6 +9,7 @@ mod client;
 mod commands;
 pub mod config;
 mod daemon;
+pub mod deleters;
 mod doctor;
 pub mod error;
 mod logging;

@@ -1,7 +1,7 @@
 //! The field catalogue: what lockstep knows about single kinds, in one place.
 //!
-//! Four questions are answered here and nowhere else: may this object be synced at all
-//! ([`eligibility()`]), what is stripped from its body ([`strip()`]), in which order kinds are created
+//! Five questions are answered here and nowhere else: may this object be synced at all
+//! ([`eligibility()`]), is it of use in an archive ([`is_made_anew()`]), what is stripped from its body ([`strip()`]), in which order kinds are created
 //! ([`wave()`]), and which kinds and namespaces an agent accepts only by name ([`is_sensitive()`],
 //! [`is_system_namespace()`]). The rows come from KUBERNETES.md, "What to strip, keep and leave to
 //! the target"; each has a test.
@@ -9,10 +9,12 @@
 //! Architecture invariant: no policy and no state of a cluster is looked at. What a policy asked
 //! for arrives as [`Asked`].
 
+mod archive;
 mod eligibility;
 mod strip;
 mod wave;
 
+pub use archive::{is_made_anew, is_never_archived};
 pub use eligibility::{Asked, Eligibility, Facts, SkipReason, eligibility, is_never_synced};
 pub use strip::strip;
 pub use wave::{WAVE_DEFINITIONS, WAVE_REST, wave};

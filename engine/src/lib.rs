@@ -14,6 +14,7 @@ pub mod census;
 pub mod clock;
 pub mod coalesce;
 pub mod concurrency;
+pub mod deleters;
 pub mod grace;
 pub mod guard;
 pub mod identity;

@@ -97,6 +97,14 @@ pub struct OwnerReference {
     pub controller: Option<bool>,
 }
 
+impl OwnerReference {
+    /// Is this owner the managing controller?
+    #[must_use]
+    pub fn is_controller(&self) -> bool {
+        self.controller == Some(true)
+    }
+}
+
 fn null_as_empty<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,

@@ -12,8 +12,6 @@ pub const WRONG_TYPE: &str = "LS0104";
 pub const MISSING: &str = "LS0105";
 /// Another apiVersion or kind.
 pub const UNKNOWN_KIND: &str = "LS0106";
-/// Not supported yet.
-pub const NOT_YET: &str = "LS0107";
 /// A name that is not one.
 pub const BAD_NAME: &str = "LS0108";
 /// A value that is none of the allowed ones.
@@ -44,6 +42,9 @@ pub const WRONG_GROUP: &str = "LS0120";
 /// A path to fields that cannot be read.
 pub const BAD_PATH: &str = "LS0121";
 
+/// A kind that is of no use in an archive.
+pub const NEVER_ARCHIVED: &str = "LS0150";
+
 /// Every code with its title.
 pub const CODES: &[(&str, &str)] = &[
     (UNREADABLE, "the policy file cannot be read"),
@@ -52,7 +53,6 @@ pub const CODES: &[(&str, &str)] = &[
     (WRONG_TYPE, "wrong type"),
     (MISSING, "a required field is missing"),
     (UNKNOWN_KIND, "unknown apiVersion or kind"),
-    (NOT_YET, "not supported yet"),
     (BAD_NAME, "not a valid name"),
     (UNKNOWN_VALUE, "unknown value"),
     (DUPLICATE_POLICY, "two policies have one name"),
@@ -67,6 +67,7 @@ pub const CODES: &[(&str, &str)] = &[
     (CONTRADICTION, "two fields contradict each other"),
     (WRONG_GROUP, "the kind belongs to another API group"),
     (BAD_PATH, "not a path to fields"),
+    (NEVER_ARCHIVED, "a kind that is never archived"),
 ];
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! ClusterSyncPolicy: parse, validate, compile, select, render.
+//! ClusterSyncPolicy: parse, validate, compile, select, render. ArchivePolicy: what is kept when it is
+//! deleted, for how long, and how.
 //!
 //! The way of a policy: [`load`] takes the texts of all files and the previous [`PolicySet`], and
 //! gives the next one with every [`Finding`]; a file with an error keeps its last good version
@@ -9,6 +10,7 @@
 //! Architecture invariant: no I/O, no clock, no environment; the hub reads the files and keeps the
 //! last good texts ([`PolicySet::last_good`]).
 
+mod archive;
 pub mod codes;
 mod finding;
 mod load;
@@ -22,10 +24,11 @@ mod set;
 mod syntax;
 mod watch;
 
+pub use archive::{ArchivePolicy, ArchiveSpec, Encrypt, Retention, Scope};
 pub use codes::CODES;
 pub use finding::{Finding, Place, Severity};
 pub use load::{Change, LoadOutcome, LoadedFile, PolicyChange, load};
-pub use parse::{API_VERSION, KIND, Known};
+pub use parse::{API_VERSION, ARCHIVE_KIND, KIND, Kind, Known};
 pub use policy::{
     Budget, CompiledPolicy, Deletion, Disposition, OnContainer, OnImmutable, OnRewind, Ownership, PolicyName,
     Replicas, Resource, Spec, autoscalers, is_scaled,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::codes;
-use crate::finding::{Finding, Severity};
-use crate::parse::{Known, parse_file};
-use crate::policy::{CompiledPolicy, PolicyName};
+use crate::finding::{Finding, Place, Severity};
+use crate::parse::{Kind, Known, parse_file};
+use crate::policy::PolicyName;
 use crate::reader::{Reader, shown};
 use crate::set::{GoodFile, PolicySet};
 
@@ -35,6 +35,8 @@ pub enum Change {
 /// One policy that changed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PolicyChange {
+    /// Of which kind.
+    pub kind: Kind,
     /// Which.
     pub name: PolicyName,
     /// How.
@@ -134,7 +136,7 @@ fn read(
             let mut reader = Reader::new(path);
             let message = format!("the file cannot be read: {}", shown(why));
             let remedy = "mend its permissions or remove it; the last good version stays in force";
-            reader.error(codes::UNREADABLE, crate::Place::default(), "", message, remedy);
+            reader.error(codes::UNREADABLE, Place::default(), "", message, remedy);
             findings.append(&mut reader.findings);
             return None;
         }
@@ -147,7 +149,7 @@ fn read(
         Some(file) if file.text.as_ref() == text => file.text.clone(),
         _ => Arc::from(text),
     };
-    good.then_some(GoodFile { text, policies: parsed.policies })
+    good.then_some(GoodFile { text, documents: parsed.documents })
 }
 
 /// Takes every new version that claims another file's name out of force. True when there was one.
@@ -157,21 +159,21 @@ fn settle_names(
     findings: &mut Vec<Finding>,
 ) -> bool {
     let mut losers: BTreeSet<String> = BTreeSet::new();
-    for (name, claims) in claims(versions) {
+    for ((kind, name), claims) in claims(versions) {
         if claims.len() < 2 {
             continue;
         }
         // At most one file had the name before: the previous set was free of duplicates.
-        let had = |path: &str| previous.files.get(path).is_some_and(|file| file.defines(&name));
+        let had = |path: &str| previous.files.get(path).is_some_and(|file| file.defines(kind, &name));
         let Some((owner, defined)) = claims.iter().find(|(path, _)| had(path)).or_else(|| claims.first())
         else {
             continue;
         };
-        for (path, policy) in claims.iter().filter(|(path, _)| path != owner) {
+        for (path, place) in claims.iter().filter(|(path, _)| path != owner) {
             let mut reader = Reader::new(path);
-            let message = format!("policy {name} is already defined at {owner}:{}", defined.place.line);
+            let message = format!("policy {name} is already defined at {owner}:{}", defined.line);
             let remedy = "give one of them another name, or remove one";
-            reader.error(codes::DUPLICATE_POLICY, policy.place, "metadata.name", message, remedy);
+            reader.error(codes::DUPLICATE_POLICY, *place, "metadata.name", message, remedy);
             findings.append(&mut reader.findings);
             losers.insert(path.clone());
         }
@@ -185,30 +187,36 @@ fn settle_names(
     !losers.is_empty()
 }
 
-type Claims = BTreeMap<PolicyName, Vec<(String, Arc<CompiledPolicy>)>>;
+type Claims = BTreeMap<(Kind, PolicyName), Vec<(String, Place)>>;
 
 fn claims(versions: &BTreeMap<String, Version>) -> Claims {
     let mut claims = Claims::new();
     for (path, version) in versions {
-        for policy in &version.file().policies {
-            claims.entry(policy.name.clone()).or_default().push((path.clone(), policy.clone()));
+        for (kind, name, place) in version.file().documents.names() {
+            claims.entry((kind, name.clone())).or_default().push((path.clone(), place));
         }
     }
     claims
 }
 
 fn changes(previous: &PolicySet, next: &PolicySet) -> Vec<PolicyChange> {
-    let mut changes = Vec::new();
-    for policy in previous.policies() {
-        let change = match next.by_name(policy.name.as_str()) {
-            None => Change::Removed,
-            Some(now) if now.digest != policy.digest => Change::Changed,
-            Some(_) => continue,
-        };
-        changes.push(PolicyChange { name: policy.name.clone(), change });
-    }
-    let added = next.policies().filter(|policy| previous.by_name(policy.name.as_str()).is_none());
-    changes.extend(added.map(|policy| PolicyChange { name: policy.name.clone(), change: Change::Added }));
+    let digests = |set: &PolicySet| set.policies().map(|p| (p.name.clone(), p.digest)).collect();
+    let specs = |set: &PolicySet| set.archive().map(|p| (p.name.clone(), p.spec.clone())).collect();
+    let mut changes = differences(Kind::Sync, &digests(previous), &digests(next));
+    changes.extend(differences(Kind::Archive, &specs(previous), &specs(next)));
     changes.sort();
     changes
+}
+
+fn differences<T: PartialEq>(
+    kind: Kind,
+    before: &BTreeMap<PolicyName, T>,
+    after: &BTreeMap<PolicyName, T>,
+) -> Vec<PolicyChange> {
+    let left = before.iter().filter_map(|(name, was)| match after.get(name) {
+        None => Some((name, Change::Removed)),
+        Some(is) => (is != was).then_some((name, Change::Changed)),
+    });
+    let came = after.keys().filter(|name| !before.contains_key(*name)).map(|name| (name, Change::Added));
+    left.chain(came).map(|(name, change)| PolicyChange { kind, name: name.clone(), change }).collect()
 }

@@ -1,5 +1,6 @@
 //! From the text of a file to policies, with every finding.
 
+mod archive;
 mod deletion;
 mod ownership;
 mod resource;
@@ -8,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lockstep_engine::ClusterName;
+use serde::{Deserialize, Serialize};
 
+use crate::archive::ArchivePolicy;
 use crate::codes;
 use crate::finding::{Finding, Place, nearest};
 use crate::node::{self, Node};
@@ -18,16 +21,42 @@ use crate::syntax;
 
 /// The API version of policies.
 pub const API_VERSION: &str = "sync.k8s.io/v1";
-/// The kind of policies.
+/// The kind of policies that sync.
 pub const KIND: &str = "ClusterSyncPolicy";
+/// The kind of policies that archive.
+pub const ARCHIVE_KIND: &str = "ArchivePolicy";
+
+/// The kinds of policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Kind {
+    /// ClusterSyncPolicy.
+    Sync,
+    /// ArchivePolicy.
+    Archive,
+}
 
 /// Clusters that have registered; None: not checked.
 pub type Known<'a> = Option<&'a BTreeSet<ClusterName>>;
 
 /// What one file holds. It is good when there are no findings of [`crate::Severity::Error`].
 pub(crate) struct ParsedFile {
-    pub(crate) policies: Vec<Arc<CompiledPolicy>>,
+    pub(crate) documents: Documents,
     pub(crate) findings: Vec<Finding>,
+}
+
+/// The policies of one file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Documents {
+    pub(crate) policies: Vec<Arc<CompiledPolicy>>,
+    pub(crate) archive: Vec<Arc<ArchivePolicy>>,
+}
+
+impl Documents {
+    /// Names, which are unique per kind, each with its place.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (Kind, &PolicyName, Place)> {
+        let policies = self.policies.iter().map(|policy| (Kind::Sync, &policy.name, policy.place));
+        policies.chain(self.archive.iter().map(|policy| (Kind::Archive, &policy.name, policy.place)))
+    }
 }
 
 /// Reads one file. Never panics, whatever the text.
@@ -38,7 +67,7 @@ pub(crate) fn parse_file(file: &str, text: &str, known: Known<'_>) -> ParsedFile
         Err(error) => {
             let remedy = "mend the YAML; the last good version of the file stays in force";
             reader.error(codes::NOT_YAML, error.place, "", shown_message(&error.message), remedy);
-            return ParsedFile { policies: Vec::new(), findings: reader.findings };
+            return ParsedFile { documents: Documents::default(), findings: reader.findings };
         }
     };
     if documents.is_empty() {
@@ -46,10 +75,12 @@ pub(crate) fn parse_file(file: &str, text: &str, known: Known<'_>) -> ParsedFile
         let remedy = "write a policy into it; to remove its policies, delete the file";
         reader.error(codes::EMPTY, Place::default(), "", "the file holds no policy", remedy);
     }
-    let policies: Vec<_> =
-        documents.iter().filter_map(|document| policy(&mut reader, document, file, known)).collect();
-    duplicates_within(&mut reader, &policies);
-    ParsedFile { policies: policies.into_iter().map(Arc::new).collect(), findings: reader.findings }
+    let mut parsed = Documents::default();
+    for document in &documents {
+        policy(&mut reader, document, file, known, &mut parsed);
+    }
+    duplicates_within(&mut reader, &parsed);
+    ParsedFile { documents: parsed, findings: reader.findings }
 }
 
 /// One line, whatever the YAML reader says.
@@ -57,74 +88,78 @@ fn shown_message(message: &str) -> String {
     message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
 }
 
-fn duplicates_within(reader: &mut Reader<'_>, policies: &[CompiledPolicy]) {
-    let mut first: BTreeMap<&PolicyName, Place> = BTreeMap::new();
-    for policy in policies {
-        if let Some(earlier) = first.get(&policy.name) {
-            let message =
-                format!("policy {} is already defined at {}:{}", policy.name, policy.file, earlier.line);
-            reader.error(
-                codes::DUPLICATE_POLICY,
-                policy.place,
-                "metadata.name",
-                message,
-                "give one of them another name",
-            );
+fn duplicates_within(reader: &mut Reader<'_>, documents: &Documents) {
+    let mut first: BTreeMap<(Kind, &PolicyName), Place> = BTreeMap::new();
+    for (kind, name, place) in documents.names() {
+        if let Some(earlier) = first.get(&(kind, name)) {
+            let message = format!("policy {name} is already defined at {}:{}", reader.file(), earlier.line);
+            let remedy = "give one of them another name";
+            reader.error(codes::DUPLICATE_POLICY, place, "metadata.name", message, remedy);
         } else {
-            first.insert(&policy.name, policy.place);
+            first.insert((kind, name), place);
         }
     }
 }
 
-fn policy(reader: &mut Reader<'_>, document: &Node, file: &str, known: Known<'_>) -> Option<CompiledPolicy> {
+fn policy(
+    reader: &mut Reader<'_>,
+    document: &Node,
+    file: &str,
+    known: Known<'_>,
+    into: &mut Documents,
+) -> Option<()> {
     let fields = reader.any_fields(document, "")?;
-    if !is_policy(reader, &fields) {
-        return None;
-    }
+    let kind = kind(reader, &fields)?;
     // Now that it is one of ours, its fields are checked.
     reader.fields(document, "", &["apiVersion", "kind", "metadata", "spec"]);
     let name = reader
         .required(&fields, "", "metadata", "write metadata: { name: ... }")
         .and_then(|node| metadata(reader, node));
-    let spec = reader
-        .required(&fields, "", "spec", "say what is synced from where to where")
-        .and_then(|node| spec(reader, node, known));
-    let (name, place) = name?;
-    Some(CompiledPolicy::new(name, spec?, file, place))
+    match kind {
+        Kind::Sync => {
+            let spec = reader
+                .required(&fields, "", "spec", "say what is synced from where to where")
+                .and_then(|node| spec(reader, node, known));
+            let (name, place) = name?;
+            into.policies.push(Arc::new(CompiledPolicy::new(name, spec?, file, place)));
+        }
+        Kind::Archive => {
+            let spec = reader
+                .required(&fields, "", "spec", "write spec: {} to archive everything in all clusters")
+                .and_then(|node| archive::spec(reader, node, known));
+            let (name, place) = name?;
+            into.archive.push(Arc::new(ArchivePolicy { name, spec: spec?, file: file.to_owned(), place }));
+        }
+    }
+    Some(())
 }
 
-/// Is it a ClusterSyncPolicy? Says so if not; nothing else of a foreign document is looked at.
-fn is_policy(reader: &mut Reader<'_>, fields: &Fields<'_>) -> bool {
-    let remedy = format!("write apiVersion: {API_VERSION} and kind: {KIND}");
+/// Which kind of policy is it? Says so if it is none; nothing else of a foreign document is looked at.
+fn kind(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Kind> {
+    let remedy = format!("write apiVersion: {API_VERSION} and kind: {KIND} or {ARCHIVE_KIND}");
     let api_version = reader
         .required(fields, "", "apiVersion", &remedy)
         .and_then(|node| Some((node.place, reader.text(node, "apiVersion")?)));
     let kind = reader
         .required(fields, "", "kind", &remedy)
         .and_then(|node| Some((node.place, reader.text(node, "kind")?)));
-    let (Some((version_place, version)), Some((kind_place, kind))) = (api_version, kind) else {
-        return false;
-    };
+    let ((version_place, version), (kind_place, kind)) = (api_version?, kind?);
     if version != API_VERSION {
         let message = format!("unknown apiVersion `{}`", shown(version));
         reader.error(codes::UNKNOWN_KIND, version_place, "apiVersion", message, &remedy);
-        return false;
+        return None;
     }
     match kind {
-        KIND => true,
-        "ArchivePolicy" => {
-            let message = "ArchivePolicy is not supported yet";
-            reader.error(codes::NOT_YET, kind_place, "kind", message, "remove the document for now");
-            false
-        }
+        KIND => Some(Kind::Sync),
+        ARCHIVE_KIND => Some(Kind::Archive),
         _ => {
             let message = format!("unknown kind `{}`", shown(kind));
-            let remedy = match nearest(kind, [KIND, "ArchivePolicy"]) {
+            let remedy = match nearest(kind, [KIND, ARCHIVE_KIND]) {
                 Some(meant) => format!("did you mean {meant}?"),
                 None => remedy,
             };
             reader.error(codes::UNKNOWN_KIND, kind_place, "kind", message, remedy);
-            false
+            None
         }
     }
 }

@@ -48,6 +48,10 @@ impl<'a> Reader<'a> {
         Self { file, findings: Vec::new() }
     }
 
+    pub(crate) fn file(&self) -> &'a str {
+        self.file
+    }
+
     pub(crate) fn error(
         &mut self,
         code: &'static str,

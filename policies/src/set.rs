@@ -3,20 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use lockstep_engine::{ClusterName, GroupKind};
+use lockstep_engine::{ClusterName, GroupKind, ObjectKey};
 
+use crate::archive::{ArchivePolicy, Retention};
+use crate::parse::{Documents, Kind};
 use crate::policy::{CompiledPolicy, PolicyName};
 
 /// The last good version of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GoodFile {
     pub(crate) text: Arc<str>,
-    pub(crate) policies: Vec<Arc<CompiledPolicy>>,
+    pub(crate) documents: Documents,
 }
 
 impl GoodFile {
-    pub(crate) fn defines(&self, name: &PolicyName) -> bool {
-        self.policies.iter().any(|policy| policy.name == *name)
+    pub(crate) fn defines(&self, kind: Kind, name: &PolicyName) -> bool {
+        self.documents.names().any(|(of, defined, _)| of == kind && defined == name)
     }
 }
 
@@ -27,6 +29,7 @@ type Index = BTreeMap<ClusterName, BTreeMap<GroupKind, Vec<Arc<CompiledPolicy>>>
 pub struct PolicySet {
     pub(crate) files: BTreeMap<String, GoodFile>,
     policies: BTreeMap<PolicyName, Arc<CompiledPolicy>>,
+    archive: BTreeMap<PolicyName, Arc<ArchivePolicy>>,
     by_source: Index,
     by_target: Index,
 }
@@ -34,8 +37,10 @@ pub struct PolicySet {
 impl PolicySet {
     pub(crate) fn build(files: BTreeMap<String, GoodFile>) -> Self {
         let mut set = Self { files, ..Self::default() };
-        for policy in set.files.values().flat_map(|file| &file.policies) {
-            set.policies.insert(policy.name.clone(), policy.clone());
+        for documents in set.files.values().map(|file| &file.documents) {
+            set.policies
+                .extend(documents.policies.iter().map(|policy| (policy.name.clone(), policy.clone())));
+            set.archive.extend(documents.archive.iter().map(|policy| (policy.name.clone(), policy.clone())));
         }
         for policy in set.policies.values() {
             let kinds: BTreeSet<&GroupKind> = policy.spec.resources.iter().map(|r| &r.gk).collect();
@@ -49,24 +54,29 @@ impl PolicySet {
         set
     }
 
-    /// All policies, by name.
+    /// All policies that sync, by name.
     pub fn policies(&self) -> impl Iterator<Item = &Arc<CompiledPolicy>> {
         self.policies.values()
     }
 
-    /// How many policies there are.
+    /// All policies that archive, by name.
+    pub fn archive(&self) -> impl Iterator<Item = &Arc<ArchivePolicy>> {
+        self.archive.values()
+    }
+
+    /// How many policies there are, of both kinds.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.policies.len()
+        self.policies.len() + self.archive.len()
     }
 
     /// Are there none?
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.policies.is_empty()
+        self.len() == 0
     }
 
-    /// The policy of that name.
+    /// The policy of that name that syncs.
     #[must_use]
     pub fn by_name(&self, name: &str) -> Option<&Arc<CompiledPolicy>> {
         self.policies.get(name)
@@ -82,6 +92,43 @@ impl PolicySet {
         lookup(&self.by_target, target, gk)
     }
 
+    /// How long a deleted object is kept, as the policies that mean it say: the longest of what they ask
+    /// for. `default` is what holds where they say nothing; None of a limit is forever.
+    #[must_use]
+    pub fn retention(
+        &self,
+        cluster: &str,
+        key: &ObjectKey,
+        labels: &BTreeMap<String, String>,
+        default: Retention,
+    ) -> Retention {
+        let asked = self.meaning(cluster, key, labels).map(|policy| Retention {
+            max_age_ms: policy.spec.retention.max_age_ms.or(default.max_age_ms),
+            max_versions: policy.spec.retention.max_versions.or(default.max_versions),
+        });
+        let longest = |a: Retention, b: Retention| Retention {
+            max_age_ms: a.max_age_ms.zip(b.max_age_ms).map(|(a, b)| a.max(b)),
+            max_versions: a.max_versions.zip(b.max_versions).map(|(a, b)| a.max(b)),
+        };
+        asked.reduce(longest).unwrap_or(default)
+    }
+
+    /// Does a policy ask for a deleted object to be encrypted in the archive?
+    #[must_use]
+    pub fn encrypts(&self, cluster: &str, key: &ObjectKey, labels: &BTreeMap<String, String>) -> bool {
+        self.meaning(cluster, key, labels).any(|policy| policy.encrypts(key, labels))
+    }
+
+    /// The archive policies that mean an object.
+    fn meaning<'a>(
+        &'a self,
+        cluster: &'a str,
+        key: &'a ObjectKey,
+        labels: &'a BTreeMap<String, String>,
+    ) -> impl Iterator<Item = &'a Arc<ArchivePolicy>> {
+        self.archive().filter(move |policy| policy.covers(cluster) && policy.means(key, labels))
+    }
+
     /// Every cluster that a policy names, as source or target.
     #[must_use]
     pub fn clusters(&self) -> BTreeSet<&ClusterName> {
@@ -94,6 +141,7 @@ impl PolicySet {
         self.files.iter().map(|(path, file)| (path.as_str(), file.text.as_ref()))
     }
 
+    /// Kinds that policies sync from or to a cluster.
     pub(crate) fn kinds_of(&self, cluster: &str) -> BTreeSet<&GroupKind> {
         let kinds = [&self.by_source, &self.by_target].map(|index| index.get(cluster));
         kinds.into_iter().flatten().flat_map(BTreeMap::keys).collect()

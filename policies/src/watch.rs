@@ -1,10 +1,12 @@
 //! What the agent of a cluster watches.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use lockstep_engine::GroupKind;
-use lockstep_engine::interest::{Condition, Interest};
+use lockstep_engine::interest::{Capture, Condition, Interest};
 
+use crate::archive::ArchivePolicy;
 use crate::policy::{Replicas, Resource, autoscalers, is_scaled};
 use crate::set::PolicySet;
 
@@ -20,31 +22,35 @@ pub struct KindInterest {
     /// nothing to watch per namespace, nor does any condition match: the agent, which knows the
     /// scope from discovery, reports it and watches nothing.
     pub namespaces: Option<BTreeSet<String>>,
-    /// Bodies of objects that match any of these are sent; empty where the cluster is a target only.
+    /// Objects that match any of these are synced from here; empty where the cluster is a target only.
     pub conditions: BTreeSet<Condition>,
     /// The cluster is a target for this kind.
     pub managed: bool,
+    /// What is archived when it is deleted.
+    pub archive: BTreeSet<Capture>,
 }
 
 impl KindInterest {
     /// One interest per watch.
     #[must_use]
     pub fn watches(&self) -> Vec<Interest> {
-        let watch = |scope: &str, conditions| Interest {
+        let watch = |scope: &str, conditions, archive| Interest {
             gk: self.gk.clone(),
             scope: scope.to_owned(),
             conditions,
             managed: self.managed,
-            archive: false,
+            archive,
         };
         let Some(namespaces) = &self.namespaces else {
-            return vec![watch("", self.conditions.clone())];
+            return vec![watch("", self.conditions.clone(), self.archive.clone())];
         };
         namespaces
             .iter()
             .map(|namespace| {
-                let here = self.conditions.iter().filter(|condition| condition.covers_namespace(namespace));
-                watch(namespace, here.cloned().collect())
+                let here = |condition: &&Condition| condition.covers_namespace(namespace);
+                let archive = self.archive.iter().filter(|capture| here(&&capture.condition));
+                let conditions = self.conditions.iter().filter(here);
+                watch(namespace, conditions.cloned().collect(), archive.cloned().collect())
             })
             .collect()
     }
@@ -52,11 +58,27 @@ impl KindInterest {
 
 impl PolicySet {
     /// What the agent of this cluster watches, by kind. Suspended policies count: what they would
-    /// do must be known the moment they resume.
+    /// do must be known the moment they resume. `served`: the kinds that can be
+    /// listed and watched there, and whether they are in namespaces; for policies that archive every kind.
     #[must_use]
-    pub fn interest(&self, cluster: &str) -> Vec<KindInterest> {
+    pub fn interest<'a>(
+        &self,
+        cluster: &str,
+        served: impl IntoIterator<Item = (&'a GroupKind, bool)>,
+    ) -> Vec<KindInterest> {
+        let archiving: Vec<&Arc<ArchivePolicy>> =
+            self.archive().filter(|policy| policy.covers(cluster)).collect();
+        let mut kinds: BTreeSet<GroupKind> = self.kinds_of(cluster).into_iter().cloned().collect();
+        kinds.extend(archiving.iter().flat_map(|policy| policy.named()));
+        for (gk, namespaced) in served {
+            let captures = archiving.iter().flat_map(|policy| policy.captures(gk));
+            let mut used = captures.filter(|capture| namespaced || capture.condition.namespaces.is_empty());
+            if used.next().is_some() {
+                kinds.insert(gk.clone());
+            }
+        }
         let mut interests: Vec<KindInterest> =
-            self.kinds_of(cluster).into_iter().map(|gk| self.kind_interest(cluster, gk)).collect();
+            kinds.iter().map(|gk| self.kind_interest(cluster, gk, &archiving)).collect();
         self.add_autoscalers(cluster, &mut interests);
         interests
     }
@@ -88,6 +110,7 @@ impl PolicySet {
             namespaces: Some(BTreeSet::new()),
             conditions: BTreeSet::new(),
             managed: false,
+            archive: BTreeSet::new(),
         });
         let literal = conditions.iter().all(|condition| !condition.namespaces.is_empty());
         interest.namespaces = interest.namespaces.filter(|_| literal).map(|mut namespaces| {
@@ -100,7 +123,12 @@ impl PolicySet {
         interests.sort_by(|a, b| a.gk.cmp(&b.gk));
     }
 
-    fn kind_interest(&self, cluster: &str, gk: &GroupKind) -> KindInterest {
+    fn kind_interest(
+        &self,
+        cluster: &str,
+        gk: &GroupKind,
+        archiving: &[&Arc<ArchivePolicy>],
+    ) -> KindInterest {
         let source: Vec<&Resource> = self
             .for_source(cluster, gk)
             .flat_map(|policy| policy.resources_for(gk))
@@ -108,15 +136,18 @@ impl PolicySet {
             .collect();
         let target: Vec<&Resource> =
             self.claimants(cluster, gk).flat_map(|policy| policy.resources_for(gk)).map(|(_, r)| r).collect();
-        let all = || source.iter().chain(&target);
+        let archive: BTreeSet<Capture> = archiving.iter().flat_map(|policy| policy.captures(gk)).collect();
+        let synced = source.iter().chain(&target).map(|resource| &resource.condition);
+        let all: Vec<&Condition> = synced.chain(archive.iter().map(|capture| &capture.condition)).collect();
         let namespaces: BTreeSet<String> =
-            all().flat_map(|resource| resource.condition.namespaces.iter().cloned()).collect();
-        let literal = all().all(|resource| !resource.condition.namespaces.is_empty());
+            all.iter().flat_map(|condition| condition.namespaces.iter().cloned()).collect();
+        let literal = all.iter().all(|condition| !condition.namespaces.is_empty());
         KindInterest {
             gk: gk.clone(),
             namespaces: (literal && namespaces.len() <= MAX_LITERAL_NAMESPACES).then_some(namespaces),
             conditions: source.iter().map(|resource| resource.condition.clone()).collect(),
             managed: !target.is_empty(),
+            archive,
         }
     }
 }

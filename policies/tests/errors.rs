@@ -134,14 +134,10 @@ fn documents_that_are_no_policies() {
         ],
     );
     check(
-        "apiVersion: sync.k8s.io/v1\nkind: ArchivePolicy\n",
-        &["a.yaml:2:7: LS0107 kind: ArchivePolicy is not supported yet; remove the document for now"],
-    );
-    check(
         "apiVersion: sync.k8s.io/v1\nkind: ClusterSyncPolicies\n---\napiVersion: v1\nkind: Secret\nstringData: { password: canary }\n",
         &[
             "a.yaml:2:7: LS0106 kind: unknown kind `ClusterSyncPolicies`; did you mean ClusterSyncPolicy?",
-            "a.yaml:4:13: LS0106 apiVersion: unknown apiVersion `v1`; write apiVersion: sync.k8s.io/v1 and kind: ClusterSyncPolicy",
+            "a.yaml:4:13: LS0106 apiVersion: unknown apiVersion `v1`; write apiVersion: sync.k8s.io/v1 and kind: ClusterSyncPolicy or ArchivePolicy",
         ],
     );
     check("- 1", &["a.yaml:1:1: LS0104 expected a map, found a list; see the examples in policies/examples"]);

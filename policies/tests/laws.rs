@@ -153,9 +153,9 @@ proptest! {
             let metadata = &object["metadata"];
             let labels: BTreeMap<String, String> = serde_json::from_value(metadata["labels"].clone()).unwrap();
             let [namespace, name] = ["namespace", "name"].map(|field| metadata[field].as_str().unwrap());
-            let sent = set.interest("a").iter().filter(|interest| interest.gk == gk("", kind))
+            let sent = set.interest("a", []).iter().filter(|interest| interest.gk == gk("", kind))
                 .flat_map(|interest| interest.watches())
-                .any(|watch| watch.wants_body(namespace, name, &labels));
+                .any(|watch| watch.syncs(namespace, name, &labels));
             prop_assert!(sent || !selected);
         }
     }

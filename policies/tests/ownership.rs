@@ -91,11 +91,11 @@ fn replicas_are_left_where_an_autoscaler_is_and_the_policy_does_not_say_otherwis
     assert!(entry.ownership.leave(&entry.gk, false).is_empty());
     assert!(!entry.ownership.leave(&entry.gk, true).is_empty());
     let kinds = |set: &lockstep_policies::PolicySet, cluster| -> Vec<String> {
-        set.interest(cluster).iter().map(|interest| interest.gk.to_string()).collect()
+        set.interest(cluster, []).iter().map(|interest| interest.gk.to_string()).collect()
     };
     assert_eq!(kinds(&set, "b"), ["Deployment.apps", "HorizontalPodAutoscaler.autoscaling"]);
     assert_eq!(kinds(&set, "a"), ["Deployment.apps"]);
-    let interest = &set.interest("b")[1];
+    let interest = &set.interest("b", [])[1];
     assert_eq!(interest.namespaces.as_ref().unwrap().iter().collect::<Vec<_>>(), ["shop"]);
     assert!(interest.conditions.iter().next().unwrap().covers_namespace("shop") && !interest.managed);
     let source = common::good(&text.replace("[shop] }", "[shop], ownership: { replicas: Source } }"));

@@ -100,25 +100,25 @@ fn the_set_is_asked_by_source_and_by_target() {
 fn an_interest_is_limited_to_namespaces_only_when_all_are_literal() {
     let literal = policy("p", "a", "b", "{ kind: Secret, namespaces: [shop, dev], names: [x] }");
     let set = good(&literal);
-    let source = &set.interest("a")[0];
+    let source = &set.interest("a", [])[0];
     assert_eq!(source.namespaces.as_ref().unwrap().len(), 2);
     assert!(!source.managed);
     let watches = source.watches();
     assert_eq!(watches.iter().map(|w| w.scope.as_str()).collect::<Vec<_>>(), ["dev", "shop"]);
-    assert!(watches[1].wants_body("shop", "x", &Default::default()));
-    assert!(!watches[1].wants_body("shop", "y", &Default::default()));
-    let target = &set.interest("b")[0];
+    assert!(watches[1].syncs("shop", "x", &Default::default()));
+    assert!(!watches[1].syncs("shop", "y", &Default::default()));
+    let target = &set.interest("b", [])[0];
     assert!(target.managed && target.conditions.is_empty() && target.namespaces.is_some());
 
     let set = good(&format!("{literal}---\n{}", policy("q", "c", "a", "{ kind: Secret }")));
-    let both = &set.interest("a")[0];
+    let both = &set.interest("a", [])[0];
     assert!(both.managed && both.namespaces.is_none() && both.conditions.len() == 1);
     assert_eq!(both.watches().len(), 1);
 
     let many: Vec<String> = (0..17).map(|i| format!("n{i}")).collect();
     let set = good(&policy("p", "a", "b", &format!("{{ kind: Secret, namespaces: [{}] }}", many.join(", "))));
-    assert!(set.interest("a")[0].namespaces.is_none());
-    assert!(set.interest("elsewhere").is_empty());
+    assert!(set.interest("a", [])[0].namespaces.is_none());
+    assert!(set.interest("elsewhere", []).is_empty());
 }
 
 #[test]
@@ -126,5 +126,5 @@ fn a_suspended_policy_is_still_watched() {
     let text = policy("p", "a", "b", "{ kind: Secret }").replace("spec: {", "spec: { suspend: true,");
     let set = good(&text);
     assert!(set.by_name("p").unwrap().spec.suspend);
-    assert_eq!(set.interest("a").len(), 1);
+    assert_eq!(set.interest("a", []).len(), 1);
 }

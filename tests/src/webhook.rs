@@ -25,6 +25,27 @@ use crate::testbed::certificates::Authority;
 /// What is to be changed of an object, as a JSON patch.
 type Patch = dyn Fn(&Value) -> Vec<Value> + Send + Sync;
 
+/// A CA, and a certificate of it for the loopback; PEM.
+#[derive(Debug)]
+pub struct Certificate {
+    /// What API servers are to trust.
+    pub ca: String,
+    /// The certificate.
+    pub certificate: String,
+    /// Its private key.
+    pub key: String,
+}
+
+/// A certificate for a webhook that listens on the loopback.
+///
+/// # Errors
+/// When none can be made.
+pub fn certificate() -> Result<Certificate> {
+    let authority = Authority::new("webhook")?;
+    let identity = authority.server("127.0.0.1")?;
+    Ok(Certificate { ca: authority.pem(), certificate: identity.certificate, key: identity.key })
+}
+
 /// A webhook that runs, and is registered in a cluster. Stopped and removed when it is closed.
 pub struct Webhook {
     cluster: Cluster,
@@ -44,11 +65,10 @@ impl Webhook {
         (group, version, plural): (&str, &str, &str),
         patch: impl Fn(&Value) -> Vec<Value> + Send + Sync + 'static,
     ) -> Result<Self> {
-        let authority = Authority::new("webhook")?;
-        let identity = authority.server("127.0.0.1")?;
-        let chain = CertificateDer::pem_slice_iter(identity.certificate.as_bytes());
+        let served = certificate()?;
+        let chain = CertificateDer::pem_slice_iter(served.certificate.as_bytes());
         let chain = chain.collect::<Result<Vec<_>, _>>().context("reading the certificate")?;
-        let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).context("reading the key")?;
+        let key = PrivateKeyDer::from_pem_slice(served.key.as_bytes()).context("reading the key")?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -67,7 +87,7 @@ impl Webhook {
             "kind": "MutatingWebhookConfiguration", "metadata": {"name": name}, "webhooks": [{
                 "name": name, "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 10,
                 "failurePolicy": "Fail", "reinvocationPolicy": "IfNeeded",
-                "clientConfig": {"url": format!("https://{address}/"), "caBundle": STANDARD.encode(authority.pem())},
+                "clientConfig": {"url": format!("https://{address}/"), "caBundle": STANDARD.encode(&served.ca)},
                 "namespaceSelector": {"matchLabels": {"webhook": namespace}},
                 "rules": [{"apiGroups": [group], "apiVersions": [version], "resources": [plural],
                     "operations": ["CREATE", "UPDATE"]}]}]});

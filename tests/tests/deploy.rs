@@ -11,12 +11,13 @@ use lockstep_tests::testbed::Testbed;
 use serde_json::{Value, json};
 
 /// Every kustomization there is, in the order of installation.
-const KUSTOMIZATIONS: [&str; 6] = [
+const KUSTOMIZATIONS: [&str; 7] = [
     "hub",
     "policies",
     "agent",
     "agent/components/custom-resources",
     "agent/components/definitions",
+    "agent/components/deleters",
     "agent/components/rbac",
 ];
 

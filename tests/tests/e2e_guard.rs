@@ -151,7 +151,7 @@ impl Hub {
             scope: namespace.to_owned(),
             conditions: [Condition::default()].into(),
             managed: true,
-            archive: false,
+            archive: std::collections::BTreeSet::new(),
         };
         let watches = vec![v1::WatchInterest { watch: 1, interest: serde_json::to_vec(&interest)?.into() }];
         self.say(hub_message::Body::Interest(v1::InterestSet { generation: 1, watches })).await?;

@@ -61,7 +61,9 @@ impl Coalesce for Item {
                 let managed = upsert.managed.as_ref().map_or(0, prost::Message::encoded_len);
                 upsert.body.len() + managed
             }
-            Some(Change::Delete(delete)) => delete.body.len(),
+            Some(Change::Delete(delete)) => {
+                delete.body.len() + delete.managers.iter().map(String::len).sum::<usize>()
+            }
             Some(Change::Undecodable(undecodable)) => undecodable.error.len(),
             Some(Change::Unseen(_)) | None => 0,
         };

@@ -70,7 +70,7 @@ pub(super) fn interest(kind: &str, env: &str) -> Interest {
         scope: String::new(),
         conditions: BTreeSet::from([Condition { selector, ..Condition::default() }]),
         managed: false,
-        archive: false,
+        archive: BTreeSet::new(),
     }
 }
 

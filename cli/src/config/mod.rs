@@ -16,10 +16,11 @@ use serde::Deserialize;
 
 pub use layers::{Flags, Layers};
 
+use crate::deleters::DeletersConfig;
 use crate::error::CliError;
 
 /// Keys of agent.yaml that are the command line's own.
-const AGENT_EXTRAS: [&str; 4] = ["kubeconfig", "context", "metrics", "token_file"];
+const AGENT_EXTRAS: [&str; 5] = ["kubeconfig", "context", "metrics", "token_file", "deleters"];
 
 /// Taken from the environment only.
 const ARCHIVE_KEYS: &str = "archive.keys";
@@ -35,6 +36,8 @@ pub struct AgentSettings {
     pub context: Option<String>,
     /// Address of metrics and probes; none: not served.
     pub metrics: Option<SocketAddr>,
+    /// Where webhooks tell who deletes what; none: not received.
+    pub deleters: Option<DeletersConfig>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -44,6 +47,7 @@ struct Extras {
     context: Option<String>,
     metrics: Option<SocketAddr>,
     token_file: Option<PathBuf>,
+    deleters: Option<DeletersConfig>,
 }
 
 /// The hub's configuration out of its layers, checked.
@@ -82,7 +86,7 @@ pub fn hub(defaults: &HubConfig, layers: &Layers) -> Result<HubConfig, CliError>
 /// LS0004 with file, line and key; LS0005 when the token cannot be read.
 pub fn agent(layers: Layers) -> Result<AgentSettings, CliError> {
     let (own, rest) = layers.partition(&AGENT_EXTRAS);
-    let Extras { kubeconfig, context, metrics, token_file } = own.extract(None::<&()>, &[])?;
+    let Extras { kubeconfig, context, metrics, token_file, deleters } = own.extract(None::<&()>, &[])?;
     let mut agent: AgentConfig = rest.extract(None::<&()>, &AGENT_EXTRAS)?;
     if let Some(file) = token_file {
         agent.token = token(&file)?;
@@ -92,7 +96,7 @@ pub fn agent(layers: Layers) -> Result<AgentSettings, CliError> {
         CliError::new("LS0004", format!("the agent's configuration is not usable{}", own.origin()), remedy)
             .caused_by(&error)
     })?;
-    Ok(AgentSettings { agent, kubeconfig, context, metrics })
+    Ok(AgentSettings { agent, kubeconfig, context, metrics, deleters })
 }
 
 fn token(file: &Path) -> Result<Token, CliError> {

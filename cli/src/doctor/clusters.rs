@@ -136,6 +136,15 @@ async fn rights(
             }
         }
     }
+    // A kind that is archived only, and may not be listed, is not kept; everything else goes on.
+    let synced: std::collections::BTreeSet<_> = needed.keys().cloned().collect();
+    let listed = served.kinds.values().filter(|kind| kind.can("list") && kind.can("watch"));
+    let listed = listed.map(|kind| (&kind.gk, kind.namespaced));
+    for archived in
+        set.interest(member.cluster.as_str(), listed).into_iter().filter(|i| !i.archive.is_empty())
+    {
+        needed.entry(archived.gk).or_default().extend(SOURCE_VERBS);
+    }
     let name = format!("rights in {}", member.cluster);
     let mut missing = 0;
     for (gk, mut verbs) in needed.clone() {
@@ -156,7 +165,11 @@ async fn rights(
             missing += 1;
             let message = format!("may not {} {}", denied.join(", "), kind.plural);
             let remedy = "add it to the agent's ClusterRole (deploy/agent shows one)";
-            checks.push(Check::failure(&name, message, remedy));
+            checks.push(if synced.contains(&gk) {
+                Check::failure(&name, message, remedy)
+            } else {
+                Check::warning(&name, format!("{message}: they are not archived"), remedy)
+            });
         }
     }
     if missing == 0 && !needed.is_empty() {

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use lockstep_agent::{AcceptEntry, AgentConfig, AgentMetrics, Token};
+use lockstep_agent::{AcceptEntry, AgentConfig, AgentMetrics, Deleters, Token};
 use lockstep_cluster::ClusterClient;
 use lockstep_engine::ClusterName;
 use lockstep_hub::{HubConfig, RunningHub};
@@ -150,7 +150,9 @@ async fn serve(
         })?;
         let (cancelled, metrics) = (stop.clone(), metrics.clone());
         agents.spawn(async move {
-            if let Err(error) = Box::pin(lockstep_agent::run(config, client, cancelled, metrics)).await {
+            if let Err(error) =
+                Box::pin(lockstep_agent::run(config, client, cancelled, metrics, Deleters::default())).await
+            {
                 tracing::error!(%cluster, "the agent ended: {error}");
             }
         });

@@ -12,6 +12,9 @@ use super::is_system_namespace;
 use crate::identity::{GroupKind, ObjectKey};
 use crate::object::{ObjectError, OwnerReference, RawObject};
 
+/// ConfigMap that the controller manager keeps in every namespace.
+pub(super) const KUBE_ROOT_CA: &str = "kube-root-ca.crt";
+
 /// Why an object is left out although a policy's conditions match it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SkipReason {
@@ -244,14 +247,14 @@ fn skip_reason(key: &ObjectKey, facts: &Facts<'_>, asked: Asked) -> Option<SkipR
     if system {
         return Some(SkipReason::SystemNamespace);
     }
-    let controlled = facts.owners.iter().any(|owner| owner.controller == Some(true));
+    let controlled = facts.owners.iter().any(OwnerReference::is_controller);
     (controlled && !asked.owned).then_some(SkipReason::Owned)
 }
 
 /// The rows that belong to one kind.
 fn kind_row(key: &ObjectKey, facts: &Facts<'_>, asked: Asked) -> Option<SkipReason> {
     match (key.gk.group.as_ref(), key.gk.kind.as_ref()) {
-        ("", "ConfigMap") => (key.name.as_ref() == "kube-root-ca.crt").then_some(SkipReason::KubeRootCa),
+        ("", "ConfigMap") => (key.name.as_ref() == KUBE_ROOT_CA).then_some(SkipReason::KubeRootCa),
         ("", "Service") => (key.namespace.as_ref() == "default" && key.name.as_ref() == "kubernetes")
             .then_some(SkipReason::KubernetesService),
         ("", "Secret") => secret_row(key, facts, asked),
@@ -293,10 +296,17 @@ fn endpoints_row(key: &ObjectKey, facts: &Facts<'_>) -> Option<SkipReason> {
     if key.namespace.as_ref() == "default" && key.name.as_ref() == "kubernetes" {
         return Some(SkipReason::KubernetesService);
     }
-    let managed = facts.labels.contains_key("endpoints.kubernetes.io/managed-by")
-        || facts.labels.contains_key("service.kubernetes.io/headless")
-        || facts.annotations.contains_key("endpoints.kubernetes.io/last-change-trigger-time");
-    managed.then_some(SkipReason::ManagedEndpoints)
+    are_controllers_endpoints(facts.labels, facts.annotations).then_some(SkipReason::ManagedEndpoints)
+}
+
+/// Did the endpoints controller leave its traces in these Endpoints?
+pub(super) fn are_controllers_endpoints(
+    labels: &BTreeMap<String, String>,
+    annotations: &BTreeMap<String, String>,
+) -> bool {
+    labels.contains_key("endpoints.kubernetes.io/managed-by")
+        || labels.contains_key("service.kubernetes.io/headless")
+        || annotations.contains_key("endpoints.kubernetes.io/last-change-trigger-time")
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! `metadata.managedFields`: our entry, and whose the others are.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -131,6 +133,12 @@ impl ManagedFields {
             union.extend(&entry.fields()?);
         }
         Ok(union)
+    }
+
+    /// Names of all managers, each once.
+    #[must_use]
+    pub fn managers(&self) -> BTreeSet<&str> {
+        self.0.iter().map(|entry| entry.manager.as_str()).collect()
     }
 
     /// One summary per other manager. An entry whose field set cannot be read is named without

@@ -1,15 +1,12 @@
 //! Sessions: who may speak for which cluster (I15), what its agent shall watch, and from where.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_engine::interest::Interest;
-use lockstep_engine::{ClusterId, ClusterName, GroupKind, Millis, Uid};
-use lockstep_policies::CompiledPolicy;
+use lockstep_engine::{ClusterId, GroupKind, Millis, Uid};
 use lockstep_wire::hello::{Known, check};
 use lockstep_wire::{HubSession, Window, v1};
 
-use super::containers::{definitions, is_custom, namespaces};
 use super::state::{Cluster, ServedKind, Session, SessionCommand, Watch, index_served};
 use super::{AfterCommit, Connect, Core};
 use crate::seal::BearerToken;
@@ -167,14 +164,8 @@ impl<S: Store> Core<S> {
         let number = row.session;
         // An agent may say anything, also of its clock.
         let skew_ms = now.saturating_sub(hello.clock_ms);
-        cluster.session = Some(Session {
-            number,
-            out,
-            stream,
-            skew_ms,
-            generation: 0,
-            interest: std::collections::BTreeMap::new(),
-        });
+        cluster.session =
+            Some(Session { number, out, stream, skew_ms, generation: 0, interest: BTreeMap::new() });
         self.store.put_cluster(&cluster.row)?;
         // What an earlier session told of its watches is no longer news; each is told again.
         for watch in cluster.watches.values_mut().filter(|watch| watch.row.phase != Phase::Pending) {
@@ -224,9 +215,10 @@ impl<S: Store> Core<S> {
         now: Millis,
     ) -> Result<(), StoreError> {
         let Some(name) = self.clusters.get(&id).map(|c| c.row.name.clone()) else { return Ok(()) };
-        let mut interests = self.interests(&name);
+        let listed = self.listed_kinds(id)?;
+        let mut interests = self.interests(&name, &listed);
         let kept = self.kept_interests(id, &interests)?;
-        kept.into_iter().for_each(|kept| absorb(&mut interests, kept));
+        kept.into_iter().for_each(|kept| super::interests::absorb(&mut interests, kept));
         let mut wanted = BTreeSet::new();
         let mut message = v1::InterestSet { generation: 0, watches: Vec::with_capacity(interests.len()) };
         for interest in interests {
@@ -268,7 +260,7 @@ impl<S: Store> Core<S> {
         let mut kept = Vec::new();
         for (gk, scope) in others {
             if self.has_unfinished(id, &gk, &scope, wanted)? {
-                kept.push(Interest { gk, scope, conditions: BTreeSet::new(), managed: true, archive: false });
+                kept.push(Interest { managed: true, ..Interest::of_keys(gk, &scope) });
             }
         }
         self.kept_watches |= !kept.is_empty();
@@ -349,7 +341,7 @@ impl<S: Store> Core<S> {
     fn tell_interest(&mut self, id: ClusterId, mut message: v1::InterestSet, live: &[v1::LiveWatch]) {
         let Some(cluster) = self.clusters.get_mut(&id) else { return };
         let Some(session) = cluster.session.as_mut() else { return };
-        let digests: std::collections::BTreeMap<u32, [u8; 32]> = message
+        let digests: BTreeMap<u32, [u8; 32]> = message
             .watches
             .iter()
             .filter_map(|w| cluster.watches.get(&w.watch).map(|watch| (w.watch, watch.wanted)))
@@ -373,32 +365,6 @@ impl<S: Store> Core<S> {
         }
     }
 
-    fn interests(&self, name: &ClusterName) -> Vec<Interest> {
-        let mut interests: Vec<Interest> = self
-            .set
-            .interest(name.as_str())
-            .iter()
-            .flat_map(lockstep_policies::KindInterest::watches)
-            .collect();
-        // Keys of what holds sources: deletes that follow a deleted namespace or definition are held (I7).
-        let sources: Vec<_> =
-            self.set.policies().filter(|policy| policy.spec.source_cluster == *name).collect();
-        // Of definitions also at targets: nothing is created for one that is being deleted.
-        let here = |policy: &&Arc<CompiledPolicy>| {
-            policy.spec.source_cluster == *name || policy.spec.target_clusters.contains(name)
-        };
-        let custom = self.set.policies().filter(here).flat_map(|policy| &policy.spec.resources);
-        let custom = custom.into_iter().any(|resource| is_custom(&resource.gk));
-        let containers = [(!sources.is_empty(), namespaces()), (custom, definitions())];
-        for (_, gk) in containers.into_iter().filter(|(needed, _)| *needed) {
-            if !interests.iter().any(|interest| interest.gk == gk) {
-                let (scope, conditions) = (String::new(), BTreeSet::new());
-                interests.push(Interest { gk, scope, conditions, managed: false, archive: false });
-            }
-        }
-        interests
-    }
-
     pub(super) fn disconnected(&mut self, id: ClusterId, number: u64, now: Millis) -> Result<(), StoreError> {
         let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
         if cluster.session.as_ref().is_none_or(|session| session.number != number) {
@@ -411,7 +377,12 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
-    pub(super) fn served(&mut self, id: ClusterId, served: v1::Served) -> Result<(), StoreError> {
+    pub(super) fn served(
+        &mut self,
+        id: ClusterId,
+        served: v1::Served,
+        now: Millis,
+    ) -> Result<(), StoreError> {
         let kinds: Vec<ServedKind> = served.kinds.into_iter().map(from_wire).collect();
         let index = index_served(&kinds);
         let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
@@ -427,6 +398,8 @@ impl<S: Store> Core<S> {
                 states: super::scan::WAITING.to_vec(),
                 ..PlacementFilter::default()
             });
+            // A policy may archive every kind.
+            self.send_interest(id, &[], now)?;
         }
         Ok(())
     }
@@ -462,19 +435,6 @@ impl<S: Store> Core<S> {
             end(cluster);
         }
     }
-}
-
-/// Adds a watch that is kept. One of the whole cluster takes those of single namespaces in: a key is
-/// told by one watch only, and its row is that watch's.
-fn absorb(interests: &mut Vec<Interest>, mut kept: Interest) {
-    if kept.scope.is_empty() {
-        for narrow in interests.extract_if(.., |interest| interest.gk == kept.gk) {
-            kept.conditions.extend(narrow.conditions);
-            kept.managed |= narrow.managed;
-            kept.archive |= narrow.archive;
-        }
-    }
-    interests.push(kept);
 }
 
 /// Dropping the sender ends the task, which then reports the disconnect like any other.

@@ -1,11 +1,9 @@
 //! Deltas into the store, in the transaction that also moves the checkpoint (I1, I2), and from
 //! there to the placements that they concern.
 
-use bytes::Bytes;
 use lockstep_engine::acts::Span;
 use lockstep_engine::catalogue::is_container;
 use lockstep_engine::guard::{self, Guard};
-use lockstep_engine::object::RawObject;
 use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
 use lockstep_policies::autoscalers;
@@ -16,10 +14,11 @@ use super::acts::{Turn, Turned, ended_by};
 use super::containers::definitions;
 use super::rewind::REWIND_SUSPECTED;
 use super::state::SessionCommand;
+use super::tombstone::{End, asked_until, difference, is_deleting, kept_facts, state_before, version_before};
 use super::{AfterCommit, Core};
 use crate::store::{
-    Cause, Facts, ManagedRow, ManagerRow, ObjectRow, Owned, Phase, PlacementFilter, Store, StoreError,
-    TombstoneFilter, TombstoneRow,
+    Cause, DeleteStage, Facts, ManagedRow, ManagerRow, ObjectRow, Owned, Phase, PlacementFilter, Store,
+    StoreError, TombstoneFilter, TombstoneRow,
 };
 
 /// Tombstones of one name that are looked through for a deletion that is told again.
@@ -44,7 +43,7 @@ impl<S: Store> Core<S> {
         match live.stream.handle(message) {
             Ok(Some(HubEffect::Commit { batch, .. })) => self.batch(id, session, batch, now),
             Ok(Some(HubEffect::Outcome(outcome))) => self.outcome(id, outcome, now),
-            Ok(Some(HubEffect::Served(served))) => self.served(id, served),
+            Ok(Some(HubEffect::Served(served))) => self.served(id, served, now),
             Ok(Some(HubEffect::Heartbeat(beat))) => {
                 // A message on its way only makes the difference larger: the smallest is nearest.
                 live.skew_ms = live.skew_ms.min(now.saturating_sub(beat.clock_ms));
@@ -55,6 +54,10 @@ impl<S: Store> Core<S> {
                     told.queued_items = Some(beat.queued_items);
                 });
                 self.lease_told(id, counter, now)
+            }
+            Ok(Some(HubEffect::Deleters(deleters))) => {
+                let skew_ms = live.skew_ms;
+                self.deleters_told(id, deleters, skew_ms, now)
             }
             Ok(Some(HubEffect::Send(message))) => {
                 self.after.push(AfterCommit::Send(id, session, SessionCommand::Message(Box::new(message))));
@@ -234,10 +237,11 @@ impl<S: Store> Core<S> {
                 }
                 // A uid that changed under one name is a delete and a create (I5).
                 let other = |row: &ObjectRow| row.uid.as_str() != uid && guard::on(Guard::UidChangeIsDelete);
-                if let Some(before) = before.filter(|row| other(row) && row.body.is_some()) {
+                if let Some(before) = before.clone().filter(|row| other(row) && row.body.is_some()) {
                     let ended = ended_by(&before, version);
                     self.entomb_once(before, Cause::Inferred, None, ended, now)?;
                 }
+                let lingers = before.filter(|row| deleting && row.uid.as_str() == uid);
                 let field_set = managed.as_ref().map(|managed| managed.field_set.clone()).unwrap_or_default();
                 let row = ObjectRow {
                     cluster: id,
@@ -248,6 +252,7 @@ impl<S: Store> Core<S> {
                     body: (!body.is_empty()).then_some(body),
                     managed: managed.map(managed_row),
                     deleting,
+                    before: lingers.as_ref().and_then(state_before),
                     observed_at,
                     unseen: None,
                 };
@@ -282,16 +287,18 @@ impl<S: Store> Core<S> {
                     body: None,
                     managed: None,
                     deleting: true,
+                    before: None,
                     observed_at,
                     unseen: None,
                 };
                 let last = row.filter(|_| same).unwrap_or(last);
-                if last.body.is_some() || !delete.body.is_empty() {
+                if last.body.is_some() || last.before.is_some() || !delete.body.is_empty() {
                     let rewound = last.unseen.is_some() || self.is_rewound(id, watch);
                     let ended =
                         if delete.inferred { ended_by(&last, &delete.gone_by) } else { Span::at(&at) };
                     let ended = ended.filter(|_| !rewound);
-                    self.entomb_once(last, cause, Some((delete.body, resource_version)), ended, now)?;
+                    let end = End { body: delete.body, version: resource_version, managers: delete.managers };
+                    self.entomb_once(last, cause, Some(end), ended, now)?;
                 }
                 if !same && !elder_went {
                     return Ok(());
@@ -367,10 +374,13 @@ impl<S: Store> Core<S> {
         &mut self,
         row: ObjectRow,
         cause: Cause,
-        last: Option<(Bytes, String)>,
+        end: Option<End>,
         ended: Option<Span>,
         now: Millis,
     ) -> Result<(), StoreError> {
+        if self.is_kept_as_image(&row)? {
+            return Ok(());
+        }
         let filter = TombstoneFilter {
             cluster: Some(row.cluster),
             gk: Some(row.key.gk.clone()),
@@ -379,8 +389,8 @@ impl<S: Store> Core<S> {
             ..TombstoneFilter::default()
         };
         // The same deletion keeps the same state; after a rewind one uid may be deleted twice.
-        let version = match &last {
-            Some((body, version)) if !body.is_empty() => ResourceVersion::new(version),
+        let version = match &end {
+            Some(end) if !end.body.is_empty() => ResourceVersion::new(&end.version),
             _ => row.resource_version.clone(),
         };
         let known = self.store.tombstones(&filter, RECENT)?;
@@ -392,7 +402,23 @@ impl<S: Store> Core<S> {
         if known.iter().any(same) {
             return Ok(());
         }
-        self.entomb(row, cause, last, ended, now).map(drop)
+        self.entomb(row, cause, end, ended, now).map(drop)
+    }
+
+    /// Is its last state the image of a delete of ours that is under way? Whoever was first, that one is kept.
+    fn is_kept_as_image(&mut self, row: &ObjectRow) -> Result<bool, StoreError> {
+        let placed = self.store.placement(row.cluster, &row.key)?.and_then(|placed| placed.delete);
+        let Some(DeleteStage::Archiving { tombstone } | DeleteStage::Archived { tombstone, .. }) = placed
+        else {
+            return Ok(false);
+        };
+        let version = version_before(row);
+        let image = self.store.tombstone(tombstone)?;
+        let same = image.is_some_and(|image| image.uid == row.uid && Some(image.resource_version) == version);
+        if same {
+            self.store.set_deleted(tombstone, true)?;
+        }
+        Ok(same)
     }
 
     /// Keeps what was deleted: into the outbox now, in this transaction; into the archive from there.
@@ -400,7 +426,7 @@ impl<S: Store> Core<S> {
         &mut self,
         row: ObjectRow,
         cause: Cause,
-        last: Option<(Bytes, String)>,
+        end: Option<End>,
         ended: Option<Span>,
         now: Millis,
     ) -> Result<i64, StoreError> {
@@ -409,7 +435,7 @@ impl<S: Store> Core<S> {
             Cause::Inferred => self.known_until(&row),
             Cause::Observed | Cause::Lockstep { .. } | Cause::Rewound | Cause::ClusterRemoved => None,
         };
-        self.entomb_known(row, cause, known_until, last, ended, now)
+        self.entomb_known(row, cause, known_until, end, ended, now)
     }
 
     fn known_until(&self, row: &ObjectRow) -> Option<Millis> {
@@ -423,18 +449,25 @@ impl<S: Store> Core<S> {
         row: ObjectRow,
         cause: Cause,
         known_until: Option<Millis>,
-        last: Option<(Bytes, String)>,
+        end: Option<End>,
         ended: Option<Span>,
         now: Millis,
     ) -> Result<i64, StoreError> {
-        let (body, resource_version) = match last {
-            Some((body, version)) if !body.is_empty() => (Some(body), ResourceVersion::new(&version)),
-            _ => (row.body, row.resource_version),
+        let End { body: last, version, managers } = end.unwrap_or_default();
+        let before = if is_deleting(&last) || row.deleting { state_before(&row) } else { None };
+        let (last, resource_version) = if last.is_empty() {
+            (row.body, row.resource_version)
+        } else {
+            (Some(last), ResourceVersion::new(&version))
         };
+        let patch = before.as_ref().zip(last.as_ref()).and_then(|(before, last)| difference(before, last));
+        let body = before.or_else(|| last.clone());
         let (api_version, facts) = body.as_deref().map(kept_facts).unwrap_or_default();
-        let facts = Facts { ended, ..facts };
+        let sealed = self.set.encrypts(self.cluster_name(row.cluster), &row.key, &facts.labels);
+        let facts = Facts { managers, sealed, last: patch, ended, ..facts };
         let deleted = !matches!(cause, Cause::Lockstep { .. });
-        let tombstone = TombstoneRow {
+        let asked_until = last.as_deref().and_then(asked_until).map_or(now, |at| at.min(now));
+        let mut tombstone = TombstoneRow {
             id: 0,
             cluster: row.cluster,
             key: row.key,
@@ -450,6 +483,9 @@ impl<S: Store> Core<S> {
             deleted,
             facts,
         };
+        if matches!(tombstone.cause, Cause::Observed | Cause::Inferred) {
+            tombstone.facts.deleter = self.who_deleted(&tombstone, asked_until)?;
+        }
         let id = self.store.put_tombstone(&tombstone)?;
         self.join_act(tombstone.cluster, id, now)?;
         self.counts.tombstones += 1;
@@ -481,17 +517,6 @@ impl<S: Store> Core<S> {
             cluster.echoes.remove(key);
         }
     }
-}
-
-/// API version of a body, and what a tombstone of it is found by.
-fn kept_facts(body: &[u8]) -> (String, Facts) {
-    let Ok(object) = RawObject::parse(body) else { return Default::default() };
-    let mut owners = object.metadata.owner_references;
-    owners.sort_by_key(|owner| owner.controller != Some(true));
-    let labels = object.metadata.labels;
-    let version = ResourceVersion::new(&object.metadata.resource_version).ordinal();
-    let alive = version.filter(|_| object.metadata.deletion_timestamp.is_none()).unwrap_or(0);
-    (object.api_version.into_owned(), Facts { labels, owners, alive, ..Facts::default() })
 }
 
 fn phase(phase: v1::WatchPhase) -> Phase {

@@ -80,7 +80,7 @@ impl<S: Store> Core<S> {
         match keeping {
             Keeping::Purged { ids, reply } => {
                 for id in ids {
-                    self.store.delete_tombstone(id)?;
+                    self.store.forget_tombstone(id)?;
                 }
                 self.answer(reply, Ok(()));
             }

@@ -14,11 +14,13 @@ mod compare;
 mod connect;
 mod containers;
 mod decline;
+mod deleters;
 mod dispatch;
 mod explain;
 mod fields;
 mod gather;
 mod ingest;
+mod interests;
 pub mod keeping;
 mod missing;
 mod outcome;
@@ -33,6 +35,7 @@ pub mod state;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tombstone;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

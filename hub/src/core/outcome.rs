@@ -13,6 +13,7 @@ use lockstep_wire::v1::{self, outcome::Result as Answer};
 use super::Core;
 use super::acts::ended_by;
 use super::state::{Answered, InFlight, Purpose};
+use super::tombstone::{is_deleting, state_before};
 use crate::store::{
     Cause, DeleteStage, Ending, Filed, ManagedRow, ObjectRow, Owned, PlacementRow, Record, Store, StoreError,
 };
@@ -206,7 +207,8 @@ impl<S: Store> Core<S> {
                 managers,
                 created_at,
             }),
-            deleting: before.is_some_and(|row| row.deleting),
+            deleting: before.as_ref().is_some_and(|row| row.deleting),
+            before: before.and_then(|row| row.before),
             observed_at: now,
             unseen: None,
         })
@@ -258,15 +260,17 @@ impl<S: Store> Core<S> {
             row.delete = None;
             return self.store.put_placement(&row);
         }
+        let known = self.store.object(row.target, &row.key)?.filter(|known| known.uid.as_str() == image.uid);
         let object = ObjectRow {
             cluster: row.target,
             key: row.key.clone(),
             watch: 0,
             uid: Uid::new(&image.uid),
             resource_version: ResourceVersion::new(&image.resource_version),
-            body: Some(image.body),
+            body: Some(image.body.clone()),
             managed: None,
-            deleting: false,
+            deleting: is_deleting(&image.body),
+            before: known.as_ref().and_then(state_before),
             observed_at: now,
             unseen: None,
         };
@@ -303,6 +307,7 @@ impl<S: Store> Core<S> {
         tracing::info!(cluster = self.cluster_name(row.target), object = %row.key, policy = row.policy, "deleted, archived before");
         // The object goes when its finalizers and grace period are over; the watch tells.
         if let Some(mut object) = self.store.object(row.target, &row.key)? {
+            object.before = state_before(&object);
             object.deleting = true;
             self.store.put_object(&object)?;
         }

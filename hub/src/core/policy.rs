@@ -9,7 +9,7 @@ use lockstep_engine::catalogue::wave;
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::status::{State, Status};
 use lockstep_engine::{ClusterId, ClusterName, Millis, ObjectKey};
-use lockstep_policies::{Change, CompiledPolicy, Disposition, LoadedFile, PolicySet, load};
+use lockstep_policies::{Change, CompiledPolicy, Disposition, Kind, LoadedFile, PolicySet, load};
 
 use super::containers::PROBE_RETRY_MS;
 use super::scan::Scan;
@@ -59,8 +59,8 @@ impl<S: Store> Core<S> {
         let before = std::mem::replace(&mut self.set, Arc::new(outcome.set));
         self.remember_files()?;
         for change in &outcome.changed {
-            tracing::info!(policy = %change.name, change = ?change.change, "policy");
-            if change.change == Change::Removed {
+            tracing::info!(policy = %change.name, kind = ?change.kind, change = ?change.change, "policy");
+            if change.kind == Kind::Sync && change.change == Change::Removed {
                 self.policy_removed(&before, change.name.as_str())?;
             }
         }

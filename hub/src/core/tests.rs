@@ -1,6 +1,7 @@
 //! The core as a whole, on a real store, with agents played by the tests.
 
 mod acts;
+mod archive;
 mod copies;
 mod deletes;
 mod fields;

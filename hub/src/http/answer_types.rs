@@ -62,7 +62,7 @@ pub struct TombstoneItem {
     pub name: String,
     /// Its uid.
     pub uid: String,
-    /// resourceVersion of the state kept.
+    /// resourceVersion of the last state that is known.
     pub resource_version: String,
     /// API version of the state kept.
     pub api_version: String,
@@ -72,9 +72,6 @@ pub struct TombstoneItem {
     /// The policy it was deleted for, when lockstep did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
-    /// The user who asked for it, where a webhook told it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deleter: Option<String>,
     /// What it was deleted together with, as in g12.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
@@ -98,6 +95,9 @@ pub struct TombstoneItem {
     /// A legal hold: it is not purged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
+    /// The user who asked for it, where a webhook told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleter: Option<String>,
     /// The body, in `show` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<serde_json::Value>,

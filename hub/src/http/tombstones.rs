@@ -233,7 +233,6 @@ pub(super) fn item(
         api_version: row.api_version,
         cause: cause.to_owned(),
         policy,
-        deleter: row.facts.deleter,
         group: row.facts.act.filter(|act| groups.contains(act)).map(group_id),
         labels: row.facts.labels,
         owners: row.facts.owners,
@@ -243,6 +242,7 @@ pub(super) fn item(
         deleted: row.deleted,
         path: row.path,
         hold: None,
+        deleter: row.facts.deleter,
         body: None,
     }
 }

@@ -47,6 +47,7 @@ pub(crate) fn run<B: Bed>(bed: impl Fn() -> B) {
     tombstones::tombstones_are_found_by_labels_words_and_deleter(&bed());
     acts::acts_count_their_members_and_groups_are_listed(&bed());
     acts::acts_and_kin_are_found(&bed());
+    tombstones::who_asked_is_kept_for_a_while(&bed());
     the_small_tables_replace_and_forget(&bed());
     writing_twice_is_writing_once(&bed());
     former_records_are_found_by_uid_until_they_are_old(&bed());

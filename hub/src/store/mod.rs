@@ -131,6 +131,8 @@ pub trait Reader: RetainReader {
         cluster: ClusterId,
         key: &ObjectKey,
     ) -> Result<Option<(Millis, ResourceVersion)>, StoreError>;
+    /// Who asked lately for an object of this key, or for a collection that holds it, in the order of time.
+    fn deleters(&mut self, cluster: ClusterId, key: &ObjectKey) -> Result<Vec<DeleterRow>, StoreError>;
     /// How many objects are held for a cluster (keys and bodies).
     fn object_count(&mut self, cluster: ClusterId) -> Result<u64, StoreError>;
     /// The key index of a watch in key order after (namespace, name), at most `limit`. Without
@@ -265,6 +267,10 @@ pub trait Store: Reader + RetainStore {
     fn end_life(&mut self, id: i64, by: Option<u64>) -> Result<(), StoreError>;
     /// An act goes on.
     fn touch_act(&mut self, id: i64, at: Millis) -> Result<(), StoreError>;
+    /// Keeps who asked for a delete; once, however often it is told. What is older than `before` is forgotten.
+    fn put_deleter(&mut self, row: &DeleterRow, before: Millis) -> Result<(), StoreError>;
+    /// Who asked for what this tombstone is of.
+    fn set_deleter(&mut self, id: i64, user: &str) -> Result<(), StoreError>;
     /// Replaces all last good policy files.
     fn put_policy_files(&mut self, files: &[PolicyFileRow]) -> Result<(), StoreError>;
     /// Inserts or replaces a policy.

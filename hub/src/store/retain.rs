@@ -99,6 +99,8 @@ pub trait RetainReader: Send {
 
 /// Writing, within a transaction.
 pub trait RetainStore: RetainReader {
+    /// Forgets a tombstone, with its words, its labels and its place in an act.
+    fn forget_tombstone(&mut self, id: i64) -> Result<(), StoreError>;
     /// Puts a hold on a tombstone, or takes it off.
     fn set_hold(&mut self, id: i64, hold: Option<&Hold>) -> Result<(), StoreError>;
     /// Its file was written anew, under another key.

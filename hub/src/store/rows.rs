@@ -171,6 +171,8 @@ pub struct ObjectRow {
     pub managed: Option<ManagedRow>,
     /// Has a deletionTimestamp.
     pub deleting: bool,
+    /// Its body before that, where it was held then: what comes after it is the work of finalizers.
+    pub before: Option<Bytes>,
     /// Agent's clock when this state was read.
     pub observed_at: Millis,
     /// Known from before a rewind of its cluster, and in no list since then (hub's clock): neither
@@ -401,7 +403,7 @@ pub struct TombstoneRow {
     pub key: ObjectKey,
     /// Its uid.
     pub uid: Uid,
-    /// resourceVersion of the state kept.
+    /// resourceVersion of the last state that is known.
     pub resource_version: ResourceVersion,
     /// API version of the state kept.
     pub api_version: String,
@@ -409,7 +411,7 @@ pub struct TombstoneRow {
     pub cause: Cause,
     /// When the deletion was seen (hub's clock).
     pub deleted_at: Millis,
-    /// When the state kept was read.
+    /// When the last state that is known was read.
     pub last_seen: Millis,
     /// For an inferred delete, the last time at which the object is known to have existed: it was
     /// deleted between then and `deleted_at`.
@@ -461,6 +463,21 @@ pub struct Facts {
     /// RFC 6902 patch (JSON) from the state kept, which is the one before deletionTimestamp, to the final
     /// one; none where they are the same, or the final one is not known.
     pub last: Option<Bytes>,
+}
+
+/// Who asked for a delete, as a webhook of an API server told it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeleterRow {
+    /// Where.
+    pub cluster: ClusterId,
+    /// Of what; the name is empty where a whole collection was meant.
+    pub key: ObjectKey,
+    /// uid of the object, where it was told.
+    pub uid: Option<Uid>,
+    /// The user, as the API server authenticated it.
+    pub user: String,
+    /// Hub's clock.
+    pub asked_at: Millis,
 }
 
 /// The last good version of a policy file.

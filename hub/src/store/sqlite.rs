@@ -10,6 +10,7 @@ mod body;
 mod check;
 mod clusters;
 mod damage;
+mod deleters;
 mod find;
 mod former;
 mod kinds;
@@ -38,9 +39,9 @@ use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ActFilter, ActRow, ClusterNameRef, ClusterRow, Filed, IndexRow, Kin, Lives, ObjectRow, PlacementCursor,
-    PlacementFilter, PlacementRow, PolicyFileRow, PolicyRow, Reader, Record, Store, StoreError, SummaryRow,
-    TombstoneFilter, TombstoneRow, WatchRow,
+    ActFilter, ActRow, ClusterNameRef, ClusterRow, DeleterRow, Filed, IndexRow, Kin, Lives, ObjectRow,
+    PlacementCursor, PlacementFilter, PlacementRow, PolicyFileRow, PolicyRow, Reader, Record, Store,
+    StoreError, SummaryRow, TombstoneFilter, TombstoneRow, WatchRow,
 };
 use crate::seal::Sealer;
 pub use backup::{Counted, Frozen, Place, Restored, SETTLING, snapshot};
@@ -293,6 +294,14 @@ impl Store for SqliteStore {
         self.change(|inner| inner.put_watch(row))
     }
 
+    fn put_deleter(&mut self, row: &DeleterRow, before: Millis) -> Result<(), StoreError> {
+        self.change(|inner| inner.put_deleter(row, before))
+    }
+
+    fn set_deleter(&mut self, id: i64, user: &str) -> Result<(), StoreError> {
+        self.change(|inner| inner.set_deleter(id, user))
+    }
+
     fn put_container_gone(
         &mut self,
         cluster: ClusterId,
@@ -419,6 +428,10 @@ impl<M: Send> Reader for Sqlite<M> {
         limit: usize,
     ) -> Result<Vec<ObjectRow>, StoreError> {
         self.read(|inner| inner.objects(cluster, gk, namespace, after, limit))
+    }
+
+    fn deleters(&mut self, cluster: ClusterId, key: &ObjectKey) -> Result<Vec<DeleterRow>, StoreError> {
+        self.read(|inner| inner.deleters(cluster, key))
     }
 
     fn container_gone(

@@ -24,7 +24,7 @@ const REWINDS: &[(&str, OnRewind)] = &[("Hold", OnRewind::Hold), ("Delete", OnRe
 const CONTAINERS: &[(&str, OnContainer)] = &[("Hold", OnContainer::Hold), ("Delete", OnContainer::Delete)];
 
 const SECOND: i64 = 1_000;
-const DAY: i64 = 24 * 3_600 * SECOND;
+pub(super) const DAY: i64 = 24 * 3_600 * SECOND;
 /// Units of a duration, milliseconds.
 const UNITS: [(&str, i64); 5] =
     [("ms", 1), ("s", SECOND), ("m", 60 * SECOND), ("h", 3_600 * SECOND), ("d", DAY)];
@@ -53,7 +53,9 @@ pub(super) fn deletion(reader: &mut Reader<'_>, node: &Node) -> Option<Deletion>
         None => Some(default.container_deleted),
     };
     let grace_ms = match fields.get("gracePeriod") {
-        Some(node) => duration(reader, node, &join(PATH, "gracePeriod"), &(0..=LONGEST)),
+        Some(node) => {
+            duration(reader, node, &join(PATH, "gracePeriod"), &(0..=LONGEST), "allowed is 0s to 30d")
+        }
         None => Some(default.grace_ms),
     };
     let budget = fields.get("budget").map_or(Some(default.budget), |node| budget(reader, node));
@@ -80,14 +82,23 @@ fn budget(reader: &mut Reader<'_>, node: &Node) -> Option<Budget> {
     let count = number("count", 1_000_000, default.count);
     let percent = number("percent", 100, u32::from(default.percent));
     let window_ms = match fields.get("window") {
-        Some(node) => duration(reader, node, &join(PATH, "window"), &(SHORTEST_WINDOW..=LONGEST)),
+        Some(node) => {
+            let range = SHORTEST_WINDOW..=LONGEST;
+            duration(reader, node, &join(PATH, "window"), &range, "allowed is 1s to 30d")
+        }
         None => Some(default.window_ms),
     };
     Some(Budget { count: count?, percent: u8::try_from(percent?).ok()?, window_ms: window_ms? })
 }
 
 /// A whole number and a unit, as in `90s`; milliseconds.
-fn duration(reader: &mut Reader<'_>, node: &Node, path: &str, range: &RangeInclusive<i64>) -> Option<i64> {
+pub(super) fn duration(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    path: &str,
+    range: &RangeInclusive<i64>,
+    allowed: &str,
+) -> Option<i64> {
     let text = reader.text(node, path)?;
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -101,8 +112,7 @@ fn duration(reader: &mut Reader<'_>, node: &Node, path: &str, range: &RangeInclu
     let millis = number.parse().ok().and_then(|number: i64| number.checked_mul(*unit));
     let millis = millis.filter(|millis| range.contains(millis));
     if millis.is_none() {
-        let remedy = if *range.start() == 0 { "allowed is 0s to 30d" } else { "allowed is 1s to 30d" };
-        reader.error(codes::OUT_OF_RANGE, node.place, path, "the duration is out of range", remedy);
+        reader.error(codes::OUT_OF_RANGE, node.place, path, "the duration is out of range", allowed);
     }
     millis
 }

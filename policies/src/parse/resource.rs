@@ -66,17 +66,29 @@ pub(super) fn resources(
 
 fn resource(reader: &mut Reader<'_>, node: &Node, path: &str, ownership: &Ownership) -> Option<Resource> {
     let fields = reader.fields(node, path, FIELDS)?;
-    let gk = group_kind(reader, &fields, path);
+    let gk = group_kind(reader, &fields, path).filter(|gk| is_synced(reader, &fields, path, gk));
+    let condition = condition(reader, &fields, path);
+    let include_owned = fields
+        .get("includeOwned")
+        .and_then(|node| reader.flag(node, &join(path, "includeOwned")))
+        .unwrap_or(false);
+    let ownership =
+        super::ownership::ownership(reader, fields.get("ownership"), &join(path, "ownership"), ownership);
+    Some(Resource { gk: gk?, condition, include_owned, ownership })
+}
+
+/// Which objects of a kind are meant.
+pub(super) fn condition(reader: &mut Reader<'_>, fields: &Fields<'_>, path: &str) -> Condition {
     let selector = LabelSelector {
-        match_labels: match_labels(reader, &fields, path),
-        match_expressions: match_expressions(reader, &fields, path),
+        match_labels: match_labels(reader, fields, path),
+        match_expressions: match_expressions(reader, fields, path),
     };
     let namespace_remedy = "use the names of namespaces as they are; patterns are not supported";
-    let namespaces = names(reader, &fields, path, "namespaces", syntax::is_label, namespace_remedy);
+    let namespaces = names(reader, fields, path, "namespaces", syntax::is_label, namespace_remedy);
     let exclude_namespaces =
-        names(reader, &fields, path, "excludeNamespaces", syntax::is_label, namespace_remedy);
+        names(reader, fields, path, "excludeNamespaces", syntax::is_label, namespace_remedy);
     let name_remedy = "use the names of objects as they are; patterns are not supported";
-    let names = names(reader, &fields, path, "names", is_literal_name, name_remedy);
+    let names = names(reader, fields, path, "names", is_literal_name, name_remedy);
     for namespace in namespaces.intersection(&exclude_namespaces) {
         let message = format!("namespace {namespace} is both listed and excluded");
         let place = fields.get("excludeNamespaces").map_or(fields.place, |node| node.place);
@@ -88,21 +100,24 @@ fn resource(reader: &mut Reader<'_>, node: &Node, path: &str, ownership: &Owners
             "remove it from one of the lists",
         );
     }
-    let include_owned = fields
-        .get("includeOwned")
-        .and_then(|node| reader.flag(node, &join(path, "includeOwned")))
-        .unwrap_or(false);
-    let condition = Condition { namespaces, exclude_namespaces, names, selector };
-    let ownership =
-        super::ownership::ownership(reader, fields.get("ownership"), &join(path, "ownership"), ownership);
-    Some(Resource { gk: gk?, condition, include_owned, ownership })
+    Condition { namespaces, exclude_namespaces, names, selector, system: false }
+}
+
+fn is_synced(reader: &mut Reader<'_>, fields: &Fields<'_>, path: &str, gk: &GroupKind) -> bool {
+    if is_never_synced(gk) {
+        let place = fields.get("kind").map_or(fields.place, |node| node.place);
+        let message = format!("{gk} describes the life of one cluster and is never synced");
+        reader.error(codes::NEVER_SYNCED, place, &join(path, "kind"), message, "remove the entry");
+    }
+    !is_never_synced(gk)
 }
 
 fn is_literal_name(text: &str) -> bool {
     syntax::is_object_name(text) && !text.contains(['*', '?'])
 }
 
-fn group_kind(reader: &mut Reader<'_>, fields: &Fields<'_>, path: &str) -> Option<GroupKind> {
+/// The kind that an entry names.
+pub(super) fn group_kind(reader: &mut Reader<'_>, fields: &Fields<'_>, path: &str) -> Option<GroupKind> {
     let group = match fields.get("apiGroup") {
         Some(node) => group(reader, node, &join(path, "apiGroup")),
         None => Some(""),
@@ -126,11 +141,6 @@ fn group_kind(reader: &mut Reader<'_>, fields: &Fields<'_>, path: &str) -> Optio
         return None;
     }
     let gk = GroupKind::new(group?, kind);
-    if is_never_synced(&gk) {
-        let message = format!("{gk} describes the life of one cluster and is never synced");
-        reader.error(codes::NEVER_SYNCED, node.place, &path, message, "remove the entry");
-        return None;
-    }
     if let Some(home) = syntax::other_group(&gk.group, kind) {
         let core =
             |group: &str| if group.is_empty() { "the core group".to_owned() } else { group.to_owned() };
@@ -145,7 +155,7 @@ fn group_kind(reader: &mut Reader<'_>, fields: &Fields<'_>, path: &str) -> Optio
     Some(gk)
 }
 
-fn group<'n>(reader: &mut Reader<'_>, node: &'n Node, path: &str) -> Option<&'n str> {
+pub(super) fn group<'n>(reader: &mut Reader<'_>, node: &'n Node, path: &str) -> Option<&'n str> {
     let group = reader.text(node, path)?;
     if group.contains('*') {
         let message = format!("`{}` is not an API group", shown(group));

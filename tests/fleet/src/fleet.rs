@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt as _, TryStreamExt as _};
-use lockstep_agent::{AcceptEntry, AgentConfig, AgentMetrics, Token, Verb};
+use lockstep_agent::{AcceptEntry, AgentConfig, AgentMetrics, Deleters, Token, Verb};
 use lockstep_cluster::ClusterClient;
 use lockstep_engine::ClusterName;
 use lockstep_tests::chaos::HubClient;
@@ -124,7 +124,8 @@ impl Fleet {
         });
         let prepared: Vec<_> = futures::stream::iter(prepared).buffered(STARTS).try_collect().await?;
         for (config, client) in prepared {
-            let agent = lockstep_agent::run(config, client, self.stop.clone(), metrics.clone());
+            let agent =
+                lockstep_agent::run(config, client, self.stop.clone(), metrics.clone(), Deleters::default());
             self.agents.spawn_on(async move { Ok(Box::pin(agent).await?) }, runtimes.agents.handle());
         }
         Ok(())

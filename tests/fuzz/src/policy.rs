@@ -92,8 +92,9 @@ fn taken(outcome: &LoadOutcome, text: &str) {
     let (restored, findings) = PolicySet::restore(set.last_good());
     assert!(findings.iter().all(|finding| finding.severity != Severity::Error), "{findings:?}");
     assert_eq!(digests(&restored), digests(set));
+    let config_maps = GroupKind::new("", "ConfigMap");
     for cluster in set.clusters() {
-        for interest in set.interest(cluster.as_str()) {
+        for interest in set.interest(cluster.as_str(), [(&config_maps, true)]) {
             assert_eq!(interest.watches(), interest.watches());
         }
     }

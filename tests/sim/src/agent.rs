@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lockstep_agent::{AgentConfig, AgentMetrics, Ambient, Dial, Line, Token};
+use lockstep_agent::{AgentConfig, AgentMetrics, Ambient, Deleters, Dial, Line, Token};
 use lockstep_cluster::ClusterClient;
 use lockstep_engine::ClusterName;
 use lockstep_engine::clock::Clock;
@@ -104,7 +104,9 @@ impl Agent {
         let never = CancellationToken::new();
         let task = tokio::spawn(async move {
             // Its configuration is ours, and right.
-            let _ = lockstep_agent::run_over(dial, ambient, config, client, never, metrics).await;
+            let _ =
+                lockstep_agent::run_over(dial, ambient, config, client, never, metrics, Deleters::default())
+                    .await;
         });
         self.process = Some(Process { killed, task });
     }

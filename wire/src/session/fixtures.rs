@@ -110,8 +110,22 @@ fn later_up() -> Vec<(&'static str, Up)> {
     let census = Census { namespace: "shop".into(), count: 2, digest: Bytes::from_static(&[7; 16]) };
     let items = vec![item(item::Change::Unseen(Unseen {}))];
     let section = Section { watch: 1, items, census: vec![census], ..Section::default() };
+    let delete = Delete { managers: vec!["kubectl-edit".into()], ..Delete::default() };
+    let items = vec![item(item::Change::Delete(delete))];
+    let managers = Section { watch: 1, items, ..Section::default() };
+    let deleter = Deleter {
+        group: "apps".into(),
+        resource: "deployments".into(),
+        namespace: "shop".into(),
+        name: "web".into(),
+        uid: "u".into(),
+        user: "jane".into(),
+        asked_ms: 5,
+    };
     vec![
         ("batch-census", Up::Batch(Batch { sequence: 8, sections: vec![section] })),
+        ("batch-managers", Up::Batch(Batch { sequence: 9, sections: vec![managers] })),
+        ("deleters", Up::Deleters(Deleters { deleters: vec![deleter] })),
         ("heartbeat-lease", Up::Heartbeat(Heartbeat { lease_counter: 6, ..Heartbeat::default() })),
     ]
 }
@@ -294,5 +308,5 @@ fn messages_of_protocol_1_decode() {
         }
         names.push(name);
     }
-    assert_eq!(names.len(), 26);
+    assert_eq!(names.len(), 28);
 }

@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use super::{ProtocolError, Window};
 use crate::PROTOCOL;
 use crate::v1::{
-    Ack, AgentMessage, Batch, Heartbeat, Hello, HubMessage, Outcome, Served, Welcome, agent_message::Body,
-    hub_message,
+    Ack, AgentMessage, Batch, Deleters, Heartbeat, Hello, HubMessage, Outcome, Served, Welcome,
+    agent_message::Body, hub_message,
 };
 
 /// What the owner of the session is to do.
@@ -30,6 +30,8 @@ pub enum HubEffect {
     Outcome(Outcome),
     /// The agent lives.
     Heartbeat(Heartbeat),
+    /// Who asked for deletes.
+    Deleters(Deleters),
 }
 
 /// One stream of one agent, after its [`Hello`] was accepted ([`crate::hello::check`]).
@@ -100,6 +102,7 @@ impl HubSession {
             Body::Served(served) => Ok(Some(HubEffect::Served(served))),
             Body::Outcome(outcome) => Ok(Some(HubEffect::Outcome(outcome))),
             Body::Heartbeat(heartbeat) => Ok(Some(HubEffect::Heartbeat(heartbeat))),
+            Body::Deleters(deleters) => Ok(Some(HubEffect::Deleters(deleters))),
             Body::Batch(batch) => self.batch(batch),
         }
     }

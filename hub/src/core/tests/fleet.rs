@@ -227,7 +227,7 @@ impl Fleet {
         self.agents.insert(name, agent);
     }
 
-    fn message(&mut self, name: &'static str, body: agent_message::Body) {
+    pub(super) fn message(&mut self, name: &'static str, body: agent_message::Body) {
         let agent = &self.agents[name];
         let (cluster, session) = (agent.id, agent.session);
         self.input(Input::Message {
@@ -238,6 +238,15 @@ impl Fleet {
     }
 
     pub(super) fn served(&mut self, name: &'static str, kinds: &[(&str, &str, &str)]) {
+        self.serves(name, kinds, &[]);
+    }
+
+    /// Kinds that can also be listed and watched.
+    pub(super) fn lists(&mut self, name: &'static str, kinds: &[(&str, &str, &str)]) {
+        self.serves(name, kinds, &["list", "watch"]);
+    }
+
+    fn serves(&mut self, name: &'static str, kinds: &[(&str, &str, &str)], verbs: &[&str]) {
         let kinds = kinds
             .iter()
             .map(|(group, kind, version)| v1::ServedKind {
@@ -247,6 +256,7 @@ impl Fleet {
                 plural: format!("{}s", kind.to_lowercase()),
                 singular: kind.to_lowercase(),
                 namespaced: true,
+                verbs: verbs.iter().map(|verb| (*verb).to_owned()).collect(),
                 ..v1::ServedKind::default()
             })
             .collect();

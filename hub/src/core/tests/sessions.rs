@@ -51,11 +51,9 @@ fn the_interest_asks_for_bodies_at_the_source_and_marks_at_the_target() {
     fleet.received("b");
     let labels = std::collections::BTreeMap::from([("sync".to_owned(), "yes".to_owned())]);
     let (_, at_source) = &fleet.agents["a"].watches["ConfigMap"];
-    assert!(
-        at_source.wants_body("shop", "x", &labels) && !at_source.wants_body("shop", "x", &Default::default())
-    );
+    assert!(at_source.syncs("shop", "x", &labels) && !at_source.syncs("shop", "x", &Default::default()));
     let (_, at_target) = &fleet.agents["b"].watches["ConfigMap"];
-    assert!(at_target.managed && !at_target.wants_body("shop", "x", &labels));
+    assert!(at_target.managed && !at_target.syncs("shop", "x", &labels));
 }
 
 #[test]

@@ -71,7 +71,7 @@ pub(super) fn holds_files_and_keys_are_told<B: Bed>(bed: &B) {
     assert!(store.sealed_otherwise("old", 0, 9).unwrap().is_empty());
     within(&mut store, |store| {
         store.set_filed(2, &Filed { size: 9, ..file(2, Some("new")) }).unwrap();
-        store.delete_tombstone(3).unwrap();
+        store.forget_tombstone(3).unwrap();
     });
     assert_eq!(store.sealing_keys().unwrap(), [("new".to_owned(), 1)]);
     assert_eq!((store.archive_bytes().unwrap(), store.tombstone(3).unwrap()), (16, None));

@@ -1,9 +1,11 @@
 //! Tombstones and their outbox.
 
-use lockstep_engine::{ClusterId, GroupKind};
+use lockstep_engine::{ClusterId, GroupKind, Uid};
 
 use super::{Bed, config_maps, key, tombstone, within};
-use crate::store::{Cause, CauseKind, Facts, Filed, Reader, RetainStore, Store, TombstoneFilter, TombstoneRow};
+use crate::store::{
+    Cause, CauseKind, DeleterRow, Facts, Filed, Reader, RetainStore, Store, TombstoneFilter, TombstoneRow,
+};
 
 pub(super) fn tombstones_go_through_the_outbox<B: Bed>(bed: &B) {
     let mut store = bed.open();
@@ -163,4 +165,34 @@ pub(super) fn tombstones_are_found_by_labels_words_and_deleter<B: Bed>(bed: &B) 
     let prod = crate::http::selector::parse("env=prod").unwrap();
     let prod = TombstoneFilter { selector: prod, ..TombstoneFilter::default() };
     assert_eq!((list(&mut store, fox), list(&mut store, prod)), (vec![], vec![2]));
+}
+
+pub(super) fn who_asked_is_kept_for_a_while<B: Bed>(bed: &B) {
+    let mut store = bed.open();
+    let row = |name: &str, uid: Option<&str>, user: &str, asked_at| DeleterRow {
+        cluster: ClusterId(1),
+        key: key("ConfigMap", "n", name),
+        uid: uid.map(Uid::new),
+        user: user.into(),
+        asked_at,
+    };
+    let rows = [row("x", Some("u"), "jane", 10), row("", None, "john", 11), row("x", None, "jane", 12)];
+    let id = within(&mut store, |store| {
+        for row in &rows {
+            store.put_deleter(row, 0).unwrap();
+            store.put_deleter(row, 0).unwrap();
+        }
+        store.put_deleter(&row("y", None, "jane", 13), 0).unwrap();
+        let id = store.put_tombstone(&tombstone(1, key("ConfigMap", "n", "x"), 10)).unwrap();
+        store.set_deleter(id, "jane").unwrap();
+        id
+    });
+    drop(store);
+    let mut store = bed.open();
+    assert_eq!(store.deleters(ClusterId(1), &key("ConfigMap", "n", "x")).unwrap(), rows);
+    assert_eq!(store.deleters(ClusterId(2), &key("ConfigMap", "n", "x")).unwrap(), []);
+    assert_eq!(store.deleters(ClusterId(1), &key("Secret", "n", "x")).unwrap(), []);
+    assert_eq!(store.tombstone(id).unwrap().unwrap().facts.deleter.as_deref(), Some("jane"));
+    within(&mut store, |store| store.put_deleter(&rows[2], 12).unwrap());
+    assert_eq!(store.deleters(ClusterId(1), &key("ConfigMap", "n", "x")).unwrap(), rows[2..]);
 }

@@ -1,5 +1,6 @@
 //! The table `objects`: what every cluster holds, as last seen.
 
+use bytes::Bytes;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
 use rusqlite::params;
 
@@ -15,7 +16,7 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT namespace, name, watch, uid, resource_version, deleting, observed_at, managed, owned, \
-             marks, managers, managed_created_at, body, unseen FROM objects ",
+             marks, managers, managed_created_at, body, unseen, before FROM objects ",
             $rest
         )
     };
@@ -28,7 +29,8 @@ fn read(
     bodies: &mut Bodies,
 ) -> Result<ObjectRow, StoreError> {
     let key = ObjectKey::new(gk.clone(), row.text(0)?, row.text(1)?);
-    let body = row.opt_blob(12)?.map(|stored| bodies.decode(TABLE, &key, stored)).transpose()?;
+    let mut decode = |stored: Option<&[u8]>| stored.map(|s| bodies.decode(TABLE, &key, s)).transpose();
+    let (body, before) = (decode(row.opt_blob(12)?)?, decode(row.opt_blob(14)?)?);
     Ok(ObjectRow {
         cluster,
         watch: row.u32(2)?,
@@ -37,6 +39,7 @@ fn read(
         body,
         managed: read_managed(row)?,
         deleting: row.bool(5)?,
+        before,
         observed_at: row.int(6)?,
         unseen: row.opt_int(13)?,
         key,
@@ -246,12 +249,15 @@ impl Inner {
             body,
             managed,
             deleting,
+            before,
             observed_at,
             unseen,
         } = row;
         let Self { db, kinds, bodies, .. } = self;
         let kind = kinds.intern(db, &key.gk)?;
-        let body = body.as_ref().map(|body| bodies.encode(TABLE, key, body)).transpose()?;
+        let mut encode =
+            |body: &Option<Bytes>| body.as_ref().map(|body| bodies.encode(TABLE, key, body)).transpose();
+        let (body, before) = (encode(body)?, encode(before)?);
         let (mut owned, mut marks, mut managers) = ((None, None), None, None);
         if let Some(managed) = managed {
             let (ordinal, digest) = owned_columns(&managed.owned);
@@ -262,12 +268,12 @@ impl Inner {
         execute(
             db,
             "INSERT INTO objects (cluster, kind, namespace, name, watch, uid, resource_version, deleting, \
-             observed_at, managed, owned, marks, managers, managed_created_at, body, unseen) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) \
+             observed_at, managed, owned, marks, managers, managed_created_at, body, unseen, \
+             before) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
              ON CONFLICT (cluster, kind, namespace, name) DO UPDATE SET watch = ?5, uid = ?6, \
              resource_version = ?7, deleting = ?8, observed_at = ?9, managed = ?10, owned = ?11, \
              marks = ?12, managers = ?13, managed_created_at = ?14, body = ?15, \
-             unseen = ?16",
+             unseen = ?16, before = ?17",
             params![
                 cluster.0,
                 kind,
@@ -285,6 +291,7 @@ impl Inner {
                 managed.as_ref().map(|managed| managed.created_at),
                 body,
                 unseen,
+                before,
             ],
         )?;
         Ok(())

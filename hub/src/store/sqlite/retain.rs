@@ -191,6 +191,10 @@ impl<M: Send> RetainReader for Sqlite<M> {
 }
 
 impl RetainStore for SqliteStore {
+    fn forget_tombstone(&mut self, id: i64) -> Result<(), StoreError> {
+        self.change(|inner| inner.forget_tombstone(id))
+    }
+
     fn set_hold(&mut self, id: i64, hold: Option<&Hold>) -> Result<(), StoreError> {
         self.change(|inner| inner.set_hold(id, hold))
     }

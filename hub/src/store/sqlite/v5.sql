@@ -78,3 +78,16 @@ ALTER TABLE tombstones ADD COLUMN ended_to INTEGER;
 ALTER TABLE tombstones ADD COLUMN alive INTEGER NOT NULL DEFAULT 0;  -- its delete had not begun at this one
 CREATE INDEX tombstones_in_namespace ON tombstones (cluster, namespace, ended_to) WHERE ended_to IS NOT NULL;
 CREATE INDEX tombstones_of_kind ON tombstones (cluster, kind, ended_to) WHERE ended_to IS NOT NULL;
+-- Who asked for deletes, as webhooks told it; kept for a day. The name is empty where a collection was meant, the uid
+-- where it was not told.
+CREATE TABLE deleters (
+  cluster INTEGER NOT NULL,
+  kind INTEGER NOT NULL,
+  namespace TEXT NOT NULL,
+  name TEXT NOT NULL,
+  uid TEXT NOT NULL,
+  user TEXT NOT NULL,
+  asked_at INTEGER NOT NULL,
+  PRIMARY KEY (cluster, kind, namespace, name, uid, user, asked_at)
+) WITHOUT ROWID;
+CREATE INDEX deleters_age ON deleters (asked_at);

@@ -1,0 +1,75 @@
+//! What the agent of a cluster is to watch, out of policies and of what the cluster serves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use lockstep_engine::interest::Interest;
+use lockstep_engine::{ClusterId, ClusterName, GroupKind};
+use lockstep_policies::CompiledPolicy;
+
+use super::Core;
+use super::containers::{definitions, is_custom, namespaces};
+use super::state::ServedKind;
+use crate::store::{Store, StoreError};
+
+impl<S: Store> Core<S> {
+    /// Kinds that can be listed and watched in a cluster, and whether they are in namespaces. One that no longer
+    /// can counts while objects of it are known: what became of them is told by its watch.
+    pub(super) fn listed_kinds(&mut self, id: ClusterId) -> Result<BTreeMap<GroupKind, bool>, StoreError> {
+        let Some(cluster) = self.clusters.get(&id) else { return Ok(BTreeMap::new()) };
+        let has = |kind: &ServedKind, verb: &str| kind.verbs.iter().any(|has| has == verb);
+        let served = cluster.served.iter().flatten();
+        let mut listed: BTreeMap<GroupKind, bool> = served
+            .filter(|(_, kind)| has(kind, "list") && has(kind, "watch"))
+            .map(|(gk, kind)| (gk.clone(), kind.namespaced))
+            .collect();
+        let watched: BTreeSet<GroupKind> =
+            cluster.watches.values().map(|watch| watch.row.gk.clone()).collect();
+        let partial = cluster.discovery_partial;
+        for gk in watched {
+            let gone = !listed.contains_key(&gk);
+            if gone && (partial || !self.store.objects(id, &gk, None, None, 1)?.is_empty()) {
+                listed.insert(gk, true);
+            }
+        }
+        Ok(listed)
+    }
+
+    pub(super) fn interests(&self, name: &ClusterName, listed: &BTreeMap<GroupKind, bool>) -> Vec<Interest> {
+        let mut interests: Vec<Interest> = self
+            .set
+            .interest(name.as_str(), listed.iter().map(|(gk, namespaced)| (gk, *namespaced)))
+            .iter()
+            .flat_map(lockstep_policies::KindInterest::watches)
+            .collect();
+        // Keys of what holds sources: deletes that follow a deleted namespace or definition are held (I7).
+        let sources: Vec<_> =
+            self.set.policies().filter(|policy| policy.spec.source_cluster == *name).collect();
+        // Of definitions also at targets: nothing is created for one that is being deleted.
+        let here = |policy: &&Arc<CompiledPolicy>| {
+            policy.spec.source_cluster == *name || policy.spec.target_clusters.contains(name)
+        };
+        let custom = self.set.policies().filter(here).flat_map(|policy| &policy.spec.resources);
+        let custom = custom.into_iter().any(|resource| is_custom(&resource.gk));
+        let containers = [(!sources.is_empty(), namespaces()), (custom, definitions())];
+        for (_, gk) in containers.into_iter().filter(|(needed, _)| *needed) {
+            if !interests.iter().any(|interest| interest.gk == gk) {
+                interests.push(Interest::of_keys(gk, ""));
+            }
+        }
+        interests
+    }
+}
+
+/// Adds a watch that is kept. One of the whole cluster takes those of single namespaces in: a key is
+/// told by one watch only, and its row is that watch's.
+pub(super) fn absorb(interests: &mut Vec<Interest>, mut kept: Interest) {
+    if kept.scope.is_empty() {
+        for narrow in interests.extract_if(.., |interest| interest.gk == kept.gk) {
+            kept.conditions.extend(narrow.conditions);
+            kept.managed |= narrow.managed;
+            kept.archive.extend(narrow.archive);
+        }
+    }
+    interests.push(kept);
+}
