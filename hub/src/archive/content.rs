@@ -162,7 +162,7 @@ pub(super) fn write(cluster: &ClusterRef, row: &TombstoneRow, values_withheld: b
         deleter,
         act,
         ended: _,
-        lingered: _,
+        alive: _,
         held: _,
         sealed: _,
         size: _,

@@ -163,7 +163,7 @@ fn told(header: Header, path: &str) -> Result<(ClusterRef, TombstoneRow), Archiv
             // Numbers of acts are those of the store that was lost.
             act: None,
             ended: None,
-            lingered: false,
+            alive: 0,
             held: false,
             sealed,
             size: 0,
