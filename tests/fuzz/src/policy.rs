@@ -1,5 +1,6 @@
 //! Policy files.
 
+use lockstep_engine::GroupKind;
 use lockstep_policies::{CODES, Change, Finding, LoadOutcome, LoadedFile, PolicySet, Severity, load};
 
 use crate::secrecy::CANARY;

@@ -148,16 +148,22 @@ impl Inner {
         let (cluster, cause) = (cluster.map(|cluster| cluster.0), cause.map(ordinal));
         // Classes of characters are no part of it.
         let glob = name_glob.as_ref().map(|glob| glob.replace('[', "[[]"));
+        // Without indices of their own: many that match would have to be sorted, and the newest are asked for.
+        let plus = |column: &'static str| match (name, column) {
+            (Some(_), column) => column,
+            (None, "cluster") => "+cluster",
+            (None, "kind") => "+kind",
+            (None, _) => "+namespace",
+        };
         let conditions: [(&str, Option<&dyn ToSql>); 12] = [
             ("deleted", (!undeleted).then_some(&true)),
-            ("cluster", some(&cluster)),
-            ("kind", some(&kind)),
-            ("namespace", some(namespace)),
+            (plus("cluster"), some(&cluster)),
+            (plus("kind"), some(&kind)),
+            (plus("namespace"), some(namespace)),
             ("name", some(name)),
-            // Without its index: many that match would have to be sorted, and the newest are asked for.
             ("+name GLOB", some(&glob)),
-            ("cause", some(&cause)),
-            ("policy", some(policy)),
+            ("+cause", some(&cause)),
+            ("+policy", some(policy)),
             ("deleted_at >=", some(since)),
             ("deleted_at <", some(until)),
             ("act", some(act)),
@@ -257,7 +263,7 @@ impl Inner {
         Ok(id)
     }
 
-    pub(super) fn forget_tombstone(&mut self, id: i64) -> Result<(), StoreError> {
+    pub(super) fn delete_tombstone(&mut self, id: i64) -> Result<(), StoreError> {
         self.counted(id, |db| {
             find::delete(db, id)?;
             execute(db, "DELETE FROM tombstones WHERE id = ?1", [id]).map(drop)
