@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lockstep_engine::acts::Span;
 use lockstep_engine::object::OwnerReference;
 use lockstep_engine::{Millis, rfc3339};
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,12 @@ pub struct Header {
     /// The act that deleted it together with others, as the hub that wrote this numbers them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub act: Option<i64>,
+    /// When it ended, in resourceVersions: what ended together is found by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
+    /// The state kept has a deletionTimestamp: none of before it was known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lingered: bool,
     /// Labels of the object.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -103,6 +110,15 @@ pub struct Object {
     pub uid: String,
     /// resourceVersion of the state kept.
     pub resource_version: String,
+}
+
+/// Between two resourceVersions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Not before.
+    pub from: u64,
+    /// Not after.
+    pub to: u64,
 }
 
 /// How the object is written where YAML would not give exactly the same object back.
@@ -161,8 +177,8 @@ pub(super) fn write(cluster: &ClusterRef, row: &TombstoneRow, values_withheld: b
         managers,
         deleter,
         act,
-        ended: _,
-        alive: _,
+        ended,
+        alive,
         held: _,
         sealed: _,
         size: _,
@@ -201,6 +217,8 @@ pub(super) fn write(cluster: &ClusterRef, row: &TombstoneRow, values_withheld: b
         known_until_ms: row.known_until,
         deleter: deleter.clone(),
         act: *act,
+        ended: ended.map(|Span { from, to }| Ended { from, to }),
+        lingered: *lingered,
         labels: labels.clone(),
         owners: owners.clone(),
         field_managers: managers.clone(),

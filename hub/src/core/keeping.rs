@@ -126,6 +126,10 @@ impl<S: Store> Core<S> {
         row.deleted = there.is_none_or(|there| there.uid != row.uid || there.deleting);
         let id = self.store.put_tombstone(&row)?;
         self.store.set_archived(id, &file)?;
+        if row.deleted {
+            // What owners took with them is found anew; of namespaces and policies only the store knew.
+            self.join_act(row.cluster, id, now)?;
+        }
         if hold.is_some() {
             self.store.set_hold(id, hold.as_ref())?;
         }

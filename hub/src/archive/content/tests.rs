@@ -42,6 +42,8 @@ fn facts_and_the_final_state_stand_beside_the_object() {
         managers: vec!["kubectl-client-side-apply".to_owned()],
         deleter: Some("jane@example.com".to_owned()),
         act: Some(7),
+        ended: Some(Span { from: 8, to: u64::MAX }),
+        lingered: true,
         last: Some(Bytes::from_static(br#"[{"op":"add","path":"/spec","value":"x\n---\ny"}]"#)),
         ..Facts::default()
     };

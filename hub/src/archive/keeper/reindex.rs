@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt};
+use lockstep_engine::acts::Span;
 use lockstep_engine::{ClusterId, ClusterName, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
 
-use super::super::content::Header;
+use super::super::content::{Ended, Header};
 use super::super::envelope;
 use super::super::layout::{HOLD, ROOT, hold_of, is_tombstone, uid_of};
 use super::super::{ArchiveError, ClusterRef, Listed, SEALED, UNKNOWN_FILES};
@@ -160,10 +161,10 @@ fn told(header: Header, path: &str) -> Result<(ClusterRef, TombstoneRow), Archiv
             owners: header.owners,
             managers: header.field_managers,
             deleter: header.deleter,
-            // Numbers of acts are those of the store that was lost.
+            // Its number is that of the store that was lost.
             act: None,
-            ended: None,
-            alive: 0,
+            ended: header.ended.map(|Ended { from, to }| Span { from, to }),
+            alive: header.alive,
             held: false,
             sealed,
             size: 0,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lockstep_engine::acts::Span;
 use lockstep_engine::retention::GRACE_MS;
 use lockstep_engine::{ClusterId, ClusterName, Uid};
 use tempfile::TempDir;
@@ -10,7 +11,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::*;
 use crate::archive::{ClusterRef, Keyring, LocalArchive};
-use crate::config::{Secrets, Span};
+use crate::config::{Secrets, Span as Age};
 use crate::core::{Core, Keys, Parts};
 use crate::seal::HubKey;
 use crate::store::conformance::{full_placement, key, placement, tombstone, within};
@@ -178,7 +179,7 @@ async fn a_sweep_takes_what_is_too_old_or_too_many_and_its_files() {
         of_ages(store, "x", &[100, 30, 20, 10, 0]);
         of_ages(store, "y", &[100, 10]);
     });
-    let retention = RetentionConfig { max_age: Some(Span(2 * DAY)), max_versions: Some(3), max_bytes: None };
+    let retention = RetentionConfig { max_age: Some(Age(2 * DAY)), max_versions: Some(3), max_bytes: None };
     let bed = bed(&dir, store, &[], retention);
     assert_eq!(bed.keeper.sweep().await.unwrap(), 0, "what is not in the archive yet stays");
     let paths = bed.archive_all().await;
@@ -196,7 +197,7 @@ async fn a_crash_between_file_and_row_leaves_a_row_that_the_next_sweep_takes() {
         with_prod(store);
         of_ages(store, "x", &[100]);
     });
-    let bed = bed(&dir, store, &[], RetentionConfig { max_age: Some(Span(DAY)), ..NONE });
+    let bed = bed(&dir, store, &[], RetentionConfig { max_age: Some(Age(DAY)), ..NONE });
     let path = bed.archive_all().await.remove(0);
     std::fs::remove_file(bed.archive.join(path)).unwrap();
     assert_eq!(bed.keeper.sweep().await.unwrap(), 1);
@@ -242,7 +243,7 @@ async fn what_somebody_needs_is_not_purged_and_says_why() {
         let delete = Some(DeleteStage::Archiving { tombstone: 3 });
         store.put_placement(&PlacementRow { delete, source: None, ..image }).unwrap();
     });
-    let bed = bed(&dir, store, &[], RetentionConfig { max_age: Some(Span(DAY)), ..NONE });
+    let bed = bed(&dir, store, &[], RetentionConfig { max_age: Some(Age(DAY)), ..NONE });
     let told = bed.keeper.purge(vec![1, 99], true).await.unwrap();
     assert_eq!(told[0].why.as_deref(), Some("it is not in the archive yet"));
     assert_eq!(told[1].why.as_deref(), Some("there is no such tombstone"));
@@ -350,6 +351,30 @@ async fn the_index_comes_back_out_of_the_archive_with_holds_and_clusters() {
     let again = after.reindexed().await;
     assert_eq!((again.looked_at, again.done), (4, 0));
     assert_eq!(after.rows(), found, "a file has one row");
+}
+
+#[tokio::test]
+async fn what_an_owner_took_with_it_is_one_act_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = seeded(dir.path(), |store| {
+        let prod = with_prod(store);
+        for (name, owner, at) in [("pod", Some("set"), 12), ("set", Some("web"), 11), ("web", None, 10)] {
+            let mut row = tombstone(prod.0, key("ConfigMap", "n", name), NOW);
+            row.uid = Uid::new(name);
+            row.facts.ended = Some(Span { from: at, to: at });
+            let owner = owner.map(|uid| serde_json::json!({ "name": uid, "uid": uid, "controller": true }));
+            row.facts.owners = owner.into_iter().map(|owner| serde_json::from_value(owner).unwrap()).collect();
+            store.put_tombstone(&row).unwrap();
+        }
+    });
+    let before = bed(&dir, store, &[], NONE);
+    before.archive_all().await;
+    before.close().await;
+    std::fs::remove_dir_all(dir.path().join("data")).unwrap();
+    let after = bed(&dir, seeded(dir.path(), |store| _ = with_prod(store)), &[], NONE);
+    assert_eq!(after.reindexed().await.done, 3);
+    let acts: Vec<_> = after.rows().into_iter().map(|row| row.facts.act).collect();
+    assert!(acts[0].is_some() && acts.iter().all(|act| *act == acts[0]), "{acts:?}");
 }
 
 #[tokio::test]
