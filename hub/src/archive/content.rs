@@ -59,9 +59,9 @@ pub struct Header {
     /// When it ended, in resourceVersions: what ended together is found by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
-    /// The state kept has a deletionTimestamp: none of before it was known.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub lingered: bool,
+    /// resourceVersion of the state kept, where that has no deletionTimestamp; 0: it has one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub alive: u64,
     /// Labels of the object.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -110,6 +110,10 @@ pub struct Object {
     pub uid: String,
     /// resourceVersion of the state kept.
     pub resource_version: String,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Between two resourceVersions.
@@ -218,7 +222,7 @@ pub(super) fn write(cluster: &ClusterRef, row: &TombstoneRow, values_withheld: b
         deleter: deleter.clone(),
         act: *act,
         ended: ended.map(|Span { from, to }| Ended { from, to }),
-        lingered: *lingered,
+        alive: *alive,
         labels: labels.clone(),
         owners: owners.clone(),
         field_managers: managers.clone(),

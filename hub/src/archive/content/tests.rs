@@ -43,7 +43,7 @@ fn facts_and_the_final_state_stand_beside_the_object() {
         deleter: Some("jane@example.com".to_owned()),
         act: Some(7),
         ended: Some(Span { from: 8, to: u64::MAX }),
-        lingered: true,
+        alive: 7,
         last: Some(Bytes::from_static(br#"[{"op":"add","path":"/spec","value":"x\n---\ny"}]"#)),
         ..Facts::default()
     };

@@ -363,7 +363,8 @@ async fn what_an_owner_took_with_it_is_one_act_again() {
             row.uid = Uid::new(name);
             row.facts.ended = Some(Span { from: at, to: at });
             let owner = owner.map(|uid| serde_json::json!({ "name": uid, "uid": uid, "controller": true }));
-            row.facts.owners = owner.into_iter().map(|owner| serde_json::from_value(owner).unwrap()).collect();
+            row.facts.owners =
+                owner.into_iter().map(|owner| serde_json::from_value(owner).unwrap()).collect();
             store.put_tombstone(&row).unwrap();
         }
     });

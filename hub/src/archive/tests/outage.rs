@@ -70,13 +70,20 @@ impl Outage {
         self.wake.notify_one();
     }
 
-    /// What the archiver tells is taken out of the outbox, as the core does it.
+    /// What the archiver tells is taken out of the outbox, as the core does it: what came together at once.
     async fn take(&mut self, up_to: usize) {
         while self.paths.len() < up_to {
-            let input = tokio::time::timeout(Duration::from_secs(180), self.inputs.recv()).await.unwrap();
-            let Some(Input::Archived { id, file }) = input else { panic!("{input:?}") };
-            within(&mut self.store, |store| store.set_archived(id, &file).unwrap());
-            self.paths.insert(id, file.path);
+            let mut told = Vec::new();
+            let came = self.inputs.recv_many(&mut told, 64);
+            tokio::time::timeout(Duration::from_secs(180), came).await.unwrap();
+            let Self { store, paths, .. } = self;
+            within(store, |store| {
+                for input in told {
+                    let Input::Archived { id, file } = input else { panic!("{input:?}") };
+                    store.set_archived(id, &file).unwrap();
+                    paths.insert(id, file.path);
+                }
+            });
         }
     }
 
