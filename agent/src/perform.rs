@@ -9,14 +9,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use lockstep_cluster::{
     ApplyPlan, Contents, DeletePlan, Deleted, Expect, Foreign, LastApplied, Outcome, ReleasePlan, Released,
-    Resource, Served, ServedKind, Undo, Writer,
+    Resource, RestoreExpect, RestorePlan, Served, ServedKind, Undo, Writer,
 };
 use lockstep_engine::catalogue::is_container;
-use lockstep_engine::object::without_managed_fields;
+use lockstep_engine::object::{RawObject, without_managed_fields};
 use lockstep_engine::outcome::{Failure, FailureClass};
 use lockstep_engine::ownership::{FieldSet, Leave, Left};
 use lockstep_engine::{GroupKind, ResourceVersion, Uid};
-use lockstep_wire::v1::{self, apply::Expect as Wanted, outcome::Result as Done, step::Action};
+use lockstep_wire::v1::{
+    self, apply::Expect as Wanted, outcome::Result as Done, restore::Expect as Anew, step::Action,
+};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
@@ -73,7 +75,8 @@ fn resolve<'a>(tools: &'a Tools, job: &'a Job) -> Result<(&'a ServedKind, Resour
         action.as_ref().ok_or_else(|| failure(FailureClass::Invalid, "a step without an action we know"))?;
     let verb = match action {
         Action::Apply(v1::Apply { expect: Some(Wanted::Absent(_)), .. }) => Some(Verb::Create),
-        Action::Apply(_) | Action::Release(_) => Some(Verb::Update),
+        Action::Restore(v1::Restore { expect: Some(Anew::Absent(_)), .. }) => Some(Verb::Create),
+        Action::Apply(_) | Action::Release(_) | Action::Restore(_) => Some(Verb::Update),
         Action::Delete(_) => Some(Verb::Delete),
         Action::Read(_) | Action::Probe(_) => None,
     };
@@ -86,11 +89,14 @@ fn resolve<'a>(tools: &'a Tools, job: &'a Job) -> Result<(&'a ServedKind, Resour
     accepted.map_err(|said| failure(FailureClass::NotAccepted, &said))?;
     let kind =
         kind.ok_or_else(|| failure(FailureClass::NotServed, &format!("the cluster does not serve {gk}")))?;
-    let versions = match action {
-        Action::Apply(apply) => apply.versions.as_slice(),
-        _ => &[],
+    let resource = match action {
+        Action::Apply(apply) => {
+            apply.versions.iter().find_map(|v| kind.api_version(v)).or_else(|| kind.preferred())
+        }
+        // Its body is in the version that it says, and in no other.
+        Action::Restore(restore) => api_version(&restore.body).and_then(|v| kind.api_version(&v)),
+        _ => kind.preferred(),
     };
-    let resource = versions.iter().find_map(|version| kind.api_version(version)).or_else(|| kind.preferred());
     let resource =
         resource.ok_or_else(|| failure(FailureClass::NotServed, &format!("no version of {gk} is served")))?;
     Ok((kind, resource, action))
@@ -116,6 +122,7 @@ impl Call<'_> {
             Action::Delete(delete) => self.delete(delete).await,
             Action::Release(release) => self.release(release).await,
             Action::Probe(v1::Probe {}) => self.probe().await,
+            Action::Restore(restore) => self.restore(restore).await,
         }
     }
 
@@ -249,6 +256,38 @@ impl Call<'_> {
         }
     }
 
+    async fn restore(&self, restore: &v1::Restore) -> Result<Done, Failure> {
+        let expect = match &restore.expect {
+            Some(Anew::Absent(_)) => RestoreExpect::Absent,
+            Some(Anew::Present(v1::Present { uid, resource_version }))
+                if !uid.is_empty() && !resource_version.is_empty() =>
+            {
+                RestoreExpect::Present {
+                    uid: Uid::new(uid),
+                    resource_version: ResourceVersion::new(resource_version),
+                }
+            }
+            _ => return Err(failure(FailureClass::Invalid, "a restore that does not say what it expects")),
+        };
+        let plan = RestorePlan {
+            resource: self.resource.clone(),
+            namespace: Arc::clone(self.namespace()),
+            name: Arc::clone(self.name()),
+            body: restore.body.clone(),
+            expect,
+            dry_run: restore.dry_run,
+            status: restore.status,
+        };
+        let restored = self.tools.writer.restore(&plan).await?;
+        Ok(Done::Applied(v1::Applied {
+            uid: restored.uid.as_str().to_owned(),
+            resource_version: restored.resource_version.as_str().to_owned(),
+            created: restored.created,
+            api_version: self.resource.api_version(),
+            ..v1::Applied::default()
+        }))
+    }
+
     async fn probe(&self) -> Result<Done, Failure> {
         Ok(match self.tools.writer.probe(&self.resource, self.name()).await? {
             Some(probed) => {
@@ -303,6 +342,10 @@ fn empty(contents: &Contents) -> Result<(), Failure> {
         .collect();
     let more = if contents.truncated || contents.items.len() > NAMED_INSIDE { ", and more" } else { "" };
     Err(failure(FailureClass::Conflict, &format!("it is not empty: {}{more}", named.join(", "))))
+}
+
+fn api_version(body: &[u8]) -> Option<String> {
+    RawObject::parse(body).ok().map(|object| object.api_version.into_owned())
 }
 
 fn defined_kind(body: &[u8]) -> Option<GroupKind> {

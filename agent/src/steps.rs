@@ -73,7 +73,8 @@ impl Lane {
             Action::Read(_) => Does::Read,
             Action::Delete(_) => Does::Delete,
             Action::Release(_) => Does::Release,
-            Action::Probe(_) => return None,
+            // Writes as a rule, and as checks now and then.
+            Action::Restore(_) | Action::Probe(_) => return None,
         };
         Some(Self { gk: job.key.gk.clone(), does })
     }

@@ -101,6 +101,9 @@ async fn dispatch(cli: Cli) -> Result<Outcome, CliError> {
         Command::Wait(args) => commands::wait::run(args, &server).await,
         Command::Archive(args) => commands::archive::run(args, &server).await,
         Command::Tombstones(args) => commands::tombstones::run(args, &server).await,
+        Command::Restore(args) => commands::restore::restore(args, &server).await,
+        Command::Undo(args) => commands::restore::undo(args, &server).await,
+        Command::Restores(args) => commands::restore::list(args, &server).await,
     }
 }
 

@@ -37,5 +37,6 @@ pub use resource::{Resource, Scope};
 pub use watch::{WatchOptions, run_watch};
 pub use writer::{
     Applied, ApplyPlan, ApplyReport, Contents, ContentsItem, CreatedNamespace, DeletePlan, Deleted, Expect,
-    Foreign, LastApplied, Live, Outcome, Probed, ReleasePlan, Released, Undo, Writer,
+    Foreign, LastApplied, Live, Outcome, Probed, ReleasePlan, Released, RestoreExpect, RestorePlan, Restored,
+    Undo, Writer,
 };

@@ -10,6 +10,7 @@ mod contents;
 mod namespace;
 mod probe;
 mod release;
+mod restore;
 mod types;
 mod undo;
 mod yields;
@@ -17,6 +18,7 @@ mod yields;
 pub use contents::{Contents, ContentsItem};
 pub use namespace::CreatedNamespace;
 pub use probe::Probed;
+pub use restore::{RestoreExpect, RestorePlan, Restored};
 pub use types::{
     Applied, ApplyPlan, ApplyReport, DeletePlan, Deleted, Expect, Foreign, LastApplied, Live, Outcome,
     ReleasePlan, Released, Undo,

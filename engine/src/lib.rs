@@ -26,6 +26,7 @@ pub mod outcome;
 pub mod ownership;
 pub mod plan;
 pub mod relist;
+pub mod restore;
 pub mod retention;
 pub mod rfc3339;
 pub mod selector;

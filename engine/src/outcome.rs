@@ -51,6 +51,8 @@ pub enum FailureClass {
     Stale,
     /// The object is not there.
     Gone,
+    /// An object of that name is there, where none should be.
+    AlreadyExists,
     /// The agent's own configuration does not accept this write (I16).
     NotAccepted,
     /// No connection.
@@ -79,6 +81,7 @@ impl FailureClass {
             | Self::NamespaceTerminating
             | Self::Stale
             | Self::Gone
+            | Self::AlreadyExists
             | Self::Unreachable
             | Self::Timeout => false,
         }
@@ -102,6 +105,7 @@ impl FailureClass {
             Self::TooLarge => "TooLarge",
             Self::Stale => "Stale",
             Self::Gone => "Gone",
+            Self::AlreadyExists => "AlreadyExists",
             Self::NotAccepted => "NotAccepted",
             Self::Unreachable => "Unreachable",
             Self::Timeout => "Timeout",
@@ -120,6 +124,10 @@ impl fmt::Display for FailureClass {
 pub enum Operation {
     /// Server-side apply.
     Apply,
+    /// POST of one object.
+    Create,
+    /// PUT of one object.
+    Replace,
     /// JSON patch (release).
     Patch,
     /// DELETE.
@@ -288,6 +296,9 @@ fn class_of(http: u16, status: &Status, operation: Operation, retry_after_ms: Op
         401 | 403 => FailureClass::Forbidden,
         404 => not_found(status, operation),
         405 | 406 | 415 => FailureClass::NotServed,
+        409 if operation == Operation::Create && status.reason == "AlreadyExists" => {
+            FailureClass::AlreadyExists
+        }
         409 => conflict(status),
         410 => FailureClass::Stale,
         413 => FailureClass::TooLarge,
@@ -324,16 +335,18 @@ fn body_problem(status: &Status) -> Option<FailureClass> {
 }
 
 fn not_found(status: &Status, operation: Operation) -> FailureClass {
-    if status.details.kind == "namespaces" && matches!(operation, Operation::Apply) {
+    if status.details.kind == "namespaces" && matches!(operation, Operation::Apply | Operation::Create) {
         return FailureClass::NamespaceMissing;
     }
     // A path that no API serves is answered without details ("404 page not found", or a Status
     // without a name).
     let unknown_path = status.details.name.is_empty();
     match operation {
-        Operation::Apply | Operation::List => FailureClass::NotServed,
-        Operation::Patch | Operation::Delete | Operation::Read if unknown_path => FailureClass::NotServed,
-        Operation::Patch | Operation::Delete | Operation::Read => FailureClass::Gone,
+        Operation::Apply | Operation::Create | Operation::List => FailureClass::NotServed,
+        Operation::Patch | Operation::Replace | Operation::Delete | Operation::Read if unknown_path => {
+            FailureClass::NotServed
+        }
+        Operation::Patch | Operation::Replace | Operation::Delete | Operation::Read => FailureClass::Gone,
     }
 }
 

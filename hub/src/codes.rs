@@ -27,6 +27,7 @@ pub const CODES: &[&[Code]] = &[
     crate::listen::CODES,
     crate::http::CODES,
     crate::core::CODES,
+    crate::restore::CODES,
 ];
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ use crate::http::{self, Api, ApiParts, ApiToken, SessionFacts};
 use crate::load::{Loaded, load, watch_damage};
 use crate::metrics::{self, Metrics, Scraped};
 use crate::problem::Problems;
+use crate::restore::Restorer;
 use crate::seal::HubKey;
 use crate::session::{Readers, SessionService};
 use crate::space::Space;
@@ -250,16 +251,25 @@ impl Running {
         tokio::spawn(archive::probe::watch(probing.0, probing.1, probing.2, owner::now, stop.clone()));
         let service = SessionService::new(inputs, readers.clone(), Blocking::Threads, stop.clone());
         tasks.spawn(part("the port for agents", serve_agents(agents, service, &config, stop.clone())?));
+        let bodies: Arc<dyn http::Bodies> = Arc::new(archive);
+        let digest_key = key.secret_digest_key();
+        let restorer = Restorer::new(readers.clone(), commands.clone(), bodies.clone(), digest_key);
+        let restoring = restorer.clone().run(stop.clone());
+        tasks.spawn(part("the restores", async move {
+            restoring.await;
+            Ok(())
+        }));
         let served = Api::new(ApiParts {
             readers: readers.clone(),
             commands: commands.clone(),
             findings,
             sessions: Arc::new(move || facts(&sessions)),
             started_at: owner::now(),
-            bodies: Arc::new(archive),
+            bodies,
             keeper,
+            restorer,
             token: ApiToken::new(&token),
-            digest_key: key.secret_digest_key(),
+            digest_key,
             problems: problems.clone(),
             database: config.data_dir.join(STATE_FILE),
             config: config.api.clone(),

@@ -179,7 +179,7 @@ async fn deploy_grants_an_agent_what_it_needs_and_no_more() -> Result<()> {
         ("networking.k8s.io", "ingresses"),
         ("networking.k8s.io", "networkpolicies"),
     ] {
-        for verb in ["get", "list", "watch", "create", "patch", "delete"] {
+        for verb in ["get", "list", "watch", "create", "update", "patch", "delete"] {
             check(true, verb, group, resource, "shop").await?;
         }
     }
@@ -189,7 +189,7 @@ async fn deploy_grants_an_agent_what_it_needs_and_no_more() -> Result<()> {
         ("storage.k8s.io", "storageclasses"),
         ("scheduling.k8s.io", "priorityclasses"),
     ] {
-        for verb in ["get", "list", "watch", "create", "patch", "delete"] {
+        for verb in ["get", "list", "watch", "create", "update", "patch", "delete"] {
             check(true, verb, group, resource, "").await?;
         }
     }
@@ -205,7 +205,12 @@ async fn deploy_grants_an_agent_what_it_needs_and_no_more() -> Result<()> {
         check(true, verb, "coordination.k8s.io", "leases", NAMESPACE).await?;
         check(false, verb, "coordination.k8s.io", "leases", "kube-system").await?;
     }
-    for verb in ["escalate", "bind", "create", "patch", "delete"] {
+    for (group, resource) in [("apps", "deployments"), ("", "services"), ("batch", "jobs")] {
+        check(true, "update", group, &format!("{resource}/status"), "shop").await?;
+    }
+    check(false, "update", "", "nodes/status", "").await?;
+    check(false, "update", "", "namespaces/status", "").await?;
+    for verb in ["escalate", "bind", "create", "update", "patch", "delete"] {
         check(false, verb, "rbac.authorization.k8s.io", "clusterroles", "").await?;
         check(false, verb, "rbac.authorization.k8s.io", "roles", "shop").await?;
     }

@@ -1,6 +1,7 @@
 //! The arguments of every command.
 
 mod archive;
+mod restore;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 pub use archive::{ArchiveArgs, ArchiveCommand, HoldArgs, PurgeArgs};
+pub use restore::{ConflictArg, DryRun, HowArgs, RestoreArgs, RestoresArgs, UndoArgs};
 pub use run::{AgentArgs, ContextArgs, HubArgs, HubCommand, ListenArgs, UpArgs};
 pub use tombstones::{TombstoneFilterArgs, TombstonesArgs, TombstonesCommand};
 
@@ -138,6 +140,12 @@ pub enum Command {
     Tombstones(TombstonesArgs),
     /// Where tombstones are kept: keys, and the index out of the files
     Archive(ArchiveArgs),
+    /// Bring back what was deleted: shows the plan, and asks
+    Restore(RestoreArgs),
+    /// Bring back all that one act deleted
+    Undo(UndoArgs),
+    /// Restores, and how far they have come
+    Restores(RestoresArgs),
     /// Check configuration, hub, clusters, rights, clocks and policies, and say what to do
     Doctor(DoctorArgs),
     /// Print a completion script

@@ -10,6 +10,7 @@ pub(crate) mod get;
 pub(crate) mod hub;
 pub(crate) mod object;
 pub(crate) mod policy;
+pub(crate) mod restore;
 pub(crate) mod status;
 pub(crate) mod tombstones;
 pub(crate) mod wait;

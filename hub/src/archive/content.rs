@@ -195,6 +195,7 @@ pub(super) fn write(cluster: &ClusterRef, row: &TombstoneRow, values_withheld: b
         Cause::Lockstep { policy } => ("Lockstep", Some(policy.clone())),
         Cause::Rewound => ("Rewound", None),
         Cause::ClusterRemoved => ("ClusterRemoved", None),
+        Cause::Restore => ("Restore", None),
     };
     let header = Header {
         api_version: API_VERSION.to_owned(),

@@ -10,6 +10,7 @@ use super::*;
 use crate::archive::{Archive, LocalArchive};
 use crate::seal::HubKey;
 use crate::store::conformance::{full_placement, key, object, tombstone, within};
+use crate::store::restores::{RestoreReader as _, RestoreRow, RestoreStore as _};
 use crate::store::sqlite::{SETTLING, SqliteStore};
 use crate::store::{Filed, Reader, Store};
 
@@ -100,6 +101,15 @@ impl Bed {
 fn a_backup_beside_a_running_hub_comes_back_whole() {
     let mut bed = Bed::new();
     let mut told = Vec::new();
+    let wanted = RestoreRow {
+        id: 0,
+        cluster: ClusterId(1),
+        asked_by: String::new(),
+        asked_at: 1,
+        options: lockstep_engine::restore::Options::default(),
+        ended_at: None,
+    };
+    let wanted = within(&mut bed.store, |store| store.put_restore(&wanted).unwrap());
     let manifest = backup(&bed.options("backup"), &mut |progress| told.push(progress)).unwrap();
     assert_eq!(manifest, Manifest::read(&bed.dir.path().join("backup")).unwrap());
     assert_eq!((manifest.archive.files, manifest.archive.missing), (2, 0));
@@ -134,6 +144,8 @@ fn a_backup_beside_a_running_hub_comes_back_whole() {
     let placed = restored.placement(ClusterId(1), &key("ConfigMap", "n", "x")).unwrap().unwrap();
     assert_eq!(placed.record.unwrap().uid, None);
     assert_eq!(restored.meta("paused").unwrap().as_deref(), Some(SETTLING));
+    let wanted = restored.restore(wanted).unwrap().unwrap();
+    assert_eq!(wanted.ended_at, Some(NOW + 1_000), "what a person wanted then");
     assert!(!at("other/api-token").exists());
 }
 

@@ -6,6 +6,9 @@ use lockstep_engine::status::Status;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+pub use super::restore::RestoreCommand;
+pub use super::tickets::Question;
+
 /// What a pause covers, or letting go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -107,6 +110,8 @@ pub enum Command {
         /// Answer.
         reply: Reply<Comparison>,
     },
+    /// A part of a restore.
+    Restore(RestoreCommand),
 }
 
 /// Where an answer goes.

@@ -66,6 +66,7 @@ impl<S: Store> Core<S> {
             }
             Command::Keep(keeping) => self.keeping(keeping, now)?,
             Command::Compare { object, reply } => self.compare(&object, reply)?,
+            Command::Restore(command) => self.restore_command(command, now)?,
         }
         Ok(())
     }

@@ -1,44 +1,17 @@
 //! Desired against observed, read from the target through its agent because a person asked. Only
 //! objects that lockstep wrote are read: what is not ours does not leave its cluster.
 
-use std::collections::BTreeMap;
-
-use lockstep_engine::ClusterId;
 use lockstep_engine::{GroupKind, ObjectKey};
-use lockstep_wire::v1::outcome::Result as Answer;
+use lockstep_wire::v1::{self, outcome::Result as Answer, step::Action};
 use serde_json::Value;
 
 use super::Core;
 use super::command::{CommandError, Comparison, ObjectRef, Reply};
 use super::commands::refusal;
 use super::dispatch::Prepared;
+use super::tickets::Asker;
 use crate::http::redact;
 use crate::store::{PlacementRow, Store, StoreError};
-
-/// Comparisons that wait for their agents. More are refused: they are a person's doing.
-const MAX_TICKETS: usize = 256;
-
-/// Comparisons under way.
-#[derive(Debug, Default)]
-pub(super) struct Tickets {
-    next: u64,
-    open: BTreeMap<u64, Ticket>,
-}
-
-#[derive(Debug)]
-struct Ticket {
-    target: ClusterId,
-    comparison: Comparison,
-    gk: GroupKind,
-    reply: Reply<Comparison>,
-}
-
-impl Tickets {
-    /// Its agent is gone: the answers will not come. Dropping the reply tells who waits.
-    pub(super) fn cluster_left(&mut self, id: ClusterId) {
-        self.open.retain(|_, ticket| ticket.target != id);
-    }
-}
 
 impl<S: Store> Core<S> {
     pub(super) fn compare(&mut self, object: &ObjectRef, reply: Reply<Comparison>) -> Result<(), StoreError> {
@@ -49,11 +22,11 @@ impl<S: Store> Core<S> {
                     self.answer(reply, Ok(comparison));
                     return Ok(());
                 }
-                self.tickets.next += 1;
-                let ticket = self.tickets.next;
-                let gk = row.key.gk.clone();
-                self.tickets.open.insert(ticket, Ticket { target: row.target, comparison, gk, reply });
-                self.send_step(row.target, &row.key, Prepared::compare(ticket), None);
+                let asker =
+                    Asker::Comparison { comparison: Box::new(comparison), gk: row.key.gk.clone(), reply };
+                let ticket = self.tickets.open(row.target, asker);
+                let read = Action::Read(v1::Read { must_be_empty: false });
+                self.send_step(row.target, &row.key, Prepared::ticket(ticket, read), None);
             }
         }
         Ok(())
@@ -62,9 +35,7 @@ impl<S: Store> Core<S> {
     fn can_read(&self, row: &PlacementRow) -> bool {
         let Some(cluster) = self.clusters.get(&row.target) else { return false };
         let ours = row.record.as_ref().is_some_and(|record| record.uid.is_some());
-        ours && cluster.session.is_some()
-            && !cluster.busy.contains_key(&row.key)
-            && self.tickets.open.len() < MAX_TICKETS
+        ours && cluster.session.is_some() && !cluster.busy.contains_key(&row.key) && !self.tickets.is_full()
     }
 
     #[allow(clippy::type_complexity)]
@@ -101,14 +72,19 @@ impl<S: Store> Core<S> {
         Ok(Ok((row, self.hide(comparison, &gk))))
     }
 
-    pub(super) fn compared(&mut self, ticket: u64, answer: Answer) {
-        let Some(Ticket { comparison, gk, reply, .. }) = self.tickets.open.remove(&ticket) else { return };
+    pub(super) fn compared(
+        &mut self,
+        comparison: Comparison,
+        gk: &GroupKind,
+        reply: Reply<Comparison>,
+        answer: &Answer,
+    ) {
         let observed: Option<Value> = match answer {
             Answer::Image(image) => serde_json::from_slice(&image.body).ok(),
             _ => None,
         };
         let mut comparison = Comparison { observed, ..comparison };
-        comparison = self.hide(comparison, &gk);
+        comparison = self.hide(comparison, gk);
         if let (Some(desired), Some(observed)) = (&comparison.desired, &mut comparison.observed) {
             *observed = project(observed, desired);
             let patch = json_patch::diff(observed, desired);

@@ -86,5 +86,6 @@ fn refuse(command: Command, error: CommandError) {
         Command::Explain { reply, .. } => drop(reply.send(Err(error))),
         Command::Compare { reply, .. } => drop(reply.send(Err(error))),
         Command::Keep(keeping) => keeping.refuse(error),
+        Command::Restore(command) => command.refuse(error),
     }
 }

@@ -34,9 +34,9 @@ impl Prepared {
         Self { action: Action::Read(v1::Read { must_be_empty }), purpose: Purpose::Image }
     }
 
-    /// Reads for a comparison.
-    pub(super) fn compare(ticket: u64) -> Self {
-        Self { action: Action::Read(v1::Read { must_be_empty: false }), purpose: Purpose::Compare { ticket } }
+    /// What a person waits for.
+    pub(super) fn ticket(ticket: u64, action: Action) -> Self {
+        Self { action, purpose: Purpose::Ticket { ticket } }
     }
 
     /// Looks whether a container is still there.
@@ -84,8 +84,9 @@ impl Prepared {
 
     /// Deletes wait for the commit (I4), and so does what gives an object up; writes may leave before it.
     fn waits_for_commit(&self) -> bool {
-        matches!(self.purpose, Purpose::Delete { .. } | Purpose::Image | Purpose::Release)
-            && guard::on(Guard::DeleteAfterCommit)
+        matches!(self.purpose, Purpose::Ticket { .. })
+            || matches!(self.purpose, Purpose::Delete { .. } | Purpose::Image | Purpose::Release)
+                && guard::on(Guard::DeleteAfterCommit)
     }
 }
 

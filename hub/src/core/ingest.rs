@@ -433,7 +433,11 @@ impl<S: Store> Core<S> {
         // The last time at which everything that this watch knew of was there.
         let known_until = match cause {
             Cause::Inferred => self.known_until(&row),
-            Cause::Observed | Cause::Lockstep { .. } | Cause::Rewound | Cause::ClusterRemoved => None,
+            Cause::Observed
+            | Cause::Lockstep { .. }
+            | Cause::Rewound
+            | Cause::ClusterRemoved
+            | Cause::Restore => None,
         };
         self.entomb_known(row, cause, known_until, end, ended, now)
     }
@@ -465,7 +469,7 @@ impl<S: Store> Core<S> {
         let (api_version, facts) = body.as_deref().map(kept_facts).unwrap_or_default();
         let sealed = self.set.encrypts(self.cluster_name(row.cluster), &row.key, &facts.labels);
         let facts = Facts { managers, sealed, last: patch, ended, ..facts };
-        let deleted = !matches!(cause, Cause::Lockstep { .. });
+        let deleted = !matches!(cause, Cause::Lockstep { .. } | Cause::Restore);
         let asked_until = last.as_deref().and_then(asked_until).map_or(now, |at| at.min(now));
         let mut tombstone = TombstoneRow {
             id: 0,

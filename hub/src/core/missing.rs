@@ -40,7 +40,7 @@ impl<S: Store> Core<S> {
         Ok(self.kept_of(&row.key.gk, &source)?.first().is_some_and(|kept| match kept.cause {
             Cause::Observed | Cause::Inferred => true,
             Cause::Rewound => follows,
-            Cause::Lockstep { .. } | Cause::ClusterRemoved => false,
+            Cause::Lockstep { .. } | Cause::ClusterRemoved | Cause::Restore => false,
         }))
     }
 

@@ -7,6 +7,7 @@
 
 mod acts;
 mod asked;
+
 pub mod census;
 pub mod command;
 mod commands;
@@ -28,6 +29,7 @@ mod policy;
 mod recover;
 mod release;
 mod remove;
+mod restore;
 mod retry;
 mod rewind;
 mod scan;
@@ -35,6 +37,7 @@ pub mod state;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tickets;
 mod tombstone;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -50,9 +53,9 @@ use crate::codes::Code;
 use crate::seal::BearerToken;
 use crate::store::{Filed, PolicyRow, RemovedCluster, Store, StoreError};
 use command::{Command, CommandError};
-use compare::Tickets;
 use scan::Scan;
 use state::{Cluster, SessionCommand};
+use tickets::Tickets;
 
 /// Codes of this part.
 pub const CODES: &[Code] = &[

@@ -54,8 +54,8 @@ impl<S: Store> Core<S> {
             }
         }
         let key = step.key.clone();
-        if let Purpose::Compare { ticket } = step.purpose {
-            self.compared(ticket, answer);
+        if let Purpose::Ticket { ticket } = step.purpose {
+            self.ticket_answered(ticket, answer);
             return self.after_outcome(id, &key, step.again, now);
         }
         if step.purpose == Purpose::Probe {
@@ -79,6 +79,7 @@ impl<S: Store> Core<S> {
         if plan {
             self.plan(id, key, None, now)?;
         }
+        self.ask_waiting(id);
         self.fill_window(id, now)
     }
 
@@ -287,6 +288,7 @@ impl<S: Store> Core<S> {
 
     pub(super) fn archived(&mut self, id: i64, file: &Filed, now: Millis) -> Result<(), StoreError> {
         self.store.set_archived(id, file)?;
+        self.kept_is_archived(id);
         let Some(tombstone) = self.store.tombstone(id)? else { return Ok(()) };
         let Some(mut row) = self.store.placement(tombstone.cluster, &tombstone.key)? else { return Ok(()) };
         if row.delete != Some((DeleteStage::Archiving { tombstone: id }).clone()) {

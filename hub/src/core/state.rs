@@ -134,9 +134,9 @@ pub enum Purpose {
     },
     /// Take our marks and entries off.
     Release,
-    /// Read for a comparison that a person asked for.
-    Compare {
-        /// Index into the core's pending comparisons.
+    /// What a person waits for.
+    Ticket {
+        /// Who waits.
         ticket: u64,
     },
     /// Look whether a container is still there.

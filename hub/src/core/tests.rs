@@ -9,6 +9,7 @@ mod fleet;
 mod letting_go;
 mod ownership;
 mod removal;
+mod restores;
 mod rewinds;
 mod sessions;
 mod syncing;

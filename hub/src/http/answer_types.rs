@@ -270,3 +270,10 @@ pub struct Done {
     /// One sentence.
     pub message: String,
 }
+
+/// Answer to a restore that began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreStarted {
+    /// Its number.
+    pub id: i64,
+}

@@ -86,6 +86,11 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "LS0256", format!("there is no group {id}"), remedy)
     }
 
+    pub(super) fn no_restore(id: i64) -> Self {
+        let remedy = "`lockstep restores` shows what there is";
+        Self::new(StatusCode::NOT_FOUND, "LS0281", format!("there is no restore r{id}"), remedy)
+    }
+
     pub(super) fn too_slow(limit: Duration) -> Self {
         let message = format!("no answer within {} s", limit.as_secs());
         let remedy = "ask for less at once, or raise api.request_timeout_seconds";

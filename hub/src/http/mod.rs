@@ -23,6 +23,7 @@ mod placements;
 mod policies;
 mod pool;
 pub(crate) mod redact;
+mod restores;
 pub(crate) mod selector;
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,7 @@ use crate::config::ApiConfig;
 use crate::core::Findings;
 use crate::core::command::Command;
 use crate::problem::Problems;
+use crate::restore::Restorer;
 use crate::session::Readers;
 
 pub use auth::{ApiToken, Caller};
@@ -100,6 +102,8 @@ pub struct ApiParts {
     pub bodies: Arc<dyn Bodies>,
     /// Keeps the archive.
     pub keeper: Keeper,
+    /// Plans restores and carries them out.
+    pub restorer: Restorer,
     /// Needed for what changes state and for values of Secrets.
     pub token: ApiToken,
     /// Keys the digests that stand for values of Secrets.
@@ -125,6 +129,7 @@ struct Inner {
     policies: policies::Cache,
     bodies: Arc<dyn Bodies>,
     keeper: Keeper,
+    restorer: Restorer,
     token: ApiToken,
     digest_key: [u8; 32],
     problems: Problems,
@@ -147,6 +152,7 @@ impl Api {
             started_at,
             bodies,
             keeper,
+            restorer,
             token,
             digest_key,
             problems,
@@ -163,6 +169,7 @@ impl Api {
             policies: policies::Cache::default(),
             bodies,
             keeper,
+            restorer,
             token,
             digest_key,
             problems,
@@ -211,6 +218,8 @@ impl Api {
             .route("/tombstones/{id}/diff", get(differences::show))
             .route("/groups", get(groups::list))
             .route("/groups/{id}", get(groups::show))
+            .route("/restores", get(restores::list).post(restores::restore))
+            .route("/restores/{id}", get(restores::show))
             .route("/approve", post(commands::approve))
             .route("/orphan", post(commands::orphan))
             .route("/accept-rewind", post(commands::accept_rewind))

@@ -211,8 +211,10 @@ fn bed_with(config: ApiConfig) -> Bed {
         problems: crate::problem::Problems::default(),
         now: || 5,
     });
+    let restorer = Restorer::new(readers.clone(), commands.clone(), Arc::new(Archive), [9; 32]);
     let api = Api::new(ApiParts {
         readers,
+        restorer,
         commands,
         findings: Arc::new(RwLock::new(Findings {
             files: vec![],
@@ -288,6 +290,7 @@ impl Bed {
                     }
                     Command::Keep(_) => panic!("nothing of the archive is asked for"),
                     Command::Compare { reply, .. } => drop(reply),
+                    Command::Restore(command) => drop(command),
                 }
             }
         });

@@ -132,7 +132,7 @@ fn cause_kind(cause: &str) -> Result<CauseKind, ApiError> {
     found.map(|(_, kind)| *kind).ok_or_else(|| {
         ApiError::bad_request(
             "there is no such cause",
-            "causes are Observed, Inferred, Lockstep, Rewound and ClusterRemoved",
+            "causes are Observed, Inferred, Lockstep, Rewound, ClusterRemoved and Restore",
         )
     })
 }
@@ -221,6 +221,7 @@ pub(super) fn item(
         Cause::Lockstep { policy } => ("Lockstep", Some(policy)),
         Cause::Rewound => ("Rewound", None),
         Cause::ClusterRemoved => ("ClusterRemoved", None),
+        Cause::Restore => ("Restore", None),
     };
     TombstoneItem {
         id: row.id,

@@ -16,7 +16,11 @@ pub use crate::core::command::{
     PauseScope, PolicySays, Releasing, Sighting, TargetSays, digest_of,
 };
 pub use crate::problem::Problem;
+pub use crate::restore::{
+    MissingItem, PlanItem, PlanView, RestoreItem, RestoreRequest, RestoreView, Selection,
+};
 pub use crate::store::Hold;
+pub use lockstep_engine::restore::{OnConflict, Options, Verdict};
 
 /// A list: `{kind, items: [...]}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

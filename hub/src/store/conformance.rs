@@ -2,6 +2,7 @@
 
 mod acts;
 mod clusters;
+mod restores;
 mod retain;
 mod samples;
 mod tombstones;
@@ -48,6 +49,7 @@ pub(crate) fn run<B: Bed>(bed: impl Fn() -> B) {
     acts::acts_count_their_members_and_groups_are_listed(&bed());
     acts::acts_and_kin_are_found(&bed());
     tombstones::who_asked_is_kept_for_a_while(&bed());
+    restores::restores_are_noted_object_by_object_and_found_while_under_way(&bed());
     the_small_tables_replace_and_forget(&bed());
     writing_twice_is_writing_once(&bed());
     former_records_are_found_by_uid_until_they_are_old(&bed());

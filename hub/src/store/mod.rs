@@ -8,6 +8,7 @@ pub mod acts;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod removed;
+pub mod restores;
 pub mod retain;
 pub mod rows;
 pub mod sqlite;
@@ -102,7 +103,7 @@ pub struct TombstoneFilter {
 }
 
 /// Reading. Lists are ordered by key, so that results are deterministic (I8).
-pub trait Reader: RetainReader {
+pub trait Reader: RetainReader + restores::RestoreReader {
     /// Every cluster, by id.
     fn clusters(&mut self) -> Result<Vec<ClusterRow>, StoreError>;
     /// Every watch of a cluster, by id; of all clusters with `None`.
@@ -193,7 +194,7 @@ pub trait Reader: RetainReader {
 }
 
 /// Writing: within a transaction that `begin` opens and `commit` makes durable. Reads see it.
-pub trait Store: Reader + RetainStore {
+pub trait Store: Reader + RetainStore + restores::RestoreStore {
     /// Opens a transaction.
     fn begin(&mut self) -> Result<(), StoreError>;
     /// Makes it durable: after this returns, a crash loses nothing of it.

@@ -364,6 +364,8 @@ pub enum Cause {
     Rewound,
     /// Not deleted by anybody: its cluster was removed from the hub.
     ClusterRemoved,
+    /// A restore replaced it.
+    Restore,
 }
 
 /// A [`Cause`] without its details; ordinals are stored.
@@ -379,16 +381,19 @@ pub enum CauseKind {
     Rewound,
     /// [`Cause::ClusterRemoved`].
     ClusterRemoved,
+    /// [`Cause::Restore`].
+    Restore,
 }
 
 impl CauseKind {
     /// All of them, by their names.
-    pub const ALL: [(&str, Self); 5] = [
+    pub const ALL: [(&str, Self); 6] = [
         ("Observed", Self::Observed),
         ("Inferred", Self::Inferred),
         ("Lockstep", Self::Lockstep),
         ("Rewound", Self::Rewound),
         ("ClusterRemoved", Self::ClusterRemoved),
+        ("Restore", Self::Restore),
     ];
 }
 

@@ -18,6 +18,7 @@ mod lock;
 mod objects;
 mod open;
 mod placements;
+mod restores;
 mod retain;
 mod row;
 mod salvage;

@@ -133,11 +133,18 @@ fn later_up() -> Vec<(&'static str, Up)> {
 fn later_down() -> Vec<(&'static str, Down)> {
     let entries = vec![IndexEntry { name: "web".into(), ..IndexEntry::default() }];
     let same = step::Action::Apply(Apply { same_body: true, ..Apply::default() });
+    let anew = step::Action::Restore(Restore {
+        body: Bytes::from_static(b"{}"),
+        expect: Some(restore::Expect::Present(Present { uid: "u".into(), resource_version: "1".into() })),
+        dry_run: true,
+        status: true,
+    });
     let compare = Compare { watch: 1, namespace: "shop".into(), entries, last: true };
     vec![
         ("resume-rewound", Down::Resume(Resume { watch: 1, rewound: true, last: true, ..Resume::default() })),
         ("compare", Down::Compare(compare)),
         ("step-same-body", Down::Step(Step { step: 2, action: Some(same), ..Step::default() })),
+        ("step-restore", Down::Step(Step { step: 2, action: Some(anew), ..Step::default() })),
     ]
 }
 
@@ -308,5 +315,5 @@ fn messages_of_protocol_1_decode() {
         }
         names.push(name);
     }
-    assert_eq!(names.len(), 28);
+    assert_eq!(names.len(), 29);
 }

@@ -138,6 +138,7 @@ fn told(header: Header, path: &str) -> Result<(ClusterRef, TombstoneRow), Archiv
         ("Lockstep", policy) => Cause::Lockstep { policy: policy.unwrap_or_default() },
         ("Rewound", _) => Cause::Rewound,
         ("ClusterRemoved", _) => Cause::ClusterRemoved,
+        ("Restore", _) => Cause::Restore,
         _ => return Err(bad("it has a cause that this build does not know")),
     };
     let object = header.object;

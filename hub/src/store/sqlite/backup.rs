@@ -294,6 +294,7 @@ fn adopt(path: &Path, restored: &Restored) -> Result<(), StoreError> {
         db.execute(closed, [restored.at])?;
         // A copy may have been made anew since, with another uid: the marks on it decide whose it is.
         db.execute("UPDATE placements SET written_uid = NULL WHERE written_uid IS NOT NULL", [])?;
+        end_restores(&db, restored.at)?;
         let set =
             "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2";
         let text = serde_json::to_string(restored).unwrap_or_default();
@@ -305,4 +306,18 @@ fn adopt(path: &Path, restored: &Restored) -> Result<(), StoreError> {
     };
     change().map_err(database)?;
     db.close().map_err(|(_, error)| database(error))
+}
+
+/// Restores of objects that were under way when the backup was made: what a person wanted then, nobody
+/// may want now.
+fn end_restores(db: &Connection, at: Millis) -> rusqlite::Result<()> {
+    let known = "SELECT count(*) FROM sqlite_master WHERE name = 'restores'";
+    if db.query_row(known, [], |row| row.get::<_, i64>(0))? == 0 {
+        // A backup of before there were any.
+        return Ok(());
+    }
+    let unwritten = "UPDATE restore_items SET state = 2, message = 'the hub was restored from a backup meanwhile' \
+                     WHERE state = 0";
+    db.execute(unwritten, [])?;
+    db.execute("UPDATE restores SET ended_at = ?1 WHERE ended_at IS NULL", [at]).map(drop)
 }

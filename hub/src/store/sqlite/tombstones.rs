@@ -39,6 +39,7 @@ fn ordinal(cause: CauseKind) -> i64 {
         CauseKind::Lockstep => 2,
         CauseKind::Rewound => 3,
         CauseKind::ClusterRemoved => 4,
+        CauseKind::Restore => 5,
     }
 }
 
@@ -50,6 +51,7 @@ fn cause_columns(cause: &Cause) -> (i64, Option<&str>) {
         Cause::Lockstep { policy } => (CauseKind::Lockstep, Some(policy.as_str())),
         Cause::Rewound => (CauseKind::Rewound, None),
         Cause::ClusterRemoved => (CauseKind::ClusterRemoved, None),
+        Cause::Restore => (CauseKind::Restore, None),
     };
     (ordinal(kind), policy)
 }
@@ -72,6 +74,7 @@ fn read(
         2 => Cause::Lockstep { policy: row.string(9)? },
         3 => Cause::Rewound,
         4 => Cause::ClusterRemoved,
+        5 => Cause::Restore,
         _ => return Err(row.bad(8, "an ordinal that this version does not know")),
     };
     let mut decode = |stored: Option<&[u8]>| stored.map(|s| bodies.decode(TABLE, &key, s)).transpose();
@@ -299,6 +302,7 @@ mod tests {
         assert_eq!(cause_columns(&Cause::Inferred), (1, None));
         assert_eq!(cause_columns(&Cause::Rewound), (3, None));
         assert_eq!(cause_columns(&Cause::ClusterRemoved), (4, None));
+        assert_eq!(cause_columns(&Cause::Restore), (5, None));
         assert_eq!(cause_columns(&Cause::Lockstep { policy: "p".into() }), (2, Some("p")));
     }
 }

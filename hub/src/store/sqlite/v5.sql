@@ -22,7 +22,7 @@ DROP VIEW tombstones_readable;
 CREATE VIEW tombstones_readable AS
 SELECT t.id, c.name AS cluster, k.kind AS kind, k.grp AS "group", t.namespace, t.name, t.uid,
   CASE t.cause WHEN 0 THEN 'Observed' WHEN 1 THEN 'Inferred' WHEN 2 THEN 'Lockstep'
-    WHEN 3 THEN 'Rewound' WHEN 4 THEN 'ClusterRemoved' END AS cause,
+    WHEN 3 THEN 'Rewound' WHEN 4 THEN 'ClusterRemoved' WHEN 5 THEN 'Restore' END AS cause,
   t.policy, t.deleter, t.act, t.held, t.deleted, datetime(t.deleted_at / 1000, 'unixepoch') AS deleted_at,
   datetime(t.known_until / 1000, 'unixepoch') AS known_until,
   datetime(t.last_seen / 1000, 'unixepoch') AS last_seen, t.size, t.path
@@ -96,3 +96,29 @@ CREATE TABLE deleters (
   PRIMARY KEY (cluster, kind, namespace, name, uid, user, asked_at)
 ) WITHOUT ROWID;
 CREATE INDEX deleters_age ON deleters (asked_at);
+
+-- What people had restored.
+CREATE TABLE restores (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  cluster INTEGER NOT NULL,            -- where to
+  asked_by TEXT NOT NULL,              -- as the caller calls itself
+  asked_at INTEGER NOT NULL,
+  options TEXT NOT NULL,               -- JSON of engine::restore::Options
+  ended_at INTEGER                     -- NULL: under way
+) STRICT;
+CREATE INDEX restores_under_way ON restores (id) WHERE ended_at IS NULL;
+
+CREATE TABLE restore_items (
+  restore INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  tombstone INTEGER NOT NULL,
+  kind INTEGER NOT NULL,               -- what it becomes
+  namespace TEXT NOT NULL,
+  name TEXT NOT NULL,
+  dependency INTEGER NOT NULL,
+  verdict INTEGER NOT NULL,            -- position in engine::restore::Verdict::ALL
+  state INTEGER NOT NULL,              -- 0 planned, 1 done, 2 failed, 3 left
+  message TEXT NOT NULL,
+  replaced INTEGER,                    -- tombstone of what it replaced
+  PRIMARY KEY (restore, position)
+) STRICT, WITHOUT ROWID;
