@@ -122,6 +122,7 @@ impl<S: Store> Core<S> {
             resource_version: ResourceVersion::new(&image.resource_version),
             body: Some(image.body),
             managed: None,
+            before: None,
             deleting: false,
             observed_at: now,
             unseen: None,

@@ -261,8 +261,6 @@ pub trait Store: Reader + RetainStore + restores::RestoreStore {
     fn set_deleted(&mut self, id: i64, deleted: bool) -> Result<(), StoreError>;
     /// Makes a tombstone part of an act, and no longer of the one before.
     fn set_act(&mut self, id: i64, act: Option<i64>) -> Result<(), StoreError>;
-    /// Forgets a tombstone, with all that it is found by. Its file in the archive is not touched.
-    fn delete_tombstone(&mut self, id: i64) -> Result<(), StoreError>;
     /// Inserts an act; gives its id. Those that have no members and were over before `before` are
     /// forgotten.
     fn create_act(&mut self, row: &ActRow, before: Millis) -> Result<i64, StoreError>;

@@ -365,10 +365,6 @@ impl Store for SqliteStore {
         self.change(|inner| inner.set_act(id, act))
     }
 
-    fn delete_tombstone(&mut self, id: i64) -> Result<(), StoreError> {
-        self.change(|inner| inner.delete_tombstone(id))
-    }
-
     fn create_act(&mut self, row: &ActRow, before: Millis) -> Result<i64, StoreError> {
         self.change(|inner| inner.create_act(row, before))
     }

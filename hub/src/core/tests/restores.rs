@@ -12,7 +12,10 @@ use crate::store::restores::{ItemState, RestoreItemRow, RestoreReader as _, Rest
 
 type Told<T> = oneshot::Receiver<Result<T, CommandError>>;
 
-fn send<T>(fleet: &mut Fleet, command: impl FnOnce(crate::core::command::Reply<T>) -> RestoreCommand) -> Told<T> {
+fn send<T>(
+    fleet: &mut Fleet,
+    command: impl FnOnce(crate::core::command::Reply<T>) -> RestoreCommand,
+) -> Told<T> {
     let (reply, told) = oneshot::channel();
     fleet.input(Input::Command(Command::Restore(command(reply))));
     told
@@ -82,7 +85,8 @@ fn i4_what_is_replaced_is_told_to_be_kept_once_the_archive_has_it() {
         body: b"{\"metadata\":{\"name\":\"cm-0\"}}".as_slice().into(),
         api_version: String::new(),
     };
-    let mut told = send(&mut fleet, |reply| RestoreCommand::Keep { cluster: b, key: key("cm-0"), image, reply });
+    let mut told =
+        send(&mut fleet, |reply| RestoreCommand::Keep { cluster: b, key: key("cm-0"), image, reply });
     assert!(told.try_recv().is_err(), "it is in the outbox only");
     fleet.archive();
     let kept = told.try_recv().unwrap().unwrap();

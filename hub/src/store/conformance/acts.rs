@@ -6,7 +6,7 @@ use lockstep_engine::{ClusterId, GroupKind, Uid};
 
 use super::{Bed, key, tombstone, within};
 use crate::store::{
-    ActFilter, ActRow, Cause, Facts, Kin, Lives, Reader, Store, TombstoneFilter, TombstoneRow,
+    ActFilter, ActRow, Cause, Facts, Kin, Lives, Reader, RetainStore, Store, TombstoneFilter, TombstoneRow,
 };
 
 fn namespace_act() -> ActRow {
@@ -76,8 +76,8 @@ pub(super) fn acts_count_their_members_and_groups_are_listed<B: Bed>(bed: &B) {
         store.tombstones(&TombstoneFilter { act: Some(act), ..TombstoneFilter::default() }, 9).unwrap();
     assert_eq!(members.iter().map(|row| row.id).collect::<Vec<_>>(), [ids[1], ids[0]]);
     within(&mut store, |store| {
-        store.delete_tombstone(ids[0]).unwrap();
-        store.delete_tombstone(ids[0]).unwrap();
+        store.forget_tombstone(ids[0]).unwrap();
+        store.forget_tombstone(ids[0]).unwrap();
         store.set_act(ids[1], None).unwrap();
     });
     assert_eq!(store.act(act).unwrap().unwrap().members, 0);

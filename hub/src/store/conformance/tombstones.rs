@@ -160,7 +160,7 @@ pub(super) fn tombstones_are_found_by_labels_words_and_deleter<B: Bed>(bed: &B) 
     assert_eq!(list(&mut store, both), [1]);
     let by = |deleter: &str| TombstoneFilter { deleter: Some(deleter.into()), ..TombstoneFilter::default() };
     assert_eq!((list(&mut store, by("jane")), list(&mut store, by("joe"))), (vec![1], vec![]));
-    within(&mut store, |store| store.delete_tombstone(ids[1]).unwrap());
+    within(&mut store, |store| store.forget_tombstone(ids[1]).unwrap());
     let fox = TombstoneFilter { text: Some("fox".into()), ..TombstoneFilter::default() };
     let prod = crate::http::selector::parse("env=prod").unwrap();
     let prod = TombstoneFilter { selector: prod, ..TombstoneFilter::default() };

@@ -266,7 +266,7 @@ impl Inner {
         Ok(id)
     }
 
-    pub(super) fn delete_tombstone(&mut self, id: i64) -> Result<(), StoreError> {
+    pub(super) fn forget_tombstone(&mut self, id: i64) -> Result<(), StoreError> {
         self.counted(id, |db| {
             find::delete(db, id)?;
             execute(db, "DELETE FROM tombstones WHERE id = ?1", [id]).map(drop)
