@@ -79,7 +79,7 @@ pub struct Kept {
     pub key: ObjectKey,
     /// Its uid.
     pub uid: Uid,
-    /// The state that was kept.
+    /// The state that was kept; null where it was only the name.
     pub body: Value,
     /// Nobody named it: another object of the restore does.
     pub dependency: bool,

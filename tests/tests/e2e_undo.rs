@@ -107,14 +107,17 @@ async fn fill(cluster: &Cluster, namespace: &str, each: usize) -> Result<()> {
 /// The act that deleted the namespace, once all of its objects are in it. The hub is the test's own, and has few.
 async fn act_of(lockstep: &Lockstep, members: usize) -> Result<String> {
     eventually(PATIENCE, "one act holds them all", async || {
+        let mut seen = Vec::new();
         for act in (1..=MAX_ACTS).map(|number| format!("g{number}")) {
             let plan = lockstep.run(&["undo", &act, "--dry-run=client", "-o", "json"]).await?;
+            seen.push(plan.stderr);
             let plan: Value = serde_json::from_str(&plan.stdout).unwrap_or_default();
+            seen.push(plan["counts"].to_string());
             if plan["counts"]["Create"].as_u64().is_some_and(|creates| creates >= members as u64) {
                 return Ok(act);
             }
         }
-        anyhow::bail!("no act of {members} objects yet")
+        anyhow::bail!("no act of {members} objects yet: {seen:?}")
     })
     .await
 }

@@ -99,7 +99,12 @@ pub(super) fn members<'a>(
     }
     let members = newest.into_values().map(|(kept, dependency)| {
         let key = destination(&kept.key, options, dependency);
-        Member { kept, key, dependency, rests: left_alone(kept, options).map(|why| (Verdict::Skip, why)) }
+        let rests = if kept.body.is_null() {
+            Some((Verdict::Blocked, "nothing was kept of it but its name".to_owned()))
+        } else {
+            left_alone(kept, options).map(|why| (Verdict::Skip, why))
+        };
+        Member { kept, key, dependency, rests }
     });
     let mut members: Vec<Member<'a>> = members.collect();
     rebuilt(&mut members);

@@ -372,6 +372,18 @@ fn what_the_cluster_makes_itself_is_left_to_it() {
 }
 
 #[test]
+fn what_was_kept_by_name_only_is_blocked_and_stops_nothing_else() {
+    let mut world = World::with(&[("ConfigMap", "a", json!({})), ("ConfigMap", "b", json!({}))]);
+    let mut kept = [world.delete("ConfigMap", "a"), world.delete("ConfigMap", "b")];
+    kept[0].body = Value::Null;
+    let options = Options { on_conflict: OnConflict::Skip, ..Options::default() };
+    assert_eq!(
+        verdicts(&world.plan(&kept, &options)),
+        ["Blocked ConfigMap shop/a", "Create ConfigMap shop/b"]
+    );
+}
+
+#[test]
 fn a_version_that_is_gone_is_rewritten_where_that_means_the_same() {
     let old = |kind: &str, version: &str| json!({"apiVersion": version, "kind": kind});
     for (kind, version, expected) in [

@@ -109,7 +109,8 @@ impl Restorer {
                         serde_json::from_slice(bytes).map_err(|_| failed("it is not JSON"))?
                     }
                     (None, Some(path)) => bodies.body(path).await.map_err(|why| failed(&why))?,
-                    (None, None) => return Err(failed("nothing was kept of it")),
+                    // Nothing was kept of it but its name: the plan says so.
+                    (None, None) => serde_json::Value::Null,
                 };
                 let dependency = dependencies.contains(&row.id);
                 Ok(Kept { tombstone: row.id, key: row.key, uid: row.uid, body, dependency })
