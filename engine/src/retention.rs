@@ -3,13 +3,16 @@
 //! Three limits, each of them none unless it is set: age, versions of one object, bytes in all. What must stay
 //! (a legal hold, a delete that still waits for it) counts, and stays.
 
+use serde::{Deserialize, Serialize};
+
 use crate::Millis;
 
 /// Whatever the limits say, what was deleted within the last hour stays: a mistake is noticed by then.
 pub const GRACE_MS: Millis = 3_600_000;
 
 /// Limits for one tombstone. They may differ from one to the next.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Limits {
     /// Milliseconds since it was deleted.
     pub max_age: Option<Millis>,

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use lockstep_engine::catalogue::is_never_archived;
 use lockstep_engine::interest::{Capture, Condition};
+use lockstep_engine::retention::Limits;
 use lockstep_engine::{ClusterName, GroupKind, ObjectKey};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::finding::Place;
 use crate::policy::PolicyName;
@@ -24,7 +25,7 @@ pub struct ArchiveSpec {
     /// Also what a controller makes anew, as the Pods of a Deployment.
     pub include_owned: bool,
     /// How long it is kept.
-    pub retention: Retention,
+    pub retention: Limits,
     /// What is encrypted in the archive, besides Secrets.
     pub encrypt: Encrypt,
 }
@@ -67,16 +68,6 @@ impl Scope {
 }
 
 type Labels = std::collections::BTreeMap<String, String>;
-
-/// How long tombstones are kept. What is not given is as the hub's configuration says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Retention {
-    /// From the delete on, milliseconds.
-    pub max_age_ms: Option<i64>,
-    /// The newest so many of one object.
-    pub max_versions: Option<u32>,
-}
 
 /// What is encrypted in the archive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

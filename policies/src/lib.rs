@@ -24,7 +24,7 @@ mod set;
 mod syntax;
 mod watch;
 
-pub use archive::{ArchivePolicy, ArchiveSpec, Encrypt, Retention, Scope};
+pub use archive::{ArchivePolicy, ArchiveSpec, Encrypt, Scope};
 pub use codes::CODES;
 pub use finding::{Finding, Place, Severity};
 pub use load::{Change, LoadOutcome, LoadedFile, PolicyChange, load};

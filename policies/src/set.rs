@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use lockstep_engine::retention::Limits;
 use lockstep_engine::{ClusterName, GroupKind, ObjectKey};
 
-use crate::archive::{ArchivePolicy, Retention};
+use crate::archive::ArchivePolicy;
 use crate::parse::{Documents, Kind};
 use crate::policy::{CompiledPolicy, PolicyName};
 
@@ -100,14 +101,11 @@ impl PolicySet {
         cluster: &str,
         key: &ObjectKey,
         labels: &BTreeMap<String, String>,
-        default: Retention,
-    ) -> Retention {
-        let asked = self.meaning(cluster, key, labels).map(|policy| Retention {
-            max_age_ms: policy.spec.retention.max_age_ms.or(default.max_age_ms),
-            max_versions: policy.spec.retention.max_versions.or(default.max_versions),
-        });
-        let longest = |a: Retention, b: Retention| Retention {
-            max_age_ms: a.max_age_ms.zip(b.max_age_ms).map(|(a, b)| a.max(b)),
+        default: Limits,
+    ) -> Limits {
+        let asked = self.meaning(cluster, key, labels).map(|policy| policy.spec.retention.or(default));
+        let longest = |a: Limits, b: Limits| Limits {
+            max_age: a.max_age.zip(b.max_age).map(|(a, b)| a.max(b)),
             max_versions: a.max_versions.zip(b.max_versions).map(|(a, b)| a.max(b)),
         };
         asked.reduce(longest).unwrap_or(default)

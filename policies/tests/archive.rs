@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::{file, gk, good, policy};
 use lockstep_engine::interest::Interest;
 use lockstep_engine::object::RawObject;
+use lockstep_engine::retention::Limits;
 use lockstep_engine::{GroupKind, ObjectKey};
-use lockstep_policies::{Change, Kind, PolicySet, Retention, load};
+use lockstep_policies::{Change, Kind, PolicySet, load};
 
 fn archive(name: &str, spec: &str) -> String {
     format!("apiVersion: sync.k8s.io/v1\nkind: ArchivePolicy\nmetadata: {{ name: {name} }}\nspec: {spec}\n")
@@ -119,18 +120,18 @@ fn the_longest_retention_and_any_encryption_win() {
     ];
     let set = good(&texts.join("---\n"));
     let none = BTreeMap::new();
-    let default = Retention { max_age_ms: Some(90 * DAY_MS), max_versions: Some(10) };
+    let default = Limits { max_age: Some(90 * DAY_MS), max_versions: Some(10) };
     let of = |kind: &GroupKind, namespace: &str| {
         set.retention("a", &ObjectKey::new(kind.clone(), namespace, "x"), &none, default)
     };
-    let year = Retention { max_age_ms: Some(365 * DAY_MS), max_versions: Some(10) };
+    let year = Limits { max_age: Some(365 * DAY_MS), max_versions: Some(10) };
     assert_eq!(of(&gk("", "ConfigMap"), "n"), year);
     assert_eq!(of(&gk("", "Secret"), "n"), default, "`sealed` means it, and says nothing of its age");
-    let week = Retention { max_age_ms: Some(7 * DAY_MS), max_versions: Some(3) };
+    let week = Limits { max_age: Some(7 * DAY_MS), max_versions: Some(3) };
     assert_eq!(of(&gk("apps", "Deployment"), "n"), week);
-    let forever = Retention { max_age_ms: None, max_versions: None };
+    let forever = Limits { max_age: None, max_versions: None };
     let key = ObjectKey::new(gk("", "ConfigMap"), "n", "x");
-    assert_eq!(set.retention("a", &key, &none, forever).max_age_ms, None, "the default outlives all");
+    assert_eq!(set.retention("a", &key, &none, forever).max_age, None, "the default outlives all");
     let encrypts =
         |kind: &str, namespace: &str| set.encrypts("a", &ObjectKey::new(gk("", kind), namespace, "x"), &none);
     assert!(encrypts("ConfigMap", "vault") && !encrypts("ConfigMap", "n") && !encrypts("Secret", "vault"));

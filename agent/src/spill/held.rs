@@ -81,8 +81,7 @@ impl Held {
             uid: item.uid.as_str().into(),
             resource_version: item.resource_version.as_str().into(),
             observed_ms: item.observed_ms,
-            deleting_since: Some(item.deleting_since.as_str().into())
-                .filter(|since: &Box<str>| !since.is_empty()),
+            deleting_since: (!item.deleting_since.is_empty()).then(|| item.deleting_since.as_str().into()),
             place,
             size: item.weight(),
             kind: item.kind(),

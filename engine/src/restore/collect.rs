@@ -71,7 +71,10 @@ pub(super) fn members<'a>(
         }
     }
     let mut looked: BTreeSet<ObjectKey> = BTreeSet::new();
-    while options.with_dependencies {
+    loop {
+        if !options.with_dependencies {
+            break;
+        }
         let wanted: BTreeSet<ObjectKey> = newest
             .values()
             .flat_map(|(kept, _)| references(&kept.key.gk, &kept.key.namespace, &kept.body))

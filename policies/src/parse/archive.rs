@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use lockstep_engine::ClusterName;
 use lockstep_engine::catalogue::is_never_archived;
+use lockstep_engine::retention::Limits;
 
 use super::{Known, cluster, deletion, resource};
-use crate::archive::{ArchiveSpec, Encrypt, Retention, Scope};
+use crate::archive::{ArchiveSpec, Encrypt, Scope};
 use crate::codes;
 use crate::node::{Kind, Node};
 use crate::reader::{Fields, Reader, join, shown};
@@ -38,8 +39,7 @@ pub(super) fn spec(reader: &mut Reader<'_>, node: &Node, known: Known<'_>) -> Op
     let exclude = list("exclude", "leave the field out, or list at least one entry");
     let include_owned =
         fields.get("includeOwned").map_or(Some(false), |node| reader.flag(node, "spec.includeOwned"));
-    let retention =
-        fields.get("retention").map_or(Some(Retention::default()), |node| retention(reader, node));
+    let retention = fields.get("retention").map_or(Some(Limits::default()), |node| retention(reader, node));
     let encrypt = fields.get("encrypt").map_or(Some(Encrypt::default()), |node| encrypt(reader, node));
     Some(ArchiveSpec {
         clusters,
@@ -142,10 +142,10 @@ fn asked(reader: &mut Reader<'_>, fields: &Fields<'_>, path: &str, name: &str) -
     Some(if text == ANY { Asked::Any } else { Asked::One })
 }
 
-fn retention(reader: &mut Reader<'_>, node: &Node) -> Option<Retention> {
+fn retention(reader: &mut Reader<'_>, node: &Node) -> Option<Limits> {
     const PATH: &str = "spec.retention";
     let fields = reader.fields(node, PATH, &["maxAge", "maxVersions"])?;
-    let max_age_ms = match fields.get("maxAge") {
+    let max_age = match fields.get("maxAge") {
         Some(node) => {
             let (range, allowed) = (SHORTEST..=LONGEST, "allowed is 1h to 3650d");
             Some(deletion::duration(reader, node, &join(PATH, "maxAge"), &range, allowed)?)
@@ -156,7 +156,7 @@ fn retention(reader: &mut Reader<'_>, node: &Node) -> Option<Retention> {
         Some(node) => Some(reader.number(node, &join(PATH, "maxVersions"), &(1..=MOST_VERSIONS))?),
         None => None,
     };
-    Some(Retention { max_age_ms, max_versions })
+    Some(Limits { max_age, max_versions })
 }
 
 fn encrypt(reader: &mut Reader<'_>, node: &Node) -> Option<Encrypt> {

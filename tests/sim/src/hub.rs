@@ -209,7 +209,7 @@ impl Inner {
             reader: outbox,
             tombstones: Tombstones::new(
                 Arc::new(self.archive.clone()),
-                Keyring::of_hub(&key),
+                Keyring::of_hub(key),
                 Secrets::default(),
             ),
             wake,

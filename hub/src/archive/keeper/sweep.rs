@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use lockstep_engine::ClusterId;
 use lockstep_engine::retention::{Candidate, Limits, for_room, of_object};
+use lockstep_engine::{ClusterId, ClusterName};
+use lockstep_policies::PolicySet;
 use tokio_util::sync::CancellationToken;
 
 use super::super::layout::{ROOT, is_tombstone};
 use super::super::{MISSING_KEY, SECRETS_OPEN, UNKNOWN_FILES};
 use super::{BATCH, Keeper, KeeperError, chain};
 use crate::config::Secrets;
-use crate::store::{Reader, RetainCursor, RetainedRow, StoreError};
+use crate::store::{Reader, RetainCursor, RetainedRow, StoreError, removed_clusters};
 
 /// Between two sweeps.
 const AGAIN: Duration = Duration::from_secs(3600);
@@ -49,6 +50,28 @@ pub async fn watch(keeper: Keeper, stop: CancellationToken) {
     }
 }
 
+/// What policies say about retention: those that are in force, or were last.
+struct Rules {
+    set: PolicySet,
+    clusters: BTreeMap<ClusterId, ClusterName>,
+}
+
+impl Rules {
+    fn read(reader: &mut dyn Reader) -> Result<Self, StoreError> {
+        let files = reader.policy_files()?;
+        let (set, _) = PolicySet::restore(files.iter().map(|file| (file.path.as_str(), file.text.as_str())));
+        let members = reader.clusters()?.into_iter().map(|row| (row.id, row.name));
+        let removed = removed_clusters(reader)?.into_iter().map(|removed| (removed.id, removed.name));
+        Ok(Self { set, clusters: members.chain(removed).collect() })
+    }
+
+    /// The limits of one tombstone.
+    fn limits(&self, row: &RetainedRow, default: Limits) -> Limits {
+        let cluster = self.clusters.get(&row.cluster);
+        cluster.map_or(default, |name| self.set.retention(name.as_str(), &row.key, &row.labels, default))
+    }
+}
+
 impl Keeper {
     /// Purges what the limits say. How many.
     ///
@@ -66,13 +89,9 @@ impl Keeper {
         Ok(purged)
     }
 
-    /// The limits of one tombstone.
-    fn limits(&self, _row: &RetainedRow) -> Limits {
-        self.0.parts.retention.limits()
-    }
-
     /// By age and by versions, object by object.
     async fn sweep_objects(&self) -> Result<u64, KeeperError> {
+        let rules = self.read(Rules::read).await?;
         let (mut after, mut purged): (Option<RetainCursor>, u64) = (None, 0);
         let (mut object, mut going): (Vec<RetainedRow>, Vec<i64>) = (Vec::new(), Vec::new());
         loop {
@@ -82,12 +101,12 @@ impl Keeper {
             after = page.last().map(|row| (row.key.clone(), row.deleted_at, row.id));
             for row in page {
                 if object.last().is_some_and(|last| last.key != row.key) {
-                    going.extend(self.judge(std::mem::take(&mut object)));
+                    going.extend(self.judge(std::mem::take(&mut object), &rules));
                 }
                 object.push(row);
             }
             if !full {
-                going.extend(self.judge(std::mem::take(&mut object)));
+                going.extend(self.judge(std::mem::take(&mut object), &rules));
             }
             if going.len() >= BATCH || !full {
                 purged += self.purge_and_count(std::mem::take(&mut going)).await?.0;
@@ -99,11 +118,11 @@ impl Keeper {
     }
 
     /// Tombstones of one object, in any cluster.
-    fn judge(&self, rows: Vec<RetainedRow>) -> Vec<i64> {
-        let now = (self.0.parts.now)();
+    fn judge(&self, rows: Vec<RetainedRow>, rules: &Rules) -> Vec<i64> {
+        let (now, default) = ((self.0.parts.now)(), self.0.parts.retention.limits());
         let mut by_cluster: BTreeMap<ClusterId, Vec<(Candidate, Limits)>> = BTreeMap::new();
         for row in &rows {
-            by_cluster.entry(row.cluster).or_default().push((candidate(row), self.limits(row)));
+            by_cluster.entry(row.cluster).or_default().push((candidate(row), rules.limits(row, default)));
         }
         by_cluster.values().flat_map(|rows| of_object(rows, now)).collect()
     }

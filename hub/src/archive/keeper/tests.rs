@@ -17,7 +17,8 @@ use crate::seal::HubKey;
 use crate::store::conformance::{full_placement, key, placement, tombstone, within};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{
-    Cause, DeleteStage, Hold, PlacementRow, SourceRef, Store, TombstoneFilter, TombstoneRow, removed_clusters,
+    Cause, DeleteStage, Hold, PlacementRow, PolicyFileRow, SourceRef, Store, TombstoneFilter, TombstoneRow,
+    removed_clusters,
 };
 
 const NOW: Millis = 1_800_000_000_000;
@@ -188,6 +189,28 @@ async fn a_sweep_takes_what_is_too_old_or_too_many_and_its_files() {
     let there: Vec<bool> = paths.iter().map(|path| bed.is_there(path)).collect();
     assert_eq!(there, [false, false, true, true, true, false, true]);
     assert_eq!(bed.keeper.sweep().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_policy_keeps_what_it_means_longer_or_shorter_than_the_settings() {
+    const POLICY: &str = "apiVersion: sync.k8s.io/v1
+kind: ArchivePolicy
+metadata: { name: week }
+spec:
+  resources: [{ kind: ConfigMap, names: [x] }]
+  retention: { maxAge: 7d }
+";
+    let dir = tempfile::tempdir().unwrap();
+    let store = seeded(dir.path(), |store| {
+        with_prod(store);
+        of_ages(store, "x", &[200, 100]);
+        of_ages(store, "y", &[100, 10]);
+        store.put_policy_files(&[PolicyFileRow { path: "week.yaml".into(), text: POLICY.into() }]).unwrap();
+    });
+    let bed = bed(&dir, store, &[], RetentionConfig { max_age: Some(Age(DAY)), ..NONE });
+    bed.archive_all().await;
+    assert_eq!(bed.keeper.sweep().await.unwrap(), 2);
+    assert_eq!(bed.ids(), [2, 4]);
 }
 
 #[tokio::test]
