@@ -333,7 +333,8 @@ spec:
             .iter()
             .filter_map(|item| item["objects"].as_array().map(|objects| objects.len() as u64))
             .sum();
-        ensure!(held >= 12, "{shown}");
+        // The budget lets one go at each target.
+        ensure!(held >= 10, "{shown}");
         Ok(())
     })
     .await?;

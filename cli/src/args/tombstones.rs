@@ -40,6 +40,7 @@ pub enum TombstonesCommand {
     /// One, with the body that was kept; of a group, what is in it
     Show {
         /// Number, as `list` shows it, or a group, as in g12
+        #[arg(value_parser = tombstone_or_group)]
         id: String,
         /// Show values of Secrets (needs the token)
         #[arg(long)]
@@ -48,10 +49,14 @@ pub enum TombstonesCommand {
         #[arg(short, long = "output", value_enum, value_name = "FORMAT")]
         output: Option<Format>,
     },
-    /// What changed between a tombstone and a later one of the same object (ID..ID)
+    /// What would change if a tombstone were put back over what is there now (ID), or what changed between two of one
+    /// object (ID..ID)
     Diff {
-        /// Numbers, as in 12..15
+        /// A number, or two, as in 12..15
         ids: String,
+        /// Of one: against the object in this cluster, instead of where it was
+        #[arg(long, value_name = "CLUSTER")]
+        cluster: Option<String>,
         /// Format.
         #[command(flatten)]
         output: OutputArgs,
@@ -115,4 +120,10 @@ pub struct TombstoneFilterArgs {
     /// Format.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+fn tombstone_or_group(text: &str) -> Result<String, String> {
+    let number = text.strip_prefix('g').unwrap_or(text);
+    let known = number.parse::<i64>().is_ok();
+    known.then(|| text.to_owned()).ok_or_else(|| "write a number, as in 12, or a group, as in g12".to_owned())
 }

@@ -39,6 +39,28 @@ pub(crate) async fn undo(args: UndoArgs, server: &ServerArgs) -> Result<Outcome,
     run(Selection::Act(number), None, how, server).await
 }
 
+/// A tombstone against what is there now: what putting it back over that would change.
+pub(crate) async fn against_live(
+    id: i64,
+    cluster: Option<String>,
+    format: Format,
+    client: &Client,
+) -> Result<Outcome, CliError> {
+    let request = RestoreRequest {
+        selection: Selection::Tombstones(vec![id]),
+        cluster,
+        options: Options { on_conflict: OnConflict::Update, force: true, ..Options::default() },
+        unchecked: true,
+        shown: None,
+        asked_by: String::new(),
+    };
+    let plan: PlanView = client.post("restores", &request).await?;
+    let out = Out::new(format);
+    show(&out, &plan)?;
+    let same = plan.items.iter().all(|item| item.verdict == Verdict::InPlace);
+    Ok(if same { Outcome::Done } else { Outcome::Findings })
+}
+
 fn act_number(text: &str) -> Option<i64> {
     text.strip_prefix('g')?.parse().ok()
 }

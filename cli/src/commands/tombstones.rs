@@ -44,7 +44,10 @@ pub(crate) async fn run(args: TombstonesArgs, server: &ServerArgs) -> Result<Out
         TombstonesCommand::Show { id, show_secrets, output } => {
             show(&id, show_secrets, output, &client).await
         }
-        TombstonesCommand::Diff { ids, output } => diff(&ids, output, &client).await,
+        TombstonesCommand::Diff { ids, cluster, output } => match ids.parse() {
+            Ok(id) => super::restore::against_live(id, cluster, output.output, &client).await,
+            Err(_) => diff(&ids, output, &client).await,
+        },
     }
 }
 
@@ -252,8 +255,8 @@ fn head(item: &TombstoneItem) -> String {
 
 async fn diff(ids: &str, output: OutputArgs, client: &Client) -> Result<Outcome, CliError> {
     let Some((one, other)) = ids.split_once("..") else {
-        let remedy = "name two tombstones, as in 12..15: `lockstep tombstones list` shows them";
-        return Err(CliError::usage(format!("`{ids}` names no two tombstones"), remedy));
+        let remedy = "name one, as in 12, or two, as in 12..15: `lockstep tombstones list` shows them";
+        return Err(CliError::usage(format!("`{ids}` names no tombstones"), remedy));
     };
     let found: TombstoneDifference =
         client.get(&format!("tombstones/{one}/diff"), &[("with", Some(other))]).await?;

@@ -52,6 +52,22 @@ impl<S: Store> Core<S> {
 }
 
 impl<S: Store> Core<S> {
+    /// Watches go on in an agent whose hub was away, and what that hub had written then was to be told by them: the hub
+    /// expects it still.
+    pub(super) fn expect_echoes(&mut self, id: ClusterId, live: &[v1::LiveWatch]) -> Result<(), StoreError> {
+        for live in live {
+            let watched = self.clusters.get(&id).and_then(|cluster| cluster.watches.get(&live.watch));
+            let Some(reached) = watched.and_then(|watched| watched.row.checkpoint.ordinal()) else {
+                continue;
+            };
+            let written = self.store.managed_since(live.watch, reached)?;
+            if let Some(cluster) = self.clusters.get_mut(&id) {
+                cluster.echoes.extend(written);
+            }
+        }
+        Ok(())
+    }
+
     /// What we wrote is told by the watch at that resourceVersion at the latest, unless it went again in
     /// a gap of the watch: the agent, which never saw it, cannot miss it in a list (I2).
     pub(super) fn ask_for_echoes(&mut self, id: ClusterId, watch: u32) {

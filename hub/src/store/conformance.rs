@@ -272,6 +272,11 @@ fn the_key_index_is_that_of_one_watch<B: Bed>(bed: &B) {
     assert_eq!(store.index(99, None, 9).unwrap(), []);
     let row = &store.index(all, None, 1).unwrap()[0];
     assert_eq!((row.uid.as_str(), row.resource_version.as_str()), ("uid-x", "7"));
+    let ours = (key("ConfigMap", "a", "y"), row.resource_version.clone());
+    assert_eq!(store.managed_since(all, 6).unwrap(), [ours]);
+    assert!(
+        store.managed_since(all, 7).unwrap().is_empty() && store.managed_since(one, 0).unwrap().is_empty()
+    );
 }
 
 fn dropping_a_watch_drops_what_it_reported<B: Bed>(bed: &B) {

@@ -144,6 +144,12 @@ pub trait Reader: RetainReader + restores::RestoreReader {
         after: Option<(&str, &str)>,
         limit: usize,
     ) -> Result<Vec<IndexRow>, StoreError>;
+    /// Objects of a watch that lockstep manages and whose state is of after that resourceVersion.
+    fn managed_since(
+        &mut self,
+        watch: u32,
+        version: u64,
+    ) -> Result<Vec<(ObjectKey, ResourceVersion)>, StoreError>;
     /// One placement.
     fn placement(&mut self, target: ClusterId, key: &ObjectKey) -> Result<Option<PlacementRow>, StoreError>;
     /// What was last written to the copy with this uid, before its placement was forgotten.

@@ -461,6 +461,14 @@ impl<M: Send> Reader for Sqlite<M> {
         self.read(|inner| inner.index(watch, after, limit))
     }
 
+    fn managed_since(
+        &mut self,
+        watch: u32,
+        version: u64,
+    ) -> Result<Vec<(ObjectKey, ResourceVersion)>, StoreError> {
+        self.read(|inner| inner.managed_since(watch, version))
+    }
+
     fn placement(&mut self, target: ClusterId, key: &ObjectKey) -> Result<Option<PlacementRow>, StoreError> {
         self.read(|inner| inner.placement(target, key))
     }

@@ -90,3 +90,15 @@ fn seed_1415_what_a_step_finds_to_be_gone_is_looked_at() {
 fn seed_685_what_was_put_back_is_known_by_its_marks() {
     holds(685, EVENTS);
 }
+
+/// A namespace lived and ended in a gap; the end of what was inside came from another watch.
+#[test]
+fn seed_2443_every_end_of_a_namespace_is_told() {
+    holds(2443, EVENTS);
+}
+
+/// A hub that was killed expected the echo of its last write; a silent watch never brought it.
+#[test]
+fn seed_1956_what_was_written_is_expected_to_be_told_after_a_restart_of_the_hub() {
+    holds(1956, EVENTS);
+}

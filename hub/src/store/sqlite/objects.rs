@@ -239,6 +239,28 @@ impl Inner {
         )
     }
 
+    pub(super) fn managed_since(
+        &mut self,
+        watch: u32,
+        version: u64,
+    ) -> Result<Vec<(ObjectKey, ResourceVersion)>, StoreError> {
+        let Some(Scope { cluster, kind, namespace }) = self.scope(watch)? else { return Ok(Vec::new()) };
+        let Self { db, kinds, .. } = self;
+        let gk = kinds.kind(db, TABLE, kind)?;
+        query(
+            db,
+            TABLE,
+            "SELECT namespace, name, resource_version FROM objects WHERE cluster = ?1 AND kind = ?2 \
+             AND (?3 = '' OR namespace = ?3) AND watch = ?4 AND managed IS NOT NULL AND unseen IS NULL \
+             AND CAST(resource_version AS INTEGER) > ?5",
+            params![cluster, kind, namespace, watch, i64::try_from(version).unwrap_or(i64::MAX)],
+            |row| {
+                let key = ObjectKey::new(gk.clone(), row.text(0)?, row.text(1)?);
+                Ok((key, ResourceVersion::new(row.text(2)?)))
+            },
+        )
+    }
+
     pub(super) fn put_object(&mut self, row: &ObjectRow) -> Result<(), StoreError> {
         let ObjectRow {
             cluster,
