@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use kube::api::{DeleteParams, PropagationPolicy};
 use lockstep_tests::cluster::Cluster;
 use lockstep_tests::harness::{PATIENCE, TestNamespace, eventually, unique_name};
@@ -90,7 +90,10 @@ async fn groups(lockstep: &Lockstep, root: &str) -> Result<Vec<Value>> {
 async fn group(lockstep: &Lockstep, root: &str, members: u64) -> Result<Value> {
     eventually(PATIENCE, &format!("{root} is a group of {members}"), async || {
         let found = groups(lockstep, root).await?;
-        ensure!(found.len() == 1, "{found:?}");
+        if found.len() != 1 {
+            let kept = lockstep.text(&["tombstones", "list", "-o", "wide"]).await?;
+            bail!("{found:?} of {kept}");
+        }
         ensure!(found[0]["members"].as_u64() >= Some(members), "{found:?}");
         Ok(found[0].clone())
     })
@@ -219,11 +222,13 @@ async fn a_cascade_is_one_group_with_one_root_however_it_is_propagated() -> Resu
         ("x-orphan", PropagationPolicy::Orphan),
     ] {
         a.apply_value(&deployment(namespace, name)).await?;
-        eventually(PATIENCE, "the hub sees its Pods", async || {
-            let list = lockstep.json(&["get", "pod", "-n", namespace, "--cluster", "cluster-a"]).await?;
-            let items = list["items"].as_array().context("a list")?;
-            let mine = |item: &&Value| item["name"].as_str().is_some_and(|pod| pod.starts_with(name));
-            ensure!(items.iter().filter(mine).count() == 3, "{list}");
+        eventually(PATIENCE, "the hub sees it and what controllers made of it", async || {
+            for (kind, count) in [("deployment", 1), ("replicaset", 1), ("pod", 3)] {
+                let list = lockstep.json(&["get", kind, "-n", namespace, "--cluster", "cluster-a"]).await?;
+                let items = list["items"].as_array().context("a list")?;
+                let mine = |item: &&Value| item["name"].as_str().is_some_and(|found| found.starts_with(name));
+                ensure!(items.iter().filter(mine).count() == count, "{list}");
+            }
             Ok(())
         })
         .await?;
@@ -283,9 +288,10 @@ async fn the_objects_of_a_definition_go_with_it() -> Result<()> {
     for home in &homes {
         for n in 0..3 {
             let name = format!("x-{n}");
-            a.apply_value(&json!({"apiVersion": format!("{group_name}/v1"), "kind": "Queue",
-                "metadata": {"name": name, "namespace": home.name()}, "spec": {"size": n}}))
-                .await?;
+            let queue = json!({"apiVersion": format!("{group_name}/v1"), "kind": "Queue",
+                "metadata": {"name": name, "namespace": home.name()}, "spec": {"size": n}});
+            // It is served a moment after it is established.
+            eventually(PATIENCE, "the kind is served", async || a.apply_value(&queue).await).await?;
         }
         seen(&lockstep, home.name(), &[&kind], 3).await?;
     }
@@ -333,7 +339,7 @@ spec:
             .iter()
             .filter_map(|item| item["objects"].as_array().map(|objects| objects.len() as u64))
             .sum();
-        // The budget lets one go at each target.
+        // One per target may have been within the budget: it went within the same minute.
         ensure!(held >= 10, "{shown}");
         Ok(())
     })
