@@ -246,7 +246,8 @@ fn look(reader: &mut dyn Reader, id: i64) -> Result<(Purged, Option<String>), St
         None if row.path.is_none() => Some("it is not in the archive yet".to_owned()),
         None => reader.need(id)?.map(|need| needed(need).to_owned()),
     };
-    Ok((Purged { id, object, bytes: row.size, purged: why.is_none(), why }, row.path))
+    let path = row.path.filter(|_| why.is_none());
+    Ok((Purged { id, object, bytes: row.size, purged: why.is_none(), why }, path))
 }
 
 fn named(row: &RetainedRow) -> String {

@@ -270,8 +270,10 @@ async fn what_somebody_needs_is_not_purged_and_says_why() {
     let told = bed.keeper.purge(vec![1, 99], true).await.unwrap();
     assert_eq!(told[0].why.as_deref(), Some("it is not in the archive yet"));
     assert_eq!(told[1].why.as_deref(), Some("there is no such tombstone"));
-    bed.archive_all().await;
+    let paths = bed.archive_all().await;
     bed.keeper.hold(vec![4], "case 7".into(), "jane".into()).await.unwrap();
+    let refused = bed.keeper.purge(vec![2, 3, 4], false).await.unwrap();
+    assert!(refused.iter().all(|told| !told.purged) && paths.iter().all(|path| bed.is_there(path)));
     let shown = bed.keeper.purge(vec![1, 2, 3, 4, 5], true).await.unwrap();
     assert_eq!(shown.iter().map(|told| told.purged).collect::<Vec<_>>(), [true, false, false, false, true]);
     assert!(shown[1].why.as_ref().unwrap().contains("how the source of a copy ended"), "{shown:?}");
