@@ -10,9 +10,6 @@ use lockstep_tests::lockstep::{Fleet, Lockstep};
 use lockstep_tests::testbed::Testbed;
 use serde_json::{Value, json};
 
-/// More than a test makes.
-const MAX_ACTS: usize = 5;
-
 /// API version and kind of what is in the namespace, with the rest of the object.
 fn kinds() -> Vec<(&'static str, &'static str, Value)> {
     let pods = json!({"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "main", "image": "nginx"}]}});
@@ -104,20 +101,15 @@ async fn fill(cluster: &Cluster, namespace: &str, each: usize) -> Result<()> {
     Ok(())
 }
 
-/// The act that deleted the namespace, once all of its objects are in it. The hub is the test's own, and has few.
-async fn act_of(lockstep: &Lockstep, members: usize) -> Result<String> {
+/// The act that deleted the namespace, once all of its objects are in it. Others' namespaces have acts of their own.
+async fn act_of(lockstep: &Lockstep, namespace: &str, members: usize) -> Result<String> {
     eventually(PATIENCE, "one act holds them all", async || {
-        let mut seen = Vec::new();
-        for act in (1..=MAX_ACTS).map(|number| format!("g{number}")) {
-            let plan = lockstep.run(&["undo", &act, "--dry-run=client", "-o", "json"]).await?;
-            seen.push(plan.stderr);
-            let plan: Value = serde_json::from_str(&plan.stdout).unwrap_or_default();
-            seen.push(plan["counts"].to_string());
-            if plan["counts"]["Create"].as_u64().is_some_and(|creates| creates >= members as u64) {
-                return Ok(act);
-            }
-        }
-        anyhow::bail!("no act of {members} objects yet: {seen:?}")
+        let list = lockstep.json(&["tombstones", "groups", "--cluster", "cluster-a"]).await?;
+        let groups = list["items"].as_array().context("a list")?;
+        let root = format!("Namespace {namespace}");
+        let found = groups.iter().find(|group| group["root"] == root).with_context(|| list.to_string())?;
+        ensure!(found["members"].as_u64().is_some_and(|n| n >= members as u64), "{found}");
+        Ok(found["id"].as_str().context("an id")?.to_owned())
     })
     .await
 }
@@ -134,7 +126,7 @@ async fn a_deleted_namespace_of_200_objects_is_undone_as_one_act() -> Result<()>
     let before = objects(source, namespace).await?;
     ensure!(before.len() == 200, "{}", before.len());
     TestNamespace::adopt(source, namespace).close_and_wait().await?;
-    let act = act_of(&lockstep, 201).await?;
+    let act = act_of(&lockstep, namespace, 201).await?;
     let plan = lockstep.run(&["undo", &act, "--dry-run", "-o", "json"]).await?;
     let plan: Value = serde_json::from_str(&plan.stdout)?;
     ensure!(plan["counts"]["Create"].as_u64().is_some_and(|n| n >= 201), "{}", plan["counts"]);
@@ -164,7 +156,7 @@ async fn a_hub_that_is_killed_in_the_middle_of_an_undo_goes_on() -> Result<()> {
     lockstep.text(&["wait", "undone", "--timeout", "60s"]).await?;
     let before = objects(source, namespace).await?;
     TestNamespace::adopt(source, namespace).close_and_wait().await?;
-    let act = act_of(&lockstep, 51).await?;
+    let act = act_of(&lockstep, namespace, 51).await?;
     let killed = {
         let arguments = ["undo", &act, "--yes"];
         let undo = lockstep.run(&arguments);
