@@ -105,6 +105,7 @@ impl Restorer {
             .map(|row| (row.tombstone, row))
             .collect();
         let before = rows.len();
+        self.give_up_purged(&draft.plan.items, &mut rows).await?;
         let mut uids: BTreeMap<ObjectKey, Uid> = BTreeMap::new();
         for item in &draft.plan.items {
             if let (Some(found), Verdict::InPlace) = (&item.found, item.verdict) {
@@ -157,6 +158,29 @@ impl Restorer {
             }
         }
         Ok(Pass { left: rows.len(), progress: rows.len() < before })
+    }
+
+    /// What was purged meanwhile cannot come back, and would be waited for without end.
+    async fn give_up_purged(
+        &self,
+        items: &[Item],
+        rows: &mut BTreeMap<i64, RestoreItemRow>,
+    ) -> Result<(), CommandError> {
+        let planned: BTreeSet<i64> = items.iter().map(|item| item.tombstone).collect();
+        let (left, purged) = std::mem::take(rows).into_iter().partition(|(id, _)| planned.contains(id));
+        *rows = left;
+        let purged: BTreeMap<i64, RestoreItemRow> = purged;
+        if purged.is_empty() {
+            return Ok(());
+        }
+        let message = "its tombstone was purged".to_owned();
+        let failed = |row: RestoreItemRow| RestoreItemRow {
+            state: ItemState::Failed,
+            message: message.clone(),
+            ..row
+        };
+        let items = purged.into_values().map(failed).collect();
+        self.command(|reply| RestoreCommand::Note { items, reply }).await
     }
 
     async fn loaded(&self, restore: &RestoreRow) -> Result<(Vec<RestoreItemRow>, Selected), CommandError> {
