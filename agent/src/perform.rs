@@ -12,14 +12,13 @@ use lockstep_cluster::{
     Resource, RestoreExpect, RestorePlan, Served, ServedKind, Undo, Writer,
 };
 use lockstep_engine::catalogue::is_container;
-use lockstep_engine::object::{RawObject, without_managed_fields};
+use lockstep_engine::object::{RawObject, defined_kind, without_managed_fields};
 use lockstep_engine::outcome::{Failure, FailureClass};
 use lockstep_engine::ownership::{FieldSet, Leave, Left};
 use lockstep_engine::{GroupKind, ResourceVersion, Uid};
 use lockstep_wire::v1::{
     self, apply::Expect as Wanted, outcome::Result as Done, restore::Expect as Anew, step::Action,
 };
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
@@ -136,10 +135,10 @@ impl Call<'_> {
 
     async fn apply(&self, apply: &v1::Apply) -> Result<Done, Failure> {
         let expect = match &apply.expect {
-            Some(Wanted::Absent(v1::Absent { nonce })) => {
+            Some(Wanted::Absent(v1::Absent { nonce, again })) => {
                 // Unless the index is sure that nothing is there, the writer looks first.
-                let retry = self.job.present != Some(false);
-                Expect::Absent { nonce: nonce.clone(), seen: None, retry }
+                let look_first = *again || self.job.present != Some(false);
+                Expect::Absent { nonce: nonce.clone(), look_first }
             }
             Some(Wanted::Present(v1::Present { uid, resource_version })) => Expect::Present {
                 uid: Uid::new(uid),
@@ -346,24 +345,6 @@ fn empty(contents: &Contents) -> Result<(), Failure> {
 
 fn api_version(body: &[u8]) -> Option<String> {
     RawObject::parse(body).ok().map(|object| object.api_version.into_owned())
-}
-
-fn defined_kind(body: &[u8]) -> Option<GroupKind> {
-    #[derive(Deserialize)]
-    struct Definition {
-        spec: Spec,
-    }
-    #[derive(Deserialize)]
-    struct Spec {
-        group: String,
-        names: Names,
-    }
-    #[derive(Deserialize)]
-    struct Names {
-        kind: String,
-    }
-    let Definition { spec } = serde_json::from_slice(body).ok()?;
-    Some(GroupKind::new(&spec.group, &spec.names.kind))
 }
 
 /// Which fields are not ours to write. One that this agent cannot read must not be taken for "none".

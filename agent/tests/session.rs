@@ -205,7 +205,7 @@ impl Line {
 }
 
 fn step(kind: &str, name: &str) -> v1::Step {
-    let absent = v1::apply::Expect::Absent(v1::Absent { nonce: "n".into() });
+    let absent = v1::apply::Expect::Absent(v1::Absent { nonce: "n".into(), again: false });
     let body = json!({"metadata": {"name": name, "namespace": "shop"}, "data": {"k": "v"}});
     let apply = v1::Apply {
         body: Bytes::from(body.to_string()),

@@ -81,7 +81,7 @@ guards! {
     MarksMac "I6" "marks count only with our MAC",
     MarksTarget "I6" "marks count only in the cluster and under the key that they name",
     MarksWhileBusy "I6" "marks seen while a step is under way mean nothing",
-    MarksAfterConflict "I6" "marks seen shortly after a conflict mean nothing",
+    UnansweredCreate "I6" "marks with the nonce of a create that was not answered are looked at by the agent first",
     RecordUid "I6" "an object of another uid than the record's is not ours",
     MarksOfOtherSource "I6" "without a record, marks of another source do not make an object ours",
     ForgedMarks "I6" "an object with forged marks is not ours",

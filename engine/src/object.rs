@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::identity::{ResourceVersion, Uid};
+use crate::identity::{GroupKind, ResourceVersion, Uid};
 
 /// Why bytes are not an object that can be keyed.
 #[derive(Debug, thiserror::Error)]
@@ -230,6 +230,26 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
         }
         deserializer.deserialize_map(Visitor(std::marker::PhantomData))
     }
+}
+
+/// The kind that a CustomResourceDefinition defines; none where the bytes are no definition.
+#[must_use]
+pub fn defined_kind(definition: &[u8]) -> Option<GroupKind> {
+    #[derive(Deserialize)]
+    struct Definition {
+        spec: Spec,
+    }
+    #[derive(Deserialize)]
+    struct Spec {
+        group: String,
+        names: Names,
+    }
+    #[derive(Deserialize)]
+    struct Names {
+        kind: String,
+    }
+    let Definition { spec } = serde_json::from_slice(definition).ok()?;
+    Some(GroupKind::new(&spec.group, &spec.names.kind))
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ use lockstep_engine::{ClusterName, Uid};
 
 use crate::codes::Code;
 use crate::config::{ArchiveConfig, HubConfig, Secrets};
-use crate::http::redact::is_secret;
+use crate::redact::is_secret;
 use crate::store::{Filed, TombstoneRow};
 
 pub use archiver::{Archiver, ArchiverParts};

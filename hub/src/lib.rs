@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod owner;
 pub mod policies_dir;
 pub mod problem;
+mod redact;
 pub mod restore;
 pub mod retry;
 pub mod run;

@@ -329,3 +329,23 @@ fn value_of(object: DynamicObject) -> Result<Value> {
 fn is_late(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.message.contains("request timed out") || status.code == 504)
 }
+
+/// A definition of the kind `Queue` in that group, namespaced and of any content: YAML.
+#[must_use]
+pub fn queues(group: &str) -> String {
+    format!(
+        "apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {{ name: queues.{group} }}
+spec:
+  group: {group}
+  scope: Namespaced
+  names: {{ kind: Queue, listKind: QueueList, plural: queues, singular: queue }}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema: {{ openAPIV3Schema: {{ type: object, x-kubernetes-preserve-unknown-fields: true }} }}
+"
+    )
+}

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
 use kube::api::{DeleteParams, PropagationPolicy};
-use lockstep_tests::cluster::Cluster;
+use lockstep_tests::cluster::{Cluster, queues};
 use lockstep_tests::harness::{PATIENCE, TestNamespace, eventually, unique_name};
 use lockstep_tests::lockstep::{Fleet, Lockstep};
 use lockstep_tests::testbed::Testbed;
@@ -257,24 +257,6 @@ async fn a_cascade_is_one_group_with_one_root_however_it_is_propagated() -> Resu
     home.close().await
 }
 
-fn definition(group: &str) -> String {
-    format!(
-        "apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {{ name: queues.{group} }}
-spec:
-  group: {group}
-  scope: Namespaced
-  names: {{ kind: Queue, listKind: QueueList, plural: queues, singular: queue }}
-  versions:
-  - name: v1
-    served: true
-    storage: true
-    schema: {{ openAPIV3Schema: {{ type: object, x-kubernetes-preserve-unknown-fields: true }} }}
-"
-    )
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_objects_of_a_definition_go_with_it() -> Result<()> {
     let bed = Testbed::from_env().await?;
@@ -283,7 +265,7 @@ async fn the_objects_of_a_definition_go_with_it() -> Result<()> {
     let lockstep = Lockstep::with_policy(&bed, EVERYTHING).await?;
     lockstep.settled().await?;
     let group_name = format!("{}.example.com", unique_name("acts")?);
-    a.install_crd(&definition(&group_name)).await?;
+    a.install_crd(&queues(&group_name)).await?;
     let kind = format!("queue.{group_name}");
     for home in &homes {
         for n in 0..3 {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
 use kube::api::DeleteParams;
-use lockstep_tests::cluster::Cluster;
+use lockstep_tests::cluster::{Cluster, queues};
 use lockstep_tests::harness::{PATIENCE, TestNamespace, eventually, unique_name};
 use lockstep_tests::identity::Identity;
 use lockstep_tests::lockstep::Lockstep;
@@ -15,24 +15,6 @@ use serde_json::{Value, json};
 /// Everything, in all clusters.
 const EVERYTHING: &str =
     "apiVersion: sync.k8s.io/v1\nkind: ArchivePolicy\nmetadata: { name: everything }\nspec: {}\n";
-
-fn definition(group: &str) -> String {
-    format!(
-        "apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {{ name: queues.{group} }}
-spec:
-  group: {group}
-  scope: Namespaced
-  names: {{ kind: Queue, listKind: QueueList, plural: queues, singular: queue }}
-  versions:
-  - name: v1
-    served: true
-    storage: true
-    schema: {{ openAPIV3Schema: {{ type: object, x-kubernetes-preserve-unknown-fields: true }} }}
-"
-    )
-}
 
 /// One object of each of twelve kinds: as `kubectl` names the kind, and the object.
 fn twelve(namespace: &str, group: &str) -> Vec<(String, Value)> {
@@ -137,7 +119,7 @@ async fn an_empty_archive_policy_keeps_what_is_deleted_of_every_kind() -> Result
     lockstep.settled().await?;
     // A definition that comes after the policy.
     let group = format!("{}.example.com", unique_name("archive")?);
-    a.install_crd(&definition(&group)).await?;
+    a.install_crd(&queues(&group)).await?;
     let mut uids = Vec::new();
     for (kind, mut object) in twelve(namespace, &group) {
         served(a, &mut object).await?;
@@ -171,7 +153,7 @@ async fn bin_keeps_everything_of_a_deleted_namespace() -> Result<()> {
     let namespace = home.name().to_owned();
     let lockstep = Lockstep::with_policy(&bed, EVERYTHING).await?;
     let group = format!("{}.example.com", unique_name("bin")?);
-    a.install_crd(&definition(&group)).await?;
+    a.install_crd(&queues(&group)).await?;
     lockstep.settled().await?;
     let mut uids = BTreeMap::new();
     for (kind, mut object) in twelve(&namespace, &group) {

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 
 use super::compose::{Extra, compose};
 use super::types::{Applied, ApplyPlan, ApplyReport, Expect, Foreign, LastApplied, Live, Outcome, Undo};
+use super::undo::Met;
 use super::{ApplyCall, Writer, given, live, sensitivity, status};
 use crate::client::Reply;
 
@@ -38,7 +39,7 @@ impl Writer {
 
     async fn apply_once(&self, plan: &ApplyPlan) -> Outcome {
         let done = match &plan.expect {
-            Expect::Absent { nonce, seen, retry } => self.create(plan, nonce, seen.as_deref(), *retry).await,
+            Expect::Absent { nonce, look_first } => self.create(plan, nonce, *look_first).await,
             Expect::Present { uid, .. } => self.update(plan, uid).await,
             Expect::Foreign { uid, only_if_equal } => self.adopt(plan, uid, *only_if_equal).await,
         };
@@ -52,53 +53,33 @@ impl Writer {
         })
     }
 
-    async fn create(
-        &self,
-        plan: &ApplyPlan,
-        nonce: &str,
-        seen: Option<&str>,
-        retry: bool,
-    ) -> Result<Outcome, Failure> {
-        let mut known: Option<Uid> = None;
-        let mut same = true;
-        if retry || seen.is_some() {
+    async fn create(&self, plan: &ApplyPlan, nonce: &str, look_first: bool) -> Result<Outcome, Failure> {
+        if look_first {
             // Our earlier call may have got through. An object with our nonce is ours, any other is
             // not, and then nothing is written at all.
             match self.read(&plan.resource, &plan.namespace, &plan.name).await? {
-                Some(live)
-                    if live.nonce.as_deref() == Some(nonce) && is_older(&live.body) && !plan.dry_run =>
-                {
-                    return Ok(self.met_before(plan, nonce, &live).await);
-                }
                 Some(live) if live.nonce.as_deref() == Some(nonce) || !guard::on(Guard::NonceOfCreate) => {
-                    same = rendered(&live.body) == rendered(&plan.body);
-                    known = Some(live.uid);
+                    return self.arrived(plan, nonce, live).await;
                 }
                 Some(live) => return Ok(foreign(&live.body, Vec::new(), Undo::NotNeeded)),
                 None => {}
             }
         }
-        // A nonce is of one write only: the object is as old as that (`engine::marks::was_met`).
-        let nonce_of_write = Some(nonce).filter(|_| known.is_none() || same);
-        let extra = Extra { uid: known.as_ref(), nonce: nonce_of_write, ..Extra::default() };
-        let created = match &known {
-            // It is there since an earlier call, and what is written at creation only is the target's by now.
-            Some(uid) if !plan.leave.is_empty() => Some(self.yielded(plan, uid).await?.plan),
-            _ => self.at_creation(plan)?,
-        };
+        let extra = Extra { nonce: Some(nonce), ..Extra::default() };
+        let created = self.at_creation(plan)?;
         let plan = created.as_ref().unwrap_or(plan);
         let reply = self.send(plan, &extra, false).await?;
         if !reply.is_success() {
             return self.refused(plan, &reply);
         }
-        if reply.status == CREATED || known.is_some() {
+        if reply.status == CREATED {
             return self.applied(plan, reply.body, true, false);
         }
         if plan.dry_run {
             return Ok(foreign(&reply.body, Vec::new(), Undo::NotNeeded));
         }
         let live = live(reply.body)?;
-        if retry {
+        if look_first {
             // Absent a moment ago, and there now: the earlier call may have arrived in between, or
             // somebody else was faster. An undo could empty our own object, so look again.
             return Err(Failure::local(
@@ -107,6 +88,24 @@ impl Writer {
             ));
         }
         self.merged(plan, nonce, live).await
+    }
+
+    /// An earlier call of this create got through, and its answer was lost.
+    async fn arrived(&self, plan: &ApplyPlan, nonce: &str, live: Live) -> Result<Outcome, Failure> {
+        let same = rendered(&live.body) == rendered(&plan.body);
+        match self.met_before(plan, nonce, &live).await? {
+            Met::Other(outcome) => return Ok(outcome),
+            Met::Nothing if same => return self.applied(plan, live.body, true, false),
+            Met::Nothing | Met::Unknown => {}
+        }
+        // What is written at creation only is the target's by now, and the nonce is of the creation: it goes
+        // (`engine::marks::was_met`).
+        let last_applied = if same { LastApplied::ThisBody } else { plan.last_applied.clone() };
+        let again = ApplyPlan { last_applied, ..plan.clone() };
+        Ok(match self.update(&again, &live.uid).await? {
+            Outcome::Applied(applied) => Outcome::Applied(Box::new(Applied { created: true, ..*applied })),
+            other => other,
+        })
     }
 
     async fn update(&self, plan: &ApplyPlan, uid: &Uid) -> Result<Outcome, Failure> {
@@ -243,7 +242,7 @@ impl Writer {
 }
 
 /// Was it there before the create whose nonce it carries?
-fn is_older(body: &[u8]) -> bool {
+pub(super) fn is_older(body: &[u8]) -> bool {
     let Ok(object) = RawObject::parse(body) else { return false };
     let meta = &object.metadata;
     // Entries that cannot be read say nothing.

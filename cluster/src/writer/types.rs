@@ -15,12 +15,10 @@ pub enum Expect {
     /// Nothing: this is a create. Apply has no create-only, so a recorded nonce travels as the
     /// annotation lockstep.dev/intent.
     Absent {
-        /// Fresh per intent; recorded before the call.
+        /// Of the intent; recorded before the call.
         nonce: String,
-        /// The nonce on the object as seen just before this call, if one was there.
-        seen: Option<String>,
-        /// Was this nonce sent before, with an answer that never came?
-        retry: bool,
+        /// Something may be there: this nonce was sent before, with an answer that never came, or nobody knows.
+        look_first: bool,
     },
     /// This object.
     Present {

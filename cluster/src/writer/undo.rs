@@ -5,12 +5,13 @@
 //! earlier call may have arrived without its answer. Applying nothing would empty such an object, and
 //! take the marks with it by which the hub knows it again.
 
+use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::object::ObjectError;
 use lockstep_engine::outcome::{Failure, FailureClass, Operation};
 use lockstep_engine::ownership::{INTENT_ANNOTATION, MANAGER, ManagedFields, project};
 use serde_json::{Map, Value, json};
 
-use super::apply::foreign;
+use super::apply::{foreign, is_older};
 use super::types::{ApplyPlan, Live, Outcome, Undo};
 use super::{ApplyCall, Writer, live, sensitivity};
 use crate::client::Call;
@@ -35,12 +36,22 @@ enum Before {
     Unknown,
 }
 
+/// What a create of ours met that was not answered.
+pub(super) enum Met {
+    /// Nothing: it created the object, and nobody wrote since.
+    Nothing,
+    /// An object of others; what came of that.
+    Other(Outcome),
+    /// Nothing, as far as can be told.
+    Unknown,
+}
+
 impl Writer {
     /// What comes of a create that was answered with an object that had been there, in the state that
     /// our write left it in.
     pub(super) async fn merged(&self, plan: &ApplyPlan, nonce: &str, now: Live) -> Result<Outcome, Failure> {
         let place = Place { resource: &plan.resource, namespace: &plan.namespace, name: &plan.name };
-        let before = self.before(place, &now).await;
+        let before = self.before(place, &now).await?;
         match &before {
             Before::Absent => self.applied(plan, now.body, true, false),
             Before::Object(live) if live.nonce.as_deref() == Some(nonce) => {
@@ -53,29 +64,37 @@ impl Writer {
         }
     }
 
-    /// An earlier call of this create seems to have met an object that is older, and whoever made it did not
-    /// come to take that back. Where it cannot be told what it was, it is left alone, and to a person.
-    pub(super) async fn met_before(&self, plan: &ApplyPlan, nonce: &str, now: &Live) -> Outcome {
+    /// Did an earlier call of this create, which left its nonce, meet an object that was there before, and nobody came to
+    /// take that back? What was there one revision earlier tells, as long as nobody wrote since and the server remembers;
+    /// after that only an object that is older than our entry in it, and that is left alone, and to a person.
+    pub(super) async fn met_before(&self, plan: &ApplyPlan, nonce: &str, now: &Live) -> Result<Met, Failure> {
+        if plan.dry_run || !guard::on(Guard::MetByCreate) {
+            return Ok(Met::Unknown);
+        }
         let place = Place { resource: &plan.resource, namespace: &plan.namespace, name: &plan.name };
-        let before = self.before(place, now).await;
+        let before = self.before(place, now).await?;
         let undo = match &before {
+            Before::Absent => return Ok(Met::Nothing),
             Before::Object(live) if live.nonce.as_deref() != Some(nonce) => {
                 self.put_back(place, now, &before).await
             }
-            Before::Object(_) | Before::Absent | Before::Unknown => Undo::NotNeeded,
+            Before::Object(_) | Before::Unknown if is_older(&now.body) => Undo::NotNeeded,
+            Before::Object(_) | Before::Unknown => return Ok(Met::Unknown),
         };
-        foreign(&now.body, Vec::new(), undo)
+        Ok(Met::Other(foreign(&now.body, Vec::new(), undo)))
     }
 
     /// Takes a write of ours back that left an object in this state.
     pub(super) async fn undo(&self, place: Place<'_>, now: &Live) -> Undo {
-        let before = self.before(place, now).await;
-        self.put_back(place, now, &before).await
+        match self.before(place, now).await {
+            Ok(before) => self.put_back(place, now, &before).await,
+            Err(failure) => Undo::Failed(failure),
+        }
     }
 
     /// The state before the one that our write left: one revision of the store earlier.
-    async fn before(&self, place: Place<'_>, now: &Live) -> Before {
-        let Some(ours) = now.resource_version.ordinal() else { return Before::Unknown };
+    async fn before(&self, place: Place<'_>, now: &Live) -> Result<Before, Failure> {
+        let Some(ours) = now.resource_version.ordinal() else { return Ok(Before::Unknown) };
         let selector = format!("metadata.name={}", place.name);
         let version = ours.saturating_sub(1).to_string();
         let parameters = [
@@ -85,14 +104,16 @@ impl Writer {
             ("limit", "1"),
         ];
         let path = with_query(&place.resource.collection(Some(place.namespace)), &parameters);
-        let Ok(reply) = self.client.call(Call::get(&path)).await else { return Before::Unknown };
-        let Some(page) = Some(&reply.body).filter(|_| reply.is_success()).and_then(|body| page(body).ok())
-        else {
-            // Compacted already, or the server cannot look back.
-            return Before::Unknown;
-        };
-        let Some(item) = page.items.into_iter().next() else { return Before::Absent };
-        match live(item) {
+        let reply = self.client.call(Call::get(&path)).await.map_err(crate::RequestError::into_failure)?;
+        if !reply.is_success() {
+            // Compacted already, or the server cannot look back. Anything else may be answered the next time.
+            let passing = reply.status == 429 || reply.status >= 500;
+            let failure = || reply.failure(Operation::List, sensitivity(place.resource));
+            return if passing { Err(failure()) } else { Ok(Before::Unknown) };
+        }
+        let Ok(page) = page(&reply.body) else { return Ok(Before::Unknown) };
+        let Some(item) = page.items.into_iter().next() else { return Ok(Before::Absent) };
+        Ok(match live(item) {
             Ok(live)
                 if live.uid == now.uid
                     && live.resource_version.ordinal().is_some_and(|version| version < ours) =>
@@ -101,7 +122,7 @@ impl Writer {
             }
             // A server that does not know the parameters answers with what is there now.
             _ => Before::Unknown,
-        }
+        })
     }
 
     /// Applies what we owned before our write, mostly nothing: what we alone own beyond that goes, what

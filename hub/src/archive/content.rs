@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::ClusterRef;
-use crate::http::redact::LAST_APPLIED;
+use crate::redact::LAST_APPLIED;
 use crate::store::{Cause, Facts, TombstoneRow};
 
 /// Between two documents. None of them holds a line like it, or it is written as JSON.

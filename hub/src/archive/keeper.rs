@@ -263,6 +263,7 @@ fn needed(need: Need) -> &'static str {
     match need {
         Need::Delete => "a delete that was not carried out yet goes by it",
         Need::Source => "it tells how the source of a copy ended, and the copy is still there",
+        Need::Restore => "a restore that is under way needs it",
     }
 }
 

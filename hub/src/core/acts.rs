@@ -3,8 +3,8 @@
 //! Everything is derived from the store, so a restart changes nothing.
 
 use lockstep_engine::acts::{self, ActKind, Book, Deleted, Life, Span};
+use lockstep_engine::object::defined_kind;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
-use serde::Deserialize;
 
 use super::Core;
 use super::containers::{definitions, is_custom, namespaces};
@@ -231,19 +231,6 @@ impl<S: Store> Core<S> {
 
     /// The kind that a definition defines: as discovery told it, else as it says itself.
     fn defined(&mut self, id: ClusterId, key: &ObjectKey) -> Result<Option<GroupKind>, StoreError> {
-        #[derive(Deserialize)]
-        struct Definition {
-            spec: Spec,
-        }
-        #[derive(Deserialize)]
-        struct Spec {
-            group: String,
-            names: Names,
-        }
-        #[derive(Deserialize)]
-        struct Names {
-            kind: String,
-        }
         let served = self.clusters.get(&id).and_then(|cluster| cluster.served.as_ref());
         let named = served.into_iter().flatten().find(|(gk, kind)| {
             key.name
@@ -254,8 +241,7 @@ impl<S: Store> Core<S> {
             return Ok(Some(gk.clone()));
         }
         let body = self.store.object(id, key)?.and_then(|row| row.body);
-        let read = body.and_then(|body| serde_json::from_slice::<Definition>(&body).ok());
-        Ok(read.map(|Definition { spec }| GroupKind::new(&spec.group, &spec.names.kind)))
+        Ok(body.and_then(|body| defined_kind(&body)))
     }
 }
 

@@ -10,7 +10,7 @@ use super::command::{CommandError, Comparison, ObjectRef, Reply};
 use super::commands::refusal;
 use super::dispatch::Prepared;
 use super::tickets::Asker;
-use crate::http::redact;
+use crate::redact;
 use crate::store::{PlacementRow, Store, StoreError};
 
 impl<S: Store> Core<S> {

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use lockstep_engine::catalogue::is_container;
 use lockstep_engine::interest::Interest;
 use lockstep_engine::{ClusterId, GroupKind, Millis, Uid};
 use lockstep_wire::hello::{Known, check};
 use lockstep_wire::{HubSession, Window, v1};
 
+use super::containers::{definitions, is_custom};
 use super::state::{Cluster, ServedKind, Session, SessionCommand, Watch, index_served};
 use super::{AfterCommit, Connect, Core};
 use crate::seal::BearerToken;
@@ -258,13 +260,22 @@ impl<S: Store> Core<S> {
             .map(|watch| (watch.row.gk.clone(), watch.row.namespace.clone()))
             .filter(|(gk, scope)| !wanted.iter().any(|i| i.gk == *gk && i.scope == *scope))
             .collect();
-        let mut kept = Vec::new();
+        let (mut kept, mut containers) = (Vec::new(), Vec::new());
         for (gk, scope) in others {
             if self.has_unfinished(id, &gk, &scope, wanted)? {
                 kept.push(Interest { managed: true, ..Interest::of_keys(gk, &scope) });
+            } else if is_container(&gk) {
+                containers.push((gk, scope));
             }
         }
         self.kept_watches |= !kept.is_empty();
+        // What is in a namespace or definition may be a source again before its watch tells that it went; with what it
+        // was in, nobody could tell if that had been looked away from (I7).
+        let mut inside = wanted.iter().chain(&kept).filter(|interest| !is_container(&interest.gk));
+        let custom = inside.clone().any(|interest| is_custom(&interest.gk));
+        let any = inside.next().is_some();
+        containers.retain(|(gk, _)| if *gk == definitions() { custom } else { any });
+        kept.extend(containers.into_iter().map(|(gk, scope)| Interest::of_keys(gk, &scope)));
         Ok(kept)
     }
 

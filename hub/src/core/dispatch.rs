@@ -160,9 +160,8 @@ impl<S: Store> Core<S> {
                 resource_version: String::new(),
             }),
             None => {
-                let uid = self.clusters.get(&row.target).and_then(|c| c.row.uid.as_ref()).map(Uid::to_string);
-                let nonce = self.intent(&uid.unwrap_or_default(), &row.key, &claim.object.uid);
-                v1::apply::Expect::Absent(v1::Absent { nonce })
+                let nonce = self.intent(row.target, &row.key, &claim.object.uid);
+                v1::apply::Expect::Absent(v1::Absent { nonce, again: row.fields.creating.is_some() })
             }
         };
         let digest = self.desired_digest(claim, rendered);

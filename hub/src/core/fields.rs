@@ -221,6 +221,7 @@ impl Fields {
         now: Millis,
     ) {
         let ours = record.and_then(|record| FieldSet::parse(&record.field_set).ok()).unwrap_or_default();
+        self.creating = None;
         let before = std::mem::take(&mut self.left);
         let row = |left: v1::Left| {
             let v1::Left { path, manager, reported } = left;

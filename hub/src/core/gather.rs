@@ -312,7 +312,9 @@ impl<S: Store> Core<S> {
 
     /// The nonce of a create. Derived, not drawn: after a crash between the call and the commit the
     /// same create has the same nonce, and the lost reply is recognised.
-    pub(super) fn intent(&self, target_uid: &str, key: &ObjectKey, source: &Uid) -> String {
+    pub(super) fn intent(&self, target: ClusterId, key: &ObjectKey, source: &Uid) -> String {
+        let uid = self.clusters.get(&target).and_then(|cluster| cluster.row.uid.as_ref());
+        let target_uid = uid.map(Uid::as_str).unwrap_or_default();
         let mut hasher = blake3::Hasher::new_keyed(&self.keys.mac);
         for part in ["lockstep intent v1", target_uid, &key.to_string(), source.as_str()] {
             hasher.update(&(part.len() as u64).to_le_bytes());

@@ -15,7 +15,8 @@ use super::acts::ended_by;
 use super::state::{Answered, InFlight, Purpose};
 use super::tombstone::{is_deleting, state_before};
 use crate::store::{
-    Cause, DeleteStage, Ending, Filed, ManagedRow, ObjectRow, Owned, PlacementRow, Record, Store, StoreError,
+    Cause, Creating, DeleteStage, Ending, Filed, ManagedRow, ObjectRow, Owned, PlacementRow, Record, Store,
+    StoreError,
 };
 
 /// Between attempts that may succeed by themselves: 1 s doubling to 5 min, a fifth of jitter.
@@ -356,6 +357,13 @@ impl<S: Store> Core<S> {
             row.since = now;
         }
         row.status = status;
+        let whole = class == "Conflict" && failed.paths.is_empty();
+        if whole
+            && row.record.as_ref().is_none_or(|record| record.uid.is_none())
+            && let Some(source) = &row.source
+        {
+            row.fields.creating = Some(Creating::Met(self.intent(row.target, &row.key, &source.uid)));
+        }
         if let ("Immutable", Purpose::Apply { recreates: true, rendered, .. }) = (class, purpose) {
             row.ending = Some(Ending::Recreate);
             row.fields.immutable = Some(*rendered);

@@ -5,60 +5,51 @@
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::marks;
 use lockstep_engine::ownership::{FieldSet, Leave};
-use lockstep_engine::status::State;
 use lockstep_engine::{ClusterName, Millis, ResourceVersion, Uid};
 use serde_json::Value;
 
 use super::Core;
 use super::gather::fresh_placement;
 use crate::store::{
-    Ending, ManagedRow, ObjectRow, Owned, PlacementRow, Record, SourceRef, Store, StoreError,
+    Creating, Ending, ManagedRow, ObjectRow, Owned, PlacementRow, Record, SourceRef, Store, StoreError,
 };
 
-/// How long after a conflict the undoing of our own write may be on its way.
-const UNDONE_MS: i64 = 5_000;
 /// How long the record of a copy outlives it: older snapshots are seldom restored.
 const REMEMBERED_MS: i64 = 30 * 24 * 3_600_000;
 /// A digest that no projection has: what is seen is drift.
 pub(super) const UNLIKE_ANY: [u8; 16] = [0; 16];
 
 impl<S: Store> Core<S> {
-    /// A managed object was told of. True: what it is cannot be said yet. Where nothing is known of it, and its marks are genuine, it gets
-    /// a placement as if it had just been written.
+    /// A managed object was told of. Where nothing is known of it, and its marks are genuine, it gets a placement as
+    /// if it had just been written.
     pub(super) fn recover(
         &mut self,
         object: &ObjectRow,
         managed: &ManagedRow,
         field_set: bytes::Bytes,
         now: Millis,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<(), StoreError> {
         let (id, key) = (object.cluster, &object.key);
         // A write of ours that met a foreign object is undone by the agent: until that is seen, the
         // object carries marks that are genuine and mean nothing (I6).
         if self.clusters.get(&id).is_some_and(|cluster| cluster.busy.contains_key(key))
             && guard::on(Guard::MarksWhileBusy)
         {
-            return Ok(false);
+            return Ok(());
         }
         let placed = self.store.placement(id, key)?;
-        if placed.as_ref().is_some_and(|row| row.record.is_some()) {
-            return Ok(false);
-        }
-        if let Some(mut row) = placed.clone().filter(|row| row.status.state == State::Conflict)
-            && now < row.since + UNDONE_MS
-            && guard::on(Guard::MarksAfterConflict)
+        if placed
+            .as_ref()
+            .is_some_and(|row| row.record.is_some() || is_creation(row.fields.creating.as_ref(), managed))
         {
-            row.next_attempt = Some(row.since + UNDONE_MS);
-            self.store.put_placement(&row)?;
-            self.note_due(row.next_attempt);
-            return Ok(true);
+            return Ok(());
         }
         let labels = std::collections::BTreeMap::from([(marks::MANAGED.to_owned(), "true".to_owned())]);
-        let Some(read) = marks::read_marks(&managed.marks, &labels) else { return Ok(false) };
+        let Some(read) = marks::read_marks(&managed.marks, &labels) else { return Ok(()) };
         if !self.is_genuine(id, key, &read) || managed.marks.contains_key(marks::MET) {
-            return Ok(false);
+            return Ok(());
         }
-        let Ok(source) = ClusterName::new(&read.source.cluster) else { return Ok(false) };
+        let Ok(source) = ClusterName::new(&read.source.cluster) else { return Ok(()) };
         // After a loss the source may not have come yet: the marks are genuine, so it is a member.
         let source = self.registered(&source, now)?;
         let record = match self.store.former_record(id, key, &object.uid)? {
@@ -101,7 +92,18 @@ impl<S: Store> Core<S> {
         });
         placement.record = Some(record);
         self.store.put_placement(&placement)?;
-        Ok(false)
+        Ok(())
+    }
+
+    /// Does the object carry the nonce of a create for this source that was not answered, or met it? The agent can tell by
+    /// what was there before, and takes back what is to be taken back, when the create is sent once more (I6).
+    pub(super) fn awaits_answer(&self, row: &PlacementRow, object: &ObjectRow, source: &Uid) -> bool {
+        let named = row.record.as_ref().is_some_and(|record| record.uid.is_some());
+        if row.fields.creating.is_none() || named || !guard::on(Guard::UnansweredCreate) {
+            return false;
+        }
+        let nonce = object.managed.as_ref().and_then(|managed| managed.marks.get(marks::INTENT));
+        nonce.is_some_and(|nonce| *nonce == self.intent(row.target, &row.key, source))
     }
 
     /// A placement is forgotten. A restore of its cluster may bring the copy back, with its marks: then only
@@ -125,6 +127,18 @@ impl<S: Store> Core<S> {
             row.policy
         ))
     }
+}
+
+/// Do marks of an object say nothing yet, since a create may have left them on what it met?
+fn is_creation(creating: Option<&Creating>, managed: &ManagedRow) -> bool {
+    let Some(nonce) = managed.marks.get(marks::INTENT) else { return false };
+    let from_create = match creating {
+        None => false,
+        // The plan finds out.
+        Some(Creating::Sent) => true,
+        Some(Creating::Met(met)) => nonce == met,
+    };
+    from_create && guard::on(Guard::UnansweredCreate)
 }
 
 /// The record of a copy that was forgotten and is there again, by marks that name this body. Its

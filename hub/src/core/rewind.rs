@@ -123,7 +123,9 @@ impl<S: Store> Core<S> {
             // A key, or a copy of ours: there is nothing in it to lose, and a copy is made again.
             return self.store.delete_object(id, key);
         }
-        row.unseen.get_or_insert(now);
+        // An acceptance that is still being carried out did not mean it, whatever the hub's clock did since.
+        let accepted = self.accepted(id)?.map_or(now, |accepted| accepted.saturating_add(1));
+        row.unseen.get_or_insert(now.max(accepted));
         self.store.put_object(&row)
     }
 
@@ -160,7 +162,7 @@ impl<S: Store> Core<S> {
         if cluster.row.rewound.is_none() || cluster.watches.values().any(|watch| watch.row.rewound) {
             return Ok(());
         }
-        if self.store.unseen_count(id)? > 0 {
+        if self.store.unseen_totals(id)?.0 > 0 {
             return Ok(());
         }
         tracing::info!(cluster = %cluster.row.name, "the rewind is dealt with: nothing is missing any more");
@@ -191,21 +193,21 @@ impl<S: Store> Core<S> {
                 "wait until `lockstep clusters` shows its watches live",
             )));
         }
-        let objects = self.store.unseen_count(id)?;
+        let (objects, latest) = self.store.unseen_totals(id)?;
         tracing::warn!(
             cluster = name,
             objects,
             "the rewind was accepted: what the cluster lost counts as deleted"
         );
-        self.store.put_meta(&accepted_key(id), &now.to_string())?;
+        // All that is missing now, also where the hub's clock was set back since it was noted.
+        self.store.put_meta(&accepted_key(id), &now.max(latest).to_string())?;
         self.scans.push_back(Scan::AcceptRewind { cluster: id });
         Ok(Ok(AcceptedRewind { cluster: name.to_owned(), objects }))
     }
 
     pub(super) fn scan_unseen(&mut self, id: ClusterId, now: Millis) -> Result<(), StoreError> {
         // What a later rewind lost was not accepted with this one.
-        let accepted = self.store.meta(&accepted_key(id))?.and_then(|at| at.parse::<Millis>().ok());
-        let Some(accepted) = accepted else { return Ok(()) };
+        let Some(accepted) = self.accepted(id)? else { return Ok(()) };
         let mut keys = Vec::new();
         for key in self.store.unseen(id, usize::MAX)? {
             let row = self.store.object(id, &key)?;
@@ -234,10 +236,15 @@ impl<S: Store> Core<S> {
         self.settle_rewind(id)
     }
 
+    /// What was noted as missing until then counts as deleted: an acceptance that is being carried out.
+    fn accepted(&mut self, id: ClusterId) -> Result<Option<Millis>, StoreError> {
+        Ok(self.store.meta(&accepted_key(id))?.and_then(|at| at.parse().ok()))
+    }
+
     /// Acceptances that were under way when the hub stopped, or a transaction failed.
     pub(super) fn resume_acceptances(&mut self) -> Result<(), StoreError> {
         for id in self.clusters.keys().copied().collect::<Vec<_>>() {
-            if self.store.meta(&accepted_key(id))?.is_some_and(|at| !at.is_empty()) {
+            if self.accepted(id)?.is_some() {
                 self.scans.push_back(Scan::AcceptRewind { cluster: id });
             }
         }

@@ -14,7 +14,9 @@ use super::asked::{Asked, ending_reason};
 use super::gather::{fresh_placement, observed, pause};
 use super::recover::{UNLIKE_ANY, was_taken_over};
 use super::release::Waits;
-use crate::store::{DeleteStage, Ending, ObjectRow, Owned, PlacementRow, Record, Store, StoreError};
+use crate::store::{
+    Creating, DeleteStage, Ending, ObjectRow, Owned, PlacementRow, Record, Store, StoreError,
+};
 
 impl<S: Store> Core<S> {
     /// Looks at one object at one target, and does what is to be done. `seen`: when the source
@@ -35,16 +37,21 @@ impl<S: Store> Core<S> {
             return self.note_unselected(target, key);
         }
         let mut row = self.store.placement(target, key)?;
-        if row.as_ref().is_some_and(|row| row.record.is_none())
+        let claims = self.claims(target, key)?;
+        let source = claims.first().map(|claim| claim.object.uid.clone());
+        if let Some(placed) = row.as_mut().filter(|row| row.record.is_none())
             && let Some(object) = self.store.object(target, key)?
             && let Some(managed) = &object.managed
         {
-            if self.recover(&object, managed, bytes::Bytes::new(), now)? {
-                return Ok(());
+            let asks = source.as_ref().is_some_and(|source| self.awaits_answer(placed, &object, source));
+            if placed.fields.creating == Some(Creating::Sent) && !asks {
+                // No create will tell: it carries the nonce of none that is still asked for.
+                placed.fields.creating = None;
+                self.store.put_placement(placed)?;
             }
+            self.recover(&object, managed, bytes::Bytes::new(), now)?;
             row = self.store.placement(target, key)?;
         }
-        let claims = self.claims(target, key)?;
         if claims.is_empty() && row.is_none() {
             return Ok(());
         }
@@ -78,8 +85,14 @@ impl<S: Store> Core<S> {
             &mut marks_uid,
         );
         let written = row.record.as_ref().map(|record| record.resource_version.clone());
-        let observed = observed(object.as_ref(), absence.as_ref(), marks, written.as_ref());
-        let ends = matches!(asked, Asked::Claimed { .. }) && self.definition_ends(target, &key.gk)?;
+        let claimed = matches!(asked, Asked::Claimed { .. });
+        // A create that was not answered is sent again, whatever it has left there.
+        let awaits = |object: &&ObjectRow| {
+            claimed && source.as_ref().is_some_and(|source| self.awaits_answer(&row, object, source))
+        };
+        let seen_there = object.as_ref().filter(|object| !awaits(object));
+        let observed = observed(seen_there, absence.as_ref(), marks, written.as_ref());
+        let ends = claimed && self.definition_ends(target, &key.gk)?;
         let taken = self.taken(&row, object.as_ref());
         let (by, reported) = (sentence(&taken), row.fields.reported());
         let taken = plan::Taken {
@@ -242,6 +255,16 @@ impl<S: Store> Core<S> {
         }
         if act == Act::AskToDelete {
             self.asking.entry((row.policy.clone(), row.target)).or_default().push(row.key.clone());
+        }
+        if prepared.is_some() && matches!(act, Act::Create | Act::Rest) {
+            // Where nothing is there any more, what an earlier one met is gone.
+            let met = row.fields.creating.take().filter(|_| object.is_some());
+            row.fields.creating = Some(met.unwrap_or(Creating::Sent));
+        }
+        if let (Act::Create, Some(record)) = (act, &mut row.record) {
+            // What it named is gone.
+            record.uid = None;
+            record.resource_version = ResourceVersion::default();
         }
         self.put_if_changed(before.as_ref(), &row)?;
         prepared.map_or(Ok(()), |step| self.dispatch(&row, step, seen, now))

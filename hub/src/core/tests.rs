@@ -3,6 +3,7 @@
 mod acts;
 mod archive;
 mod copies;
+mod creates;
 mod deletes;
 mod fields;
 mod fleet;

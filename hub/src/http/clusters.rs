@@ -132,7 +132,7 @@ fn statuses(
         let rewound = match &row.rewound {
             None => None,
             Some(Rewound { at, how }) => {
-                Some(RewoundStatus { at_ms: *at, how: how.clone(), missing: reader.unseen_count(row.id)? })
+                Some(RewoundStatus { at_ms: *at, how: how.clone(), missing: reader.unseen_totals(row.id)?.0 })
             }
         };
         let objects = reader.object_count(row.id)?;

@@ -22,7 +22,6 @@ mod params;
 mod placements;
 mod policies;
 mod pool;
-pub(crate) mod redact;
 mod restores;
 pub(crate) mod selector;
 #[cfg(test)]

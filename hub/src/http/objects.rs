@@ -13,9 +13,9 @@ use super::auth::Caller;
 use super::error::ApiError;
 use super::kinds::{self, Kind};
 use super::params::{Params, all_clusters, cluster_id};
-use super::redact;
 use super::types::{List, ObjectItem};
 use super::{Api, selector};
+use crate::redact;
 use crate::store::{ClusterRow, ObjectRow, Reader, StoreError};
 
 /// Items of a page, unless asked for otherwise.

@@ -11,7 +11,8 @@ use super::error::ApiError;
 use super::groups::{self, Groups, group_id};
 use super::params::{Params, all_clusters, cluster_id, cluster_name};
 use super::types::{List, TombstoneItem};
-use super::{Api, kinds, redact, selector};
+use super::{Api, kinds, selector};
+use crate::redact;
 use crate::store::{
     Cause, CauseKind, ClusterRow, RemovedCluster, StoreError, TombstoneFilter, TombstoneRow, removed_clusters,
 };

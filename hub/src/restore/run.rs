@@ -10,9 +10,9 @@ use lockstep_wire::v1::{self, outcome::Result as Answer};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::Restorer;
 use super::select::Selected;
 use super::survey::write;
-use super::{Restorer, refused};
 use crate::core::command::{CommandError, Question, RestoreCommand};
 use crate::retry::Retry;
 use crate::store::restores::{ItemState, RestoreItemRow, RestoreRow};
@@ -98,14 +98,19 @@ impl Restorer {
     async fn pass(&self, restore: &RestoreRow, last: bool) -> Result<Pass, CommandError> {
         let id = restore.id;
         let (rows, selected) = self.loaded(restore).await?;
-        let draft = self.survey(&selected, &restore.options).await?;
         let mut rows: BTreeMap<i64, RestoreItemRow> = rows
             .into_iter()
             .filter(|row| row.state == ItemState::Planned)
             .map(|row| (row.tombstone, row))
             .collect();
+        let Some(selected) = selected else {
+            self.give_up(rows.into_values().collect(), "its cluster is no member any more").await?;
+            return Ok(Pass { left: 0, progress: true });
+        };
+        let draft = self.survey(&selected, &restore.options).await?;
         let before = rows.len();
-        self.give_up_purged(&draft.plan.items, &mut rows).await?;
+        let planned = draft.plan.items.iter().map(|item| item.tombstone);
+        self.give_up(purged(planned, &mut rows), "its tombstone was purged").await?;
         let mut uids: BTreeMap<ObjectKey, Uid> = BTreeMap::new();
         for item in &draft.plan.items {
             if let (Some(found), Verdict::InPlace) = (&item.found, item.verdict) {
@@ -160,30 +165,21 @@ impl Restorer {
         Ok(Pass { left: rows.len(), progress: rows.len() < before })
     }
 
-    /// What was purged meanwhile cannot come back, and would be waited for without end.
-    async fn give_up_purged(
-        &self,
-        items: &[Item],
-        rows: &mut BTreeMap<i64, RestoreItemRow>,
-    ) -> Result<(), CommandError> {
-        let planned: BTreeSet<i64> = items.iter().map(|item| item.tombstone).collect();
-        let (left, purged) = std::mem::take(rows).into_iter().partition(|(id, _)| planned.contains(id));
-        *rows = left;
-        let purged: BTreeMap<i64, RestoreItemRow> = purged;
-        if purged.is_empty() {
+    /// Notes what will not be written any more, and why.
+    async fn give_up(&self, rows: Vec<RestoreItemRow>, why: &str) -> Result<(), CommandError> {
+        if rows.is_empty() {
             return Ok(());
         }
-        let message = "its tombstone was purged".to_owned();
-        let failed = |row: RestoreItemRow| RestoreItemRow {
-            state: ItemState::Failed,
-            message: message.clone(),
-            ..row
-        };
-        let items = purged.into_values().map(failed).collect();
+        let failed = |row| RestoreItemRow { state: ItemState::Failed, message: why.to_owned(), ..row };
+        let items = rows.into_iter().map(failed).collect();
         self.command(|reply| RestoreCommand::Note { items, reply }).await
     }
 
-    async fn loaded(&self, restore: &RestoreRow) -> Result<(Vec<RestoreItemRow>, Selected), CommandError> {
+    /// Its objects, and what they are written from; that only while its cluster is a member.
+    async fn loaded(
+        &self,
+        restore: &RestoreRow,
+    ) -> Result<(Vec<RestoreItemRow>, Option<Selected>), CommandError> {
         let (id, to) = (restore.id, restore.cluster);
         let (items, tombstones, to) = self
             .read(move |reader| {
@@ -196,12 +192,11 @@ impl Restorer {
                 Ok((items, tombstones, to))
             })
             .await?;
-        let gone = || refused("LS0254", "the cluster is no member any more", "join it again");
-        let to = to.ok_or_else(gone)?;
+        let Some(to) = to else { return Ok((items, None)) };
         let from = tombstones.first().map_or(to.id, |row| row.cluster);
         let dependencies = items.iter().filter(|item| item.dependency).map(|item| item.tombstone).collect();
         let kept = self.load(tombstones, &dependencies).await?;
-        Ok((items, Selected { from, to, kept }))
+        Ok((items, Some(Selected { from, to, kept })))
     }
 
     /// One object, if what was planned for it is still what is to be done.
@@ -285,6 +280,15 @@ struct Pass {
     progress: bool,
 }
 
+/// Takes out what a plan has no tombstone of any more: it cannot come back, and would be waited for without end.
+fn purged(
+    planned: impl Iterator<Item = i64>,
+    rows: &mut BTreeMap<i64, RestoreItemRow>,
+) -> Vec<RestoreItemRow> {
+    let planned: BTreeSet<i64> = planned.collect();
+    rows.extract_if(.., |id, _| !planned.contains(id)).map(|(_, row)| row).collect()
+}
+
 fn failure(failed: v1::Failed) -> Wrote {
     let v1::Failed { class, message, .. } = failed;
     match class.as_str() {
@@ -300,5 +304,32 @@ fn failure(failed: v1::Failed) -> Wrote {
         | "NamespaceMissing"
         | "NamespaceTerminating" => Wrote::Again(format!("{class}: {message}")),
         _ => Wrote::Failed(format!("{class}: {message}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lockstep_engine::GroupKind;
+
+    use super::*;
+
+    #[test]
+    fn what_was_purged_is_not_waited_for() {
+        let row = |tombstone| RestoreItemRow {
+            restore: 1,
+            position: 0,
+            tombstone,
+            key: ObjectKey::new(GroupKind::new("", "ConfigMap"), "shop", "web"),
+            dependency: false,
+            verdict: Verdict::Create,
+            state: ItemState::Planned,
+            message: String::new(),
+            replaced: None,
+        };
+        let mut rows = BTreeMap::from([7, 8, 9].map(|id| (id, row(id))));
+        // A dependency that nobody asked for when the restore began is in the plan, and no row of it.
+        let given_up = purged([7, 9, 10].into_iter(), &mut rows);
+        assert_eq!(given_up.iter().map(|row| row.tombstone).collect::<Vec<_>>(), [8]);
+        assert_eq!(rows.keys().copied().collect::<Vec<_>>(), [7, 9]);
     }
 }

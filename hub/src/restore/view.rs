@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Draft;
-use crate::http::redact;
+use crate::redact;
 use crate::store::restores::{ItemState, RestoreItemRow, RestoreRow};
 
 /// What a restore would do.

@@ -123,8 +123,8 @@ pub trait Reader: RetainReader + restores::RestoreReader {
     ) -> Result<Vec<ObjectRow>, StoreError>;
     /// Keys of objects that no list has shown since their cluster was rewound, at most `limit`.
     fn unseen(&mut self, cluster: ClusterId, limit: usize) -> Result<Vec<ObjectKey>, StoreError>;
-    /// How many of them there are.
-    fn unseen_count(&mut self, cluster: ClusterId) -> Result<u64, StoreError>;
+    /// How many of them there are, and when the last of them was noted (0 where there are none).
+    fn unseen_totals(&mut self, cluster: ClusterId) -> Result<(u64, Millis), StoreError>;
     /// When a namespace or definition of this key was last seen to go, and the resourceVersion by which
     /// it was gone.
     fn container_gone(

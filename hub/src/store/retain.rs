@@ -40,6 +40,8 @@ pub enum Need {
     Delete,
     /// It tells how the source of a copy ended, and the copy is still there.
     Source,
+    /// A restore that is under way writes from it, or replaced what it keeps.
+    Restore,
 }
 
 /// A legal hold: the tombstone stays, whatever its age.

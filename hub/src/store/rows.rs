@@ -319,11 +319,11 @@ pub struct PlacementRow {
     pub synced_at: Option<Millis>,
     /// From the source event to the applied write, milliseconds, last time.
     pub lag_ms: Option<i64>,
-    /// Its fields that others took.
+    /// Its fields that others took, and what else is remembered of its writes.
     pub fields: Fields,
 }
 
-/// Fields of a copy that others took.
+/// Fields of a copy that others took, and what else is remembered of its writes beside the record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Fields {
@@ -336,6 +336,19 @@ pub struct Fields {
     /// The desired body that was refused because of a field that cannot be changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub immutable: Option<[u8; 32]>,
+    /// A create was sent, and did not make anything that is known of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub creating: Option<Creating>,
+}
+
+/// What is known of a create that was sent. It is an apply, which merges with what it meets: the marks that it leaves may
+/// be on an object of others (I6).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Creating {
+    /// Nothing: no answer came.
+    Sent,
+    /// The one with this nonce met an object of others: marks that carry it are to be taken back, or were.
+    Met(String),
 }
 
 /// A field that our last write left to whom it belongs.

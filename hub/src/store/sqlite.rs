@@ -445,8 +445,8 @@ impl<M: Send> Reader for Sqlite<M> {
     fn unseen(&mut self, cluster: ClusterId, limit: usize) -> Result<Vec<ObjectKey>, StoreError> {
         self.inner.unseen(cluster, limit)
     }
-    fn unseen_count(&mut self, cluster: ClusterId) -> Result<u64, StoreError> {
-        self.inner.unseen_count(cluster)
+    fn unseen_totals(&mut self, cluster: ClusterId) -> Result<(u64, Millis), StoreError> {
+        self.inner.unseen_totals(cluster)
     }
     fn object_count(&mut self, cluster: ClusterId) -> Result<u64, StoreError> {
         self.read(|inner| inner.object_count(cluster))

@@ -106,13 +106,17 @@ impl World {
             }
             Act::Save { cluster } => {
                 self.members[cluster].save();
-                self.saved[cluster] = self.log.elapsed();
+                self.saved[cluster] = (self.log.elapsed(), self.members[cluster].lease_counter());
             }
             // A restore to a moment ago cannot be noticed where it is bumped, or where the watch that would notice
             // is not allowed to look (docs/decisions/0008-rewinds.md).
             Act::Restore { cluster, bumped }
                 if (bumped || self.forbids(cluster))
-                    && self.log.elapsed() < self.saved[cluster] + LEASE_MS => {}
+                    && self.log.elapsed() < self.saved[cluster].0 + LEASE_MS => {}
+            // Nor one by which the counter goes back to what the hub has last heard: it is raised while sessions run.
+            Act::Restore { cluster, .. }
+                if self.noticed_only && self.members[cluster].lease_counter() < self.saved[cluster].1 + 2 => {
+            }
             Act::Restore { cluster, bumped } => {
                 let form = if bumped { Restore::Bumped } else { Restore::Plain };
                 if self.members[cluster].restore(form) {
@@ -153,6 +157,7 @@ impl World {
     async fn disturb_processes(&mut self, act: &Act) -> Result<()> {
         match *act {
             Act::Network { agent, to_hub, mode, for_ms } => {
+                self.forgot |= to_hub;
                 self.link(agent, to_hub).set(mode);
                 self.later(for_ms, End::Open(agent, to_hub));
             }
@@ -160,7 +165,10 @@ impl World {
                 self.link(agent, to_hub).slow(true);
                 self.later(for_ms, End::Fast(agent, to_hub));
             }
-            Act::Reset { agent, to_hub } => self.link(agent, to_hub).reset(),
+            Act::Reset { agent, to_hub } => {
+                self.forgot |= to_hub;
+                self.link(agent, to_hub).reset();
+            }
             Act::KillAgent { agent, for_ms } => {
                 self.agents[agent].kill();
                 self.later(for_ms, End::Agent(agent));

@@ -113,6 +113,15 @@ impl Member {
         true
     }
 
+    /// The counter in the agent's Lease.
+    pub(crate) fn lease_counter(&self) -> u64 {
+        let leases = self.lock().server.all("coordination.k8s.io/v1", "Lease");
+        let counters = leases.iter().filter_map(|lease| {
+            lease["metadata"]["annotations"]["lockstep.dev/lease-counter"].as_str()?.parse().ok()
+        });
+        counters.max().unwrap_or(0)
+    }
+
     pub(crate) fn set_trap(&self, trap: Option<CancellationToken>) {
         self.lock().trap = trap;
     }
@@ -196,7 +205,9 @@ impl Member {
             let after = inner.journal.current.get(&key).cloned();
             // What had an effect counts, also where the reply is lost.
             let status = if changed { 200 } else { status.max(300) };
-            self.oracle.wrote(&Written { at: self.index, request, status, key, before, after, now });
+            let life = before.as_ref().and_then(|uid| inner.journal.lives.get(uid));
+            let born = life.and_then(|life| Some(life.states.first()?.at.ms));
+            self.oracle.wrote(&Written { at: self.index, request, status, key, before, after, born, now });
         }
         let trapped = if changed && !lease { inner.trap.take() } else { None };
         drop(inner);

@@ -20,6 +20,18 @@ use crate::objects::{CLUSTERS, Key, Kind, OTHER_HUB, POLICIES, Refusal};
 /// After so many commits that counted nothing the store is compared all the same.
 const UNCOUNTED: u64 = 32;
 
+/// API servers write times in whole seconds: what is as close to each other cannot be told apart by them.
+const SAME_MOMENT_MS: Millis = 2_000;
+
+/// A create of ours met an object of others.
+#[derive(Clone, Copy, Debug)]
+struct Meeting {
+    /// Within [`SAME_MOMENT_MS`] of its own creation.
+    at_once: bool,
+    /// How often the hub's data had been lost.
+    losses: u32,
+}
+
 /// A copy that lockstep made.
 #[derive(Clone, Debug)]
 struct Copy {
@@ -46,6 +58,10 @@ struct Known {
     budgets: BTreeMap<(String, u32), Budget>,
     /// Objects whose bodies the store had: cluster and uid.
     stored: BTreeSet<(u32, String)>,
+    /// Objects of others that a create of ours met.
+    meetings: BTreeMap<String, Meeting>,
+    /// How often the hub's data was lost.
+    losses: u32,
     /// Situations, by name.
     met: BTreeMap<&'static str, u64>,
     /// The hub's clusters: they change with sessions only.
@@ -95,6 +111,8 @@ pub(crate) struct Written<'a> {
     /// uid under the key before, and after.
     pub(crate) before: Option<String>,
     pub(crate) after: Option<String>,
+    /// Since when the one before was there.
+    pub(crate) born: Option<Millis>,
     pub(crate) now: Millis,
 }
 
@@ -145,6 +163,7 @@ impl Oracle {
     /// The hub's data is gone, and what it numbered.
     pub(crate) fn hub_data_lost(&self) {
         let mut known = self.known();
+        known.losses += 1;
         known.tombstones = 0;
         known.budgets.clear();
         known.stored.clear();
@@ -212,8 +231,13 @@ impl Oracle {
         if before.is_some() && !known.copies.contains_key(uid) {
             // A create may meet an object that came a moment ago; it is undone, and compared at the end.
             let guarded = !body["metadata"]["uid"].is_null();
+            if !guarded {
+                let at_once = written.born.is_some_and(|born| written.now - born < SAME_MOMENT_MS);
+                let meeting = Meeting { at_once, losses: known.losses };
+                known.meetings.insert(uid.clone(), meeting);
+            }
             drop(known);
-            if guarded {
+            if guarded && !self.is_forgotten(uid) {
                 self.fail("I6", format_args!("{key} at {target} is not ours and was written"));
             }
             return;
@@ -222,6 +246,22 @@ impl Oracle {
             uid.clone(),
             Copy { target: *at, key: key.clone(), source: source.uid, source_cluster: from },
         );
+    }
+
+    /// Nobody can tell that it is not a copy (docs/reliability.md, "What cannot be promised").
+    fn is_forgotten(&self, uid: &str) -> bool {
+        let known = self.known();
+        known.meetings.get(uid).is_some_and(|meeting| meeting.at_once && meeting.losses < known.losses)
+    }
+
+    /// A create of ours met it, and that cannot be taken back: its history was compacted first, so a person has to look, or
+    /// nobody can tell.
+    pub(crate) fn may_keep_marks(&self, uid: &str, conflict: bool) -> bool {
+        if conflict && self.known().meetings.contains_key(uid) {
+            self.met_with("an object that a create met, left to a person");
+            return true;
+        }
+        self.is_forgotten(uid)
     }
 
     fn deleted(&self, written: &Written<'_>) {
@@ -239,6 +279,10 @@ impl Oracle {
             return;
         }
         let copy = self.known().copies.get(uid).cloned();
+        if copy.is_none() && self.is_forgotten(uid) {
+            self.met_with("an object that a create met at once, before the hub's data was lost");
+            return;
+        }
         let Some(copy) = copy.filter(|copy| copy.target == *at) else {
             self.fail("I6", format_args!("{key} at {target}, uid {uid}, is not ours and was deleted"));
             return;

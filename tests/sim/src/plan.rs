@@ -288,6 +288,11 @@ impl Plan {
         self
     }
 
+    /// Are restores that nobody can notice left out?
+    pub(crate) fn noticed_only(&self) -> bool {
+        self.seed >= REWINDS_FROM
+    }
+
     /// How many acts there are.
     #[must_use]
     pub fn len(&self) -> usize {

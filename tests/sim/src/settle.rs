@@ -68,6 +68,7 @@ pub(crate) async fn settle(world: &mut World) -> Result<()> {
 
 /// I6: what another hub wrote is as that hub wrote it.
 fn others(world: &World) {
+    let mut reader = world.hub.reader();
     for ((at, uid), contents) in &world.others {
         let (name, found) =
             (CLUSTERS[*at], world.members[*at].with_journal(|journal| journal.lives.get(uid).cloned()));
@@ -78,6 +79,11 @@ fn others(world: &World) {
             let object = server.find(kind.api_version(), kind.name(), &key.namespace, &key.name)?;
             object["metadata"]["annotations"][marks::HUB].as_str().map(str::to_owned)
         });
+        let conflict =
+            placement(&mut reader, *at, &life.key).is_some_and(|row| row.status.state == State::Conflict);
+        if world.oracle.may_keep_marks(uid, conflict) {
+            continue;
+        }
         if !contents.contains(&content) || hub.as_deref() != Some(OTHER_HUB) {
             world
                 .oracle
@@ -138,6 +144,9 @@ fn differences(world: &World) -> Vec<String> {
                 })
                 .collect()
         });
+        // What a create met, and was not taken back, is no source until a person has looked (I9).
+        let is_ours = |(key, _): &(Key, String)| has_genuine_marks(world, policy.source, key);
+        let sources: Vec<(Key, String)> = sources.into_iter().filter(|source| !is_ours(source)).collect();
         for target in policy.targets {
             for (key, content) in &sources {
                 differences.extend(difference(world, &mut hub, policy.name, key, content, *target));
@@ -182,7 +191,14 @@ fn difference(
             }
             Some(format!("{policy}: {key} at {name} is {found}, its source {content}"))
         }
-        Some(_) => None,
+        // As it is to be, and the hub has to know that: it would not follow the next change.
+        Some(_) => {
+            let status = placement(hub, target, key)?.status;
+            let wrong = status.state != State::InStep && has_genuine_marks(world, target, key);
+            wrong.then(|| {
+                format!("{policy}: {key} at {name} is in step and says {}: {}", status.state, status.reason)
+            })
+        }
     }
 }
 
@@ -225,6 +241,13 @@ fn resolve(world: &World) {
         let cluster = clusters.iter().find(|cluster| cluster.id == row.target);
         let at = cluster.and_then(|c| CLUSTERS.iter().position(|name| *name == c.name.as_str()));
         let (Some(at), Some(kind)) = (at, Kind::of(&row.key.gk.group, &row.key.gk.kind)) else { continue };
+        let (namespace, name) = (row.key.namespace.to_string(), row.key.name.to_string());
+        let key = Key { kind, namespace, name };
+        let uid = world.members[at].with_journal(|journal| journal.current.get(&key).cloned());
+        if uid.is_some_and(|uid| world.oracle.is_copy(&uid)) && row.status.reason == "Exists" {
+            // What lockstep made and does not know again is no person's to resolve.
+            continue;
+        }
         world.members[at].with(Actor::User, |server, now| {
             let path = server.path(kind.api_version(), kind.name(), &row.key.namespace, &row.key.name)?;
             Some(server.user_delete(now, &path))
@@ -238,10 +261,9 @@ fn has_genuine_marks(world: &World, target: usize, key: &Key) -> bool {
     world.members[target].with(Actor::User, |server, _| {
         let object = server.find(kind.api_version(), kind.name(), &key.namespace, &key.name);
         object.is_some_and(|object| {
-            let mark = object["metadata"]["annotations"][lockstep_engine::marks::TARGET]
-                .as_str()
-                .unwrap_or_default();
-            mark.contains(&format!("{}\"", key.name))
+            let annotations = &object["metadata"]["annotations"];
+            let mark = annotations[marks::TARGET].as_str().unwrap_or_default();
+            mark.contains(&format!("{}\"", key.name)) && annotations[marks::HUB] != OTHER_HUB
         })
     })
 }

@@ -157,9 +157,11 @@ pub(crate) struct World {
     ended: u64,
     pub(crate) traps: Vec<Option<(CancellationToken, u32)>>,
     faults: BTreeMap<String, u64>,
-    /// When each cluster's etcd was saved last.
-    pub(crate) saved: [i64; 3],
-    /// The hub's data was lost once, or an answer may have been lost with its process.
+    /// When each cluster's etcd was saved last, and the counter in its agent's Lease then.
+    pub(crate) saved: [(i64, u64); 3],
+    /// Restores that nobody can notice are left out, wherever they come from.
+    pub(crate) noticed_only: bool,
+    /// The hub's data was lost once, or an answer may have been lost with its process or connection.
     pub(crate) forgot: bool,
     /// Policies or targets were taken away for a while: what lost its source then is nobody's.
     pub(crate) released: bool,
@@ -215,7 +217,8 @@ impl World {
             ended: 0,
             traps: vec![None; CLUSTERS.len()],
             faults: BTreeMap::new(),
-            saved: [0; 3],
+            saved: [(0, 0); 3],
+            noticed_only: plan.noticed_only(),
             forgot: false,
             released: false,
         };

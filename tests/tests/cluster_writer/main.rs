@@ -91,7 +91,7 @@ impl Bench {
 }
 
 fn absent(nonce: &str) -> Expect {
-    Expect::Absent { nonce: nonce.to_owned(), seen: None, retry: false }
+    Expect::Absent { nonce: nonce.to_owned(), look_first: false }
 }
 
 fn present(applied: &Applied) -> Expect {
@@ -160,7 +160,7 @@ async fn a_create_onto_a_foreign_object_is_taken_back() -> Result<()> {
     let foreign = conflict(bench.writer.apply(&plan).await.outcome)?;
     assert_eq!((foreign.undo, foreign.causes.len()), (Undo::NotNeeded, 1));
     // Sent before without an answer: looked at first, and left alone.
-    let expect = Expect::Absent { nonce: "n3".to_owned(), seen: None, retry: true };
+    let expect = Expect::Absent { nonce: "n3".to_owned(), look_first: true };
     let version = bench.live().await?["metadata"]["resourceVersion"].clone();
     let foreign = conflict(bench.writer.apply(&bench.config_map(json!({"a": "1"}), expect)?).await.outcome)?;
     assert_eq!(foreign.undo, Undo::NotNeeded);
@@ -218,7 +218,7 @@ async fn i6_what_a_create_met_and_left_with_our_nonce_is_given_back_by_its_retry
     let uid = lockstep_engine::Uid::new(before["metadata"]["uid"].as_str().context("uid")?);
     let met = Expect::Present { uid, resource_version: None };
     applied(bench.writer.apply(&bench.plan("", "ConfigMap", "cm", marked, met)?).await.outcome)?;
-    let retry = Expect::Absent { nonce: "n1".to_owned(), seen: None, retry: true };
+    let retry = Expect::Absent { nonce: "n1".to_owned(), look_first: true };
     let outcome = bench.writer.apply(&bench.config_map(json!({"a": "1"}), retry)?).await.outcome;
     assert_eq!(conflict(outcome)?.undo, Undo::Done);
     let after = bench.live().await?;
@@ -235,12 +235,19 @@ async fn i6_what_a_create_met_and_left_with_our_nonce_is_given_back_by_its_retry
 async fn a_create_whose_answer_was_lost_is_ours() -> Result<()> {
     let bench = Bench::new().await?;
     let first = bench.create(json!({"a": "1"})).await?;
-    let seen = Expect::Absent { nonce: "n1".to_owned(), seen: Some("n1".to_owned()), retry: false };
-    let retry = Expect::Absent { nonce: "n1".to_owned(), seen: None, retry: true };
-    for expect in [seen, retry] {
-        let again = applied(bench.writer.apply(&bench.config_map(json!({"a": "1"}), expect)?).await.outcome)?;
-        assert_eq!((&again.uid, again.created, &again.owned), (&first.uid, true, &first.owned));
-    }
+    let retry = || Expect::Absent { nonce: "n1".to_owned(), look_first: true };
+    let again = applied(bench.writer.apply(&bench.config_map(json!({"a": "1"}), retry())?).await.outcome)?;
+    assert_eq!((&again.uid, again.created, &again.owned), (&first.uid, true, &first.owned));
+    assert_eq!(
+        again.resource_version, first.resource_version,
+        "nobody wrote since: nothing is to be written"
+    );
+    // Somebody changed it before it was known for ours.
+    bench.other_applies(json!({"a": "9"})).await?;
+    let again = applied(bench.writer.apply(&bench.config_map(json!({"a": "1"}), retry())?).await.outcome)?;
+    assert_eq!((&again.uid, again.created), (&first.uid, true));
+    let live = bench.live().await?;
+    assert_eq!((&live["data"]["a"], &live["metadata"]["annotations"]), (&json!("1"), &Value::Null), "{live}");
     bench.close().await
 }
 

@@ -253,7 +253,10 @@ fn steps() -> Vec<(&'static str, Down)> {
     vec![
         (
             "step-create",
-            step(step::Action::Apply(apply(apply::Expect::Absent(Absent { nonce: "n".into() })))),
+            step(step::Action::Apply(apply(apply::Expect::Absent(Absent {
+                nonce: "n".into(),
+                again: false,
+            })))),
         ),
         ("step-update", step(step::Action::Apply(apply(apply::Expect::Present(present))))),
         ("step-read", step(step::Action::Read(Read { must_be_empty: true }))),

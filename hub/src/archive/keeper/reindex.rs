@@ -13,7 +13,7 @@ use super::super::layout::{HOLD, ROOT, hold_of, is_tombstone, uid_of};
 use super::super::{ArchiveError, ClusterRef, Listed, SEALED, UNKNOWN_FILES};
 use super::{BATCH, CONCURRENT, Keeper, KeeperError, Work, at, chain};
 use crate::core::keeping::{FoundFile, Keeping};
-use crate::http::redact::is_secret;
+use crate::redact::is_secret;
 use crate::store::{Cause, Facts, Filed, Reader, TombstoneRow};
 
 /// Of each cluster: when it was heard of last, and whether that was its removal.

@@ -255,3 +255,21 @@ fn what_a_policy_in_force_asks_for_is_let_go_of_only_where_it_is_paused() {
     answer.try_recv().unwrap().unwrap();
     assert_eq!(fleet.status("b", "cm-0"), "Conflict/Exists", "it is somebody else's now");
 }
+
+/// Sim seed 20471: a policy was away for a moment while its source's agent could not be reached, and a namespace was
+/// deleted and made again there. Its watch tells only as long as it goes on.
+#[test]
+fn i7_namespaces_stay_watched_while_what_is_in_them_is() {
+    let back = POLICY.replace("name: maps", "name: back").replace("sourceCluster: a", "sourceCluster: b");
+    let back = back.replace("[b]", "[a]");
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY), ("q.yaml", back.as_str())]);
+    fleet.in_step(1);
+    fleet.disconnect("a");
+    fleet.policies(&[("q.yaml", back.as_str())]);
+    fleet.policies(&[("p.yaml", POLICY), ("q.yaml", back.as_str())]);
+    fleet.connect("a");
+    fleet.namespaces("a", vec![v1::Item { uid: "n2".into(), ..namespace("shop", 90, false) }]);
+    fleet.live("a", vec![deleted("cm-0", "s0", 80)]);
+    fleet.tick(10_000);
+    assert_eq!(fleet.status("b", "cm-0"), "Held/ContainerDeleted");
+}

@@ -3,8 +3,9 @@
 use lockstep_engine::ClusterId;
 use lockstep_engine::restore::{OnConflict, Options, Verdict};
 
-use super::{Bed, key, within};
+use super::{Bed, key, tombstone, within};
 use crate::store::restores::{ItemState, RestoreItemRow, RestoreReader, RestoreRow, RestoreStore};
+use crate::store::{Need, RetainReader, Store};
 
 fn item(restore: i64, position: u32, state: ItemState) -> RestoreItemRow {
     RestoreItemRow {
@@ -45,7 +46,23 @@ pub(super) fn restores_are_noted_object_by_object_and_found_while_under_way<B: B
     let items: Vec<_> = (0..4).zip(ItemState::ALL).map(|(at, state)| item(ids[0], at, state)).collect();
     assert_eq!(store.restore_items(ids[0]).unwrap(), items);
     within(&mut store, |store| {
+        for at in 0..10 {
+            store.put_tombstone(&tombstone(3, key("Deployment", "shop", "web"), at)).unwrap();
+        }
+        let replaces = RestoreItemRow { replaced: Some(3), ..item(ids[0], 0, ItemState::Planned) };
+        store.put_restore_item(&replaces).unwrap();
+    });
+    let needed = |store: &mut B::Store| {
+        let ids = (1..=10).filter(|id| store.need(*id).unwrap() == Some(Need::Restore));
+        ids.collect::<Vec<_>>()
+    };
+    assert_eq!(needed(&mut store), [3, 7], "what it writes from, and what it replaced");
+    within(&mut store, |store| {
         store.put_restore_item(&item(ids[0], 0, ItemState::Done)).unwrap();
+    });
+    assert_eq!(needed(&mut store), [0; 0]);
+    within(&mut store, |store| {
+        store.put_restore_item(&item(ids[1], 0, ItemState::Planned)).unwrap();
         store.end_restore(ids[0], 20).unwrap();
     });
     drop(store);

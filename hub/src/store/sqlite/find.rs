@@ -9,7 +9,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, params};
 
 use super::row::execute;
-use crate::http::redact::{LAST_APPLIED, is_secret};
+use crate::redact::{LAST_APPLIED, is_secret};
 use crate::store::{StoreError, TombstoneRow};
 
 /// Bytes of text that one tombstone is found by at most: a large object is found by its beginning.

@@ -195,15 +195,15 @@ impl Inner {
         found.into_iter().map(key).collect()
     }
 
-    pub(super) fn unseen_count(&mut self, cluster: ClusterId) -> Result<u64, StoreError> {
-        let count = first(
+    pub(super) fn unseen_totals(&mut self, cluster: ClusterId) -> Result<(u64, Millis), StoreError> {
+        let totals = first(
             &self.db,
             TABLE,
-            "SELECT count(*) FROM objects WHERE cluster = ?1 AND unseen IS NOT NULL",
+            "SELECT count(*), coalesce(max(unseen), 0) FROM objects WHERE cluster = ?1 AND unseen IS NOT NULL",
             [cluster.0],
-            |row| row.u64(0),
+            |row| Ok((row.u64(0)?, row.int(1)?)),
         )?;
-        Ok(count.unwrap_or(0))
+        Ok(totals.unwrap_or_default())
     }
 
     /// A watch has no index of its own: what it reported lies together under (cluster, kind).

@@ -77,12 +77,15 @@ impl Inner {
              EXISTS (SELECT 1 FROM placements p WHERE p.source_uid = t.uid \
                  AND p.source_cluster = t.cluster AND p.kind = t.kind) \
              AND NOT EXISTS (SELECT 1 FROM tombstones n WHERE n.uid = t.uid AND n.cluster = t.cluster \
-                 AND n.kind = t.kind AND n.cause IN (0, 1) AND (n.deleted_at, n.id) > (t.deleted_at, t.id)) \
+                 AND n.kind = t.kind AND n.cause IN (0, 1) AND (n.deleted_at, n.id) > (t.deleted_at, t.id)), \
+             EXISTS (SELECT 1 FROM restores r JOIN restore_items i ON i.restore = r.id \
+                 WHERE r.ended_at IS NULL AND i.state = 0 AND (i.tombstone = t.id OR i.replaced = t.id)) \
              FROM tombstones t WHERE t.id = ?1";
-        let found = first(&self.db, TABLE, sql, [id], |row| Ok((row.bool(0)?, row.bool(1)?)))?;
+        let found = first(&self.db, TABLE, sql, [id], |row| Ok((row.bool(0)?, row.bool(1)?, row.bool(2)?)))?;
         Ok(match found {
-            Some((true, _)) => Some(Need::Delete),
-            Some((_, true)) => Some(Need::Source),
+            Some((true, ..)) => Some(Need::Delete),
+            Some((_, true, _)) => Some(Need::Source),
+            Some((.., true)) => Some(Need::Restore),
             _ => None,
         })
     }

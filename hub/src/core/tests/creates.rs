@@ -1,0 +1,173 @@
+//! Creates: an apply that merges with what it meets, and whose answer may be lost.
+
+use lockstep_engine::marks;
+use lockstep_wire::v1::{self, apply::Expect, step::Action};
+
+use super::fleet::*;
+
+fn apply(step: &v1::Step) -> &v1::Apply {
+    match &step.action {
+        Some(Action::Apply(apply)) => apply,
+        _ => panic!("not an apply: {step:?}"),
+    }
+}
+
+/// What a create expects.
+fn absent(step: &v1::Step) -> v1::Absent {
+    match &apply(step).expect {
+        Some(Expect::Absent(absent)) => absent.clone(),
+        _ => panic!("not a create: {step:?}"),
+    }
+}
+
+/// The object as a create leaves it: with its nonce.
+fn left_by(create: &v1::Step, uid: &str, rv: u64) -> v1::Item {
+    let mut item = copy(&create.name, uid, rv, &apply(create).body, [7; 16]);
+    if let Some(v1::item::Change::Upsert(v1::Upsert { managed: Some(managed), .. })) = &mut item.change {
+        managed.marks.insert(marks::INTENT.to_owned(), absent(create).nonce);
+    }
+    item
+}
+
+/// The agent says that an object of others is there, and is asked to look again.
+fn met(fleet: &mut Fleet, create: &v1::Step) -> v1::Absent {
+    let conflict = v1::Failed { class: "Conflict".into(), ..Default::default() };
+    fleet.outcome("b", create.step, v1::outcome::Result::Failed(conflict));
+    let look = fleet.one_step("b");
+    let again = absent(&look);
+    let conflict = v1::Failed { class: "Conflict".into(), ..Default::default() };
+    fleet.outcome("b", look.step, v1::outcome::Result::Failed(conflict));
+    assert!(fleet.steps("b").is_empty(), "asked once about each state");
+    again
+}
+
+/// Sim seed 4141: a watch was silent for longer than the agent took to take its merge back. What it says in between is not
+/// ours.
+#[test]
+fn i6_marks_that_a_create_left_on_what_it_met_make_no_record() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let create = fleet.one_step("b");
+    let conflict = v1::Failed { class: "Conflict".into(), ..Default::default() };
+    fleet.outcome("b", create.step, v1::outcome::Result::Failed(conflict.clone()));
+    fleet.tick(60_000);
+    fleet.section("b", vec![foreign("cm-0", "theirs", 39)], None);
+    for step in fleet.steps("b") {
+        fleet.outcome("b", step.step, v1::outcome::Result::Failed(conflict.clone()));
+    }
+    fleet.section("b", vec![left_by(&create, "theirs", 40)], None);
+    let look = fleet.one_step("b");
+    assert_eq!(absent(&look), v1::Absent { nonce: absent(&create).nonce, again: true });
+    fleet.outcome("b", look.step, v1::outcome::Result::Failed(conflict));
+    assert!(fleet.placement("b", "cm-0").unwrap().record.is_none());
+    fleet.section("b", vec![foreign("cm-0", "theirs", 41)], None);
+    fleet.tick(60_000);
+    assert!(fleet.placement("b", "cm-0").unwrap().record.is_none());
+    assert!(fleet.status("b", "cm-0").starts_with("Conflict/"));
+}
+
+/// Sim seed 21653: by the time the marks are told of, nothing asks for the object any more.
+#[test]
+fn i6_what_a_create_met_is_not_deleted_when_its_source_is_unselected() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let create = fleet.one_step("b");
+    fleet.section("a", vec![left("cm-0", "s0", 11)], None);
+    let conflict = v1::Failed { class: "Conflict".into(), ..Default::default() };
+    fleet.outcome("b", create.step, v1::outcome::Result::Failed(conflict));
+    fleet.section("b", vec![left_by(&create, "theirs", 40)], None);
+    fleet.tick(600_000);
+    assert!(fleet.steps("b").is_empty());
+}
+
+/// Sim seed 2706: the copy was deleted, the answer to the create of the next one was lost, and that to its repetition,
+/// too. What the record named is gone: the next one is known by its marks.
+#[test]
+fn i11_a_copy_that_was_made_again_is_ours_however_many_answers_are_lost() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(1);
+    fleet.section("b", vec![deleted("cm-0", "t0", 60)], None);
+    let create = fleet.one_step("b");
+    assert!(!absent(&create).again);
+    fleet.disconnect("b");
+    fleet.connect("b");
+    fleet.live("b", vec![left_by(&create, "t1", 61)]);
+    let again = fleet.one_step("b");
+    assert_eq!(absent(&again), v1::Absent { nonce: absent(&create).nonce, again: true });
+    // The nonce was of the creation: a repetition that finds it takes it off.
+    fleet.disconnect("b");
+    fleet.connect("b");
+    fleet.live("b", vec![copy("cm-0", "t1", 62, &apply(&again).body, [7; 16])]);
+    for step in fleet.steps("b") {
+        let present = v1::Present { uid: "t1".into(), resource_version: String::new() };
+        assert_eq!(apply(&step).expect, Some(Expect::Present(present)));
+        fleet.perform("b", &step, "t1", 63, true);
+    }
+    assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
+    fleet.section("a", vec![source("cm-0", "s0", 15, "later")], None);
+    let update = fleet.one_step("b");
+    assert!(matches!(apply(&update).expect, Some(Expect::Present(_))));
+}
+
+/// Without an answer, and with nothing that asks for it, marks are what there is.
+#[test]
+fn i11_a_create_without_an_answer_is_deleted_with_its_source() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let create = fleet.one_step("b");
+    fleet.disconnect("b");
+    fleet.section("a", vec![deleted("cm-0", "s0", 20)], None);
+    fleet.connect("b");
+    fleet.live("b", vec![left_by(&create, "t0", 40)]);
+    assert!(fleet.status("b", "cm-0").starts_with("Held/"), "{}", fleet.status("b", "cm-0"));
+}
+
+/// The create of the next object of that name met it before any watch told of the restore. What the
+/// agent takes back then is the create, not the copy's own marks.
+#[test]
+fn i11_a_deleted_copy_that_a_restore_brought_back_is_ours_after_a_create_met_it() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let create = fleet.one_step("b");
+    let Some(Action::Apply(first)) = create.action.clone() else { panic!("{create:?}") };
+    fleet.perform("b", &create, "t0", 40, true);
+    fleet.section("a", vec![deleted("cm-0", "s0", 20)], None);
+    let read = fleet.one_step("b");
+    fleet.outcome("b", read.step, v1::outcome::Result::Gone(v1::Done {}));
+    fleet.section("b", vec![deleted("cm-0", "t0", 60)], None);
+    assert_eq!(fleet.status("b", "cm-0"), "-");
+    fleet.section("a", vec![source("cm-0", "s1", 30, "2")], None);
+    let again = fleet.one_step("b");
+    fleet.section("b", vec![left_by(&again, "t0", 41)], None);
+    let look = met(&mut fleet, &again);
+    assert!(look.again, "what it is can only be said when the undoing was told");
+    fleet.section("b", vec![copy("cm-0", "t0", 42, &first.body, [1; 16])], None);
+    fleet.tick(10_000);
+    let update = fleet.one_step("b");
+    let Some(Action::Apply(apply)) = &update.action else { panic!("{update:?}") };
+    let present = v1::Present { uid: "t0".into(), resource_version: String::new() };
+    assert_eq!(apply.expect, Some(v1::apply::Expect::Present(present)));
+    fleet.perform("b", &update, "t0", 43, true);
+    assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
+}
+
+/// Sim seed 20645: of a create that was not heard of the source has gone, and the create for its successor finds what it
+/// made.
+#[test]
+fn i11_what_an_earlier_create_made_is_ours_although_a_later_one_met_it() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let create = fleet.one_step("b");
+    fleet.disconnect("b");
+    fleet.section("a", vec![deleted("cm-0", "s0", 20), source("cm-0", "s1", 21, "2")], None);
+    fleet.connect("b");
+    fleet.live("b", Vec::new());
+    let next = fleet.one_step("b");
+    assert_ne!(absent(&next).nonce, absent(&create).nonce);
+    let conflict = v1::Failed { class: "Conflict".into(), ..Default::default() };
+    fleet.outcome("b", next.step, v1::outcome::Result::Failed(conflict));
+    fleet.section("b", vec![left_by(&create, "t0", 40)], None);
+    let update = fleet.one_step("b");
+    let present = v1::Present { uid: "t0".into(), resource_version: String::new() };
+    assert_eq!(apply(&update).expect, Some(Expect::Present(present)));
+}
