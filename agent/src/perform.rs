@@ -396,11 +396,12 @@ fn failed(failure: Failure) -> v1::Failed {
         retry_after_ms: retry_after_ms.unwrap_or(0),
         managers: Vec::new(),
         paths: fields,
+        resource_version: String::new(),
     }
 }
 
 fn conflict(foreign: Foreign) -> v1::Failed {
-    let Foreign { managers, causes, owners, uid, undo } = foreign;
+    let Foreign { managers, causes, owners, uid, version, undo } = foreign;
     let mut message = match (causes.is_empty(), uid) {
         (true, _) => "an object that is not ours is already there".to_owned(),
         (false, Some(_)) => {
@@ -408,6 +409,7 @@ fn conflict(foreign: Foreign) -> v1::Failed {
         }
         (false, None) => format!("fields are owned by {}", managers.join(", ")),
     };
+    let taken_back = !matches!(undo, Undo::Failed(_));
     if let Undo::Failed(failure) = &undo {
         message.push_str(&format!("; what was merged into it could not be taken back: {failure}"));
     }
@@ -421,5 +423,10 @@ fn conflict(foreign: Foreign) -> v1::Failed {
         retry_after_ms: 0,
         managers: owners,
         paths: causes.into_iter().map(|cause| cause.path).collect(),
+        // A merge that is still there is told of by the watch.
+        resource_version: version
+            .filter(|_| taken_back)
+            .map(|version| version.to_string())
+            .unwrap_or_default(),
     }
 }

@@ -9,7 +9,7 @@ use lockstep_engine::ownership::{ConflictCause, differences};
 use super::Writer;
 use super::apply::foreign;
 use super::compose::Extra;
-use super::types::{ApplyPlan, Live, Outcome, Undo};
+use super::types::{ApplyPlan, Live, Outcome};
 
 impl Writer {
     /// Applies by force onto exactly the state that was looked at: its uid and resourceVersion go along.
@@ -35,7 +35,7 @@ impl Writer {
             let paths = differences(&live.body, &reply.body).map_err(unreadable)?;
             if !paths.is_empty() {
                 let cause = |path| ConflictCause { path, ..ConflictCause::default() };
-                return Ok(foreign(&live.body, paths.into_iter().map(cause).collect(), Undo::NotNeeded));
+                return Ok(foreign(&live.body, paths.into_iter().map(cause).collect()));
             }
         }
         let reply = self.send(plan, &extra, true).await?;

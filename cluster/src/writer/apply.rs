@@ -1,7 +1,6 @@
 //! The one way objects are written.
 
 use bytes::Bytes;
-use lockstep_engine::Uid;
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::marks;
 use lockstep_engine::object::RawObject;
@@ -9,6 +8,7 @@ use lockstep_engine::outcome::{Failure, FailureClass, Operation};
 use lockstep_engine::ownership::{
     ConflictCause, MANAGER, ManagedFields, Owned, YIELD_MANAGER, conflicts, force_allowed, owned_digest,
 };
+use lockstep_engine::{ResourceVersion, Uid};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -61,7 +61,7 @@ impl Writer {
                 Some(live) if live.nonce.as_deref() == Some(nonce) || !guard::on(Guard::NonceOfCreate) => {
                     return self.arrived(plan, nonce, live).await;
                 }
-                Some(live) => return Ok(foreign(&live.body, Vec::new(), Undo::NotNeeded)),
+                Some(live) => return Ok(foreign(&live.body, Vec::new())),
                 None => {}
             }
         }
@@ -76,7 +76,7 @@ impl Writer {
             return self.applied(plan, reply.body, true, false);
         }
         if plan.dry_run {
-            return Ok(foreign(&reply.body, Vec::new(), Undo::NotNeeded));
+            return Ok(foreign(&reply.body, Vec::new()));
         }
         let live = live(reply.body)?;
         if look_first {
@@ -298,11 +298,28 @@ fn may_force(plan: &ApplyPlan, causes: &[ConflictCause]) -> bool {
 fn conflict(causes: Vec<ConflictCause>) -> Outcome {
     let managers = sorted(causes.iter().map(|cause| cause.manager.clone()));
     let undo = Undo::NotNeeded;
-    Outcome::Conflict(Box::new(Foreign { managers, causes, owners: Vec::new(), uid: None, undo }))
+    Outcome::Conflict(Box::new(Foreign {
+        managers,
+        causes,
+        owners: Vec::new(),
+        uid: None,
+        version: None,
+        undo,
+    }))
 }
 
-/// The whole object is somebody else's.
-pub(super) fn foreign(body: &Bytes, causes: Vec<ConflictCause>, undo: Undo) -> Outcome {
+/// The whole object is somebody else's, and as it was read.
+pub(super) fn foreign(body: &Bytes, causes: Vec<ConflictCause>) -> Outcome {
+    met(body, causes, Undo::NotNeeded, None)
+}
+
+/// The whole object is somebody else's. `version`: where a merge was taken back, that of what is left.
+pub(super) fn met(
+    body: &Bytes,
+    causes: Vec<ConflictCause>,
+    undo: Undo,
+    version: Option<ResourceVersion>,
+) -> Outcome {
     let object = RawObject::parse(body).ok();
     let managed = object.as_ref().and_then(|object| object.metadata.managed_fields);
     let owners = managed
@@ -310,8 +327,9 @@ pub(super) fn foreign(body: &Bytes, causes: Vec<ConflictCause>, undo: Undo) -> O
         .map(|fields| fields.summaries())
         .unwrap_or_default();
     let managers = sorted(owners.iter().map(|owner| owner.manager.clone()));
+    let version = version.or_else(|| object.as_ref().map(RawObject::resource_version));
     let uid = object.map(|object| object.uid());
-    Outcome::Conflict(Box::new(Foreign { managers, causes, owners, uid, undo }))
+    Outcome::Conflict(Box::new(Foreign { managers, causes, owners, uid, version, undo }))
 }
 
 fn sorted(names: impl Iterator<Item = String>) -> Vec<String> {

@@ -116,6 +116,8 @@ pub struct Foreign {
     pub owners: Vec<ManagerSummary>,
     /// Uid of the foreign object, where known.
     pub uid: Option<Uid>,
+    /// Its resourceVersion as this call left it, where known: what is older may show what was taken back.
+    pub version: Option<ResourceVersion>,
     /// What became of the merge.
     pub undo: Undo,
 }

@@ -5,13 +5,14 @@
 //! earlier call may have arrived without its answer. Applying nothing would empty such an object, and
 //! take the marks with it by which the hub knows it again.
 
+use lockstep_engine::ResourceVersion;
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::object::ObjectError;
 use lockstep_engine::outcome::{Failure, FailureClass, Operation};
 use lockstep_engine::ownership::{INTENT_ANNOTATION, MANAGER, ManagedFields, project};
 use serde_json::{Map, Value, json};
 
-use super::apply::{foreign, is_older};
+use super::apply::{is_older, met};
 use super::types::{ApplyPlan, Live, Outcome, Undo};
 use super::{ApplyCall, Writer, live, sensitivity};
 use crate::client::Call;
@@ -58,8 +59,8 @@ impl Writer {
                 self.applied(plan, now.body, true, false)
             }
             Before::Object(_) | Before::Unknown => {
-                let undo = self.put_back(place, &now, &before).await;
-                Ok(foreign(&now.body, Vec::new(), undo))
+                let (undo, version) = self.put_back(place, &now, &before).await;
+                Ok(met(&now.body, Vec::new(), undo, version))
             }
         }
     }
@@ -73,21 +74,21 @@ impl Writer {
         }
         let place = Place { resource: &plan.resource, namespace: &plan.namespace, name: &plan.name };
         let before = self.before(place, now).await?;
-        let undo = match &before {
+        let (undo, version) = match &before {
             Before::Absent => return Ok(Met::Nothing),
             Before::Object(live) if live.nonce.as_deref() != Some(nonce) => {
                 self.put_back(place, now, &before).await
             }
-            Before::Object(_) | Before::Unknown if is_older(&now.body) => Undo::NotNeeded,
+            Before::Object(_) | Before::Unknown if is_older(&now.body) => (Undo::NotNeeded, None),
             Before::Object(_) | Before::Unknown => return Ok(Met::Unknown),
         };
-        Ok(Met::Other(foreign(&now.body, Vec::new(), undo)))
+        Ok(Met::Other(met(&now.body, Vec::new(), undo, version)))
     }
 
     /// Takes a write of ours back that left an object in this state.
     pub(super) async fn undo(&self, place: Place<'_>, now: &Live) -> Undo {
         match self.before(place, now).await {
-            Ok(before) => self.put_back(place, now, &before).await,
+            Ok(before) => self.put_back(place, now, &before).await.0,
             Err(failure) => Undo::Failed(failure),
         }
     }
@@ -127,14 +128,20 @@ impl Writer {
 
     /// Applies what we owned before our write, mostly nothing: what we alone own beyond that goes, what
     /// others own stays. Without force the write cannot have changed a value of theirs.
-    async fn put_back(&self, place: Place<'_>, now: &Live, before: &Before) -> Undo {
+    /// And the resourceVersion of what is left, where that is known.
+    async fn put_back(
+        &self,
+        place: Place<'_>,
+        now: &Live,
+        before: &Before,
+    ) -> (Undo, Option<ResourceVersion>) {
         let Place { resource, namespace, name } = place;
         let mut body = match before {
-            Before::Absent => return Undo::NotNeeded,
+            Before::Absent => return (Undo::NotNeeded, None),
             Before::Unknown => Map::new(),
             Before::Object(before) => match our_part(resource, before) {
                 Ok(fields) => fields,
-                Err(failure) => return Undo::Failed(failure),
+                Err(failure) => return (Undo::Failed(failure), None),
             },
         };
         body.insert("apiVersion".to_owned(), resource.api_version().into());
@@ -161,17 +168,19 @@ impl Writer {
             body: Value::Object(body).to_string().into_bytes(),
         };
         match self.send_apply(apply).await {
-            Ok(reply) if reply.is_success() => Undo::Done,
+            Ok(reply) if reply.is_success() => {
+                (Undo::Done, live(reply.body).ok().map(|left| left.resource_version))
+            }
             Ok(reply) => {
                 let failure = reply.failure(Operation::Apply, sensitivity(resource));
                 if matches!(failure.class, FailureClass::Gone | FailureClass::Stale) {
                     // It is gone, or another object: nothing of ours is left in it.
-                    Undo::Done
+                    (Undo::Done, None)
                 } else {
-                    Undo::Failed(failure)
+                    (Undo::Failed(failure), None)
                 }
             }
-            Err(failure) => Undo::Failed(failure),
+            Err(failure) => (Undo::Failed(failure), None),
         }
     }
 }

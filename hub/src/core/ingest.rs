@@ -213,11 +213,16 @@ impl<S: Store> Core<S> {
         let scaler = if scales { self.store.object(id, &key)? } else { None };
         match change {
             Some(Change::Upsert(upsert)) => {
-                if self.is_stale_echo(id, &key, &resource_version) {
-                    return Ok(());
-                }
-                let v1::Upsert { body, left: _, managed, deleting } = upsert;
                 let before = self.store.object(id, &key)?;
+                let v1::Upsert { body, left: _, mut managed, deleting } = upsert;
+                if self.is_stale_echo(id, &key, &resource_version) {
+                    let seen = ResourceVersion::new(&resource_version).ordinal();
+                    if before.as_ref().is_some_and(|before| before.resource_version.ordinal() >= seen) {
+                        return Ok(());
+                    }
+                    // An object of others, with marks of a create that were taken back since.
+                    managed = None;
+                }
                 if self.is_rewound(id, watch) {
                     let version = ResourceVersion::new(&resource_version);
                     self.seen_after_rewind(id, before.as_ref(), &key, &uid, &version, now)?;

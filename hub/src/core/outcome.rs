@@ -363,6 +363,7 @@ impl<S: Store> Core<S> {
             && let Some(source) = &row.source
         {
             row.fields.creating = Some(Creating::Met(self.intent(row.target, &row.key, &source.uid)));
+            self.taken_back(&row, &failed.resource_version)?;
         }
         if let ("Immutable", Purpose::Apply { recreates: true, rendered, .. }) = (class, purpose) {
             row.ending = Some(Ending::Recreate);
@@ -400,6 +401,23 @@ impl<S: Store> Core<S> {
         };
         self.store.put_placement(&row)?;
         self.note_due(row.next_attempt);
+        Ok(())
+    }
+}
+
+impl<S: Store> Core<S> {
+    /// What a create had left on an object of others was taken back by this resourceVersion: until a watch, which may
+    /// be silent for long, tells of that, what it tells is no news.
+    fn taken_back(&mut self, row: &PlacementRow, version: &str) -> Result<(), StoreError> {
+        let version = ResourceVersion::new(version);
+        let known = self.store.object(row.target, &row.key)?;
+        let is_known = known.is_some_and(|known| known.resource_version.ordinal() >= version.ordinal());
+        if let Some(cluster) = self.clusters.get_mut(&row.target)
+            && version.ordinal().is_some()
+            && !is_known
+        {
+            cluster.echoes.insert(row.key.clone(), version);
+        }
         Ok(())
     }
 }

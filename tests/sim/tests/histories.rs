@@ -102,3 +102,39 @@ fn seed_2443_every_end_of_a_namespace_is_told() {
 fn seed_1956_what_was_written_is_expected_to_be_told_after_a_restart_of_the_hub() {
     holds(1956, EVENTS);
 }
+
+/// The answers to two creates of one copy were lost, and the record named the one that a user had deleted.
+#[test]
+fn seed_2706_a_copy_made_again_is_ours_however_many_answers_are_lost() {
+    holds(2706, EVENTS);
+}
+
+/// The hub's clock had been ahead when a rewind was noted, and accepting it accepted nothing.
+#[test]
+fn seed_3060_a_rewind_is_accepted_although_the_clock_was_set_back() {
+    holds(3060, EVENTS);
+}
+
+/// A watch told of marks that a create had left on what it met, long after they had been taken back.
+#[test]
+fn seed_4141_marks_that_were_taken_back_mean_nothing() {
+    holds(4141, EVENTS);
+}
+
+/// Another hub made an object in the same second as our create, whose answer was lost.
+#[test]
+fn seed_3276_what_a_create_met_is_told_by_what_was_there_before() {
+    holds(3276, EVENTS);
+}
+
+/// While its policy was away for a moment, so was the watch of namespaces that would have told of their end.
+#[test]
+fn seed_20471_namespaces_stay_watched_while_what_is_in_them_is() {
+    holds(20_471, EVENTS);
+}
+
+/// The create for a source's successor met what the one for the source had made.
+#[test]
+fn seed_20645_what_an_earlier_create_made_is_ours() {
+    holds(20_645, EVENTS);
+}

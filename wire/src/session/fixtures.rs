@@ -172,6 +172,7 @@ fn outcomes() -> Vec<(&'static str, Up)> {
         retry_after_ms: 1,
         managers: managed().managers,
         paths: vec![".spec".into()],
+        resource_version: String::new(),
     };
     vec![
         ("outcome-applied", outcome(outcome::Result::Applied(applied))),

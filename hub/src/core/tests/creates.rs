@@ -171,3 +171,21 @@ fn i11_what_an_earlier_create_made_is_ours_although_a_later_one_met_it() {
     let present = v1::Present { uid: "t0".into(), resource_version: String::new() };
     assert_eq!(apply(&update).expect, Some(Expect::Present(present)));
 }
+
+/// Sim seed 20832: the source was deleted and the placement forgotten before the watch told of the merge.
+#[test]
+fn i6_a_merge_that_was_taken_back_is_no_news_whenever_it_is_told() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let create = fleet.one_step("b");
+    let conflict =
+        v1::Failed { class: "Conflict".into(), resource_version: "41".into(), ..Default::default() };
+    fleet.outcome("b", create.step, v1::outcome::Result::Failed(conflict));
+    fleet.section("a", vec![deleted("cm-0", "s0", 20)], None);
+    assert_eq!(fleet.status("b", "cm-0"), "-");
+    fleet.section("b", vec![left_by(&create, "theirs", 40)], None);
+    assert_eq!(fleet.status("b", "cm-0"), "-", "it is nobody's");
+    fleet.section("b", vec![foreign("cm-0", "theirs", 41)], None);
+    fleet.section("a", vec![source("cm-0", "s1", 30, "2")], None);
+    assert_eq!(fleet.status("b", "cm-0"), "Conflict/Exists");
+}
