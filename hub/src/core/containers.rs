@@ -178,29 +178,33 @@ impl<S: Store> Core<S> {
         let kept = self.kept_of(&row.key.gk, &source)?;
         let deleted = |kept: &&TombstoneRow| matches!(kept.cause, Cause::Observed | Cause::Inferred);
         // Of what nobody saw deleted (a rewind) nothing was in it when it went.
-        let told_at = kept.iter().find(deleted).map(|kept| kept.deleted_at);
+        let told = kept.iter().find(deleted).map(|kept| kept.id);
         let mut unknown = false;
         for (key, _) in self.containers_of(&row.key.gk, &source.namespace) {
-            unknown |= self.is_unknown(source.cluster, key, told_at, now);
+            unknown |= self.is_unknown(source.cluster, key, told, now);
         }
         Ok(unknown)
     }
 
-    /// Is it unknown what became of a container since? If so, it is asked, unless it was already.
-    fn is_unknown(&mut self, id: ClusterId, key: ObjectKey, since: Option<Millis>, now: Millis) -> bool {
+    /// Is it unknown what became of a container since the tombstone of that number? If so, it is asked, unless it was
+    /// already. By numbers: the hub's clock may be set.
+    fn is_unknown(&mut self, id: ClusterId, key: ObjectKey, told: Option<i64>, now: Millis) -> bool {
+        let last = self.last_tombstone;
         let Some(cluster) = self.clusters.get_mut(&id) else { return false };
         let Some(watch) = cluster.covering(&key.gk, "") else { return false };
         if !watch.is_live() {
             return !(watch.told && watch.row.reason == "Forbidden");
         }
-        let Some(since) = since else { return false };
-        let asked = cluster.probes.get(&key).filter(|probe| probe.asked_at >= since);
+        let Some(told) = told else { return false };
+        let asked = cluster.probes.get(&key).filter(|probe| probe.after >= told);
         if let Some(probe) = asked {
             return !probe.answered;
         }
         if !cluster.busy.contains_key(&key) {
             cluster.probes.retain(|_, probe| now - probe.asked_at < PROBE_COUNTS_MS || !probe.answered);
-            cluster.probes.insert(key.clone(), Probe { asked_at: now, answered: false });
+            cluster
+                .probes
+                .insert(key.clone(), Probe { asked_at: now, after: last.max(told), answered: false });
             self.send_step(id, &key, Prepared::probe(), None);
         }
         true

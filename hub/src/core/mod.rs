@@ -200,6 +200,8 @@ pub struct Core<S> {
     /// Told by the policies directory at least once: before, nothing is concluded from absence of a
     /// policy (I3).
     policies_known: bool,
+    /// The tombstone that was made last, since the state was loaded.
+    last_tombstone: i64,
     /// What the directory held last, good or bad.
     last_files: Option<Vec<(String, Result<String, String>)>>,
     policies: BTreeMap<String, PolicyRow>,
@@ -285,6 +287,7 @@ impl<S: Store> Core<S> {
             hub_id,
             set: Arc::default(),
             policies_known: false,
+            last_tombstone: 0,
             last_files: None,
             policies: BTreeMap::new(),
             clusters: BTreeMap::new(),
@@ -316,6 +319,7 @@ impl<S: Store> Core<S> {
     /// Builds everything in memory anew from the store; sessions end. Also the way back after a
     /// transaction that failed.
     fn reload(&mut self) -> Result<(), StoreError> {
+        self.last_tombstone = 0;
         self.clusters.clear();
         self.names.clear();
         self.autoscaled = fields::Autoscaled::default();

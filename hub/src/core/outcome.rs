@@ -405,23 +405,6 @@ impl<S: Store> Core<S> {
     }
 }
 
-impl<S: Store> Core<S> {
-    /// What a create had left on an object of others was taken back by this resourceVersion: until a watch, which may
-    /// be silent for long, tells of that, what it tells is no news.
-    fn taken_back(&mut self, row: &PlacementRow, version: &str) -> Result<(), StoreError> {
-        let version = ResourceVersion::new(version);
-        let known = self.store.object(row.target, &row.key)?;
-        let is_known = known.is_some_and(|known| known.resource_version.ordinal() >= version.ordinal());
-        if let Some(cluster) = self.clusters.get_mut(&row.target)
-            && version.ordinal().is_some()
-            && !is_known
-        {
-            cluster.echoes.insert(row.key.clone(), version);
-        }
-        Ok(())
-    }
-}
-
 /// The reason that is shown: of an object that was to be adopted as it is, and is not, that it differs; of one
 /// whose fields were taken again and again, that.
 fn reason<'a>(class: &'a str, purpose: &Purpose, failed: &v1::Failed) -> &'a str {

@@ -106,6 +106,21 @@ impl<S: Store> Core<S> {
         nonce.is_some_and(|nonce| *nonce == self.intent(row.target, &row.key, source))
     }
 
+    /// What a create had left on an object of others was taken back by this resourceVersion: until a watch, which may
+    /// be silent for long, tells of that, what it tells is no news.
+    pub(super) fn taken_back(&mut self, row: &PlacementRow, version: &str) -> Result<(), StoreError> {
+        let version = ResourceVersion::new(version);
+        let known = self.store.object(row.target, &row.key)?;
+        let is_known = known.is_some_and(|known| known.resource_version.ordinal() >= version.ordinal());
+        if let Some(cluster) = self.clusters.get_mut(&row.target)
+            && version.ordinal().is_some()
+            && !is_known
+        {
+            cluster.echoes.insert(row.key.clone(), version);
+        }
+        Ok(())
+    }
+
     /// A placement is forgotten. A restore of its cluster may bring the copy back, with its marks: then only
     /// this tells which of its fields were ours.
     pub(super) fn keep_record(&mut self, row: &PlacementRow, now: Millis) -> Result<(), StoreError> {

@@ -148,6 +148,8 @@ pub enum Purpose {
 pub struct Probe {
     /// When it was asked last, hub's clock.
     pub asked_at: Millis,
+    /// The last tombstone that there was then: of what went later it says nothing.
+    pub after: i64,
     /// Has the answer come?
     pub answered: bool,
 }

@@ -37,7 +37,7 @@ impl<S: Store> Core<S> {
             return self.note_unselected(target, key);
         }
         let mut row = self.store.placement(target, key)?;
-        let claims = self.claims(target, key)?;
+        let mut claims = self.claims(target, key)?;
         let source = claims.first().map(|claim| claim.object.uid.clone());
         if let Some(placed) = row.as_mut().filter(|row| row.record.is_none())
             && let Some(object) = self.store.object(target, key)?
@@ -51,6 +51,10 @@ impl<S: Store> Core<S> {
             }
             self.recover(&object, managed, bytes::Bytes::new(), now)?;
             row = self.store.placement(target, key)?;
+            if row.as_ref().is_some_and(|row| row.record.is_some()) {
+                // What is ours already may be asked for where it would not be made.
+                claims = self.claims(target, key)?;
+            }
         }
         if claims.is_empty() && row.is_none() {
             return Ok(());
@@ -257,9 +261,8 @@ impl<S: Store> Core<S> {
             self.asking.entry((row.policy.clone(), row.target)).or_default().push(row.key.clone());
         }
         if prepared.is_some() && matches!(act, Act::Create | Act::Rest) {
-            // Where nothing is there any more, what an earlier one met is gone.
-            let met = row.fields.creating.take().filter(|_| object.is_some());
-            row.fields.creating = Some(met.unwrap_or(Creating::Sent));
+            // What an earlier one met may be gone by now.
+            row.fields.creating = Some(Creating::Sent);
         }
         if let (Act::Create, Some(record)) = (act, &mut row.record) {
             // What it named is gone.

@@ -202,6 +202,7 @@ impl<S: Store> Core<S> {
             tombstone.facts.deleter = self.who_deleted(&tombstone, asked_until)?;
         }
         let id = self.store.put_tombstone(&tombstone)?;
+        self.last_tombstone = id;
         self.join_act(tombstone.cluster, id, now)?;
         self.counts.tombstones += 1;
         self.after.push(AfterCommit::Archive);

@@ -73,6 +73,7 @@ replays! {
     hub_session: 1_000,
     list_pages: 1_000,
     marks: 1_000,
+    patterns: 500,
     policy_yaml: 60,
     server_status: 60,
     watch_lines: 200,

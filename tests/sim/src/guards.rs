@@ -17,7 +17,7 @@ pub struct Hunt {
 /// Runs histories without these guards, in this thread, until one violates something. What the same history
 /// violates with all guards on does not count.
 #[must_use]
-pub fn hunt(without: &[Guard], seeds: std::ops::Range<u64>, events: usize) -> Hunt {
+pub fn hunt(without: &[Guard], seeds: impl Iterator<Item = u64>, events: usize) -> Hunt {
     let mut tried = 0;
     for seed in seeds {
         let plan = Plan::draw(seed, events);

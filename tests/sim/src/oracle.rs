@@ -316,8 +316,8 @@ impl Oracle {
             }
             let ended = |life: &Life| -> Result<(), (&'static str, String)> {
                 match life.end {
-                    // It was unselected before it went.
-                    Some(_) if life.latest().is_some_and(|state| !state.selected) => Ok(()),
+                    // It was unselected before it went: the copy may be on its way out since then.
+                    Some(_) if life.states.iter().any(|state| !state.selected) => Ok(()),
                     Some((at, Actor::Controller)) if !approved_since(at.ms) => Err((
                         "I7",
                         format!("its source {uid} in {name} went with its namespace or definition, and nobody approved"),

@@ -138,3 +138,9 @@ fn seed_20471_namespaces_stay_watched_while_what_is_in_them_is() {
 fn seed_20645_what_an_earlier_create_made_is_ours() {
     holds(20_645, EVENTS);
 }
+
+/// A look at a namespace before it was deleted again counted as one after that, since the hub's clock had been ahead.
+#[test]
+fn seed_22547_a_look_at_a_namespace_counts_for_what_went_before_it() {
+    holds(22_547, EVENTS);
+}

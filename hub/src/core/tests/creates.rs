@@ -189,3 +189,41 @@ fn i6_a_merge_that_was_taken_back_is_no_news_whenever_it_is_told() {
     fleet.section("a", vec![source("cm-0", "s1", 30, "2")], None);
     assert_eq!(fleet.status("b", "cm-0"), "Conflict/Exists");
 }
+
+/// A Job that has finished is not copied anew; one that is ours stays, also where that is known by its marks only.
+#[test]
+fn i11_a_finished_job_that_only_marks_tell_of_stays() {
+    let policy = format!("{POLICY}  - apiGroup: batch\n    kind: Job\n    matchLabels: {{ sync: 'yes' }}\n");
+    let policies = [("p.yaml", policy.as_str())];
+    let job = |finished: bool| {
+        let status =
+            if finished { r#","status":{"conditions":[{"type":"Complete","status":"True"}]}"# } else { "" };
+        let mut item = source("cm-0", "s0", 10, "1");
+        let Some(v1::item::Change::Upsert(upsert)) = &mut item.change else { panic!() };
+        let body = String::from_utf8(upsert.body.to_vec()).unwrap();
+        let body = body
+            .replace(r#""apiVersion":"v1","kind":"ConfigMap""#, r#""apiVersion":"batch/v1","kind":"Job""#);
+        upsert.body = body.replace(r#","data":{"k":"1"}"#, status).into();
+        item
+    };
+    let live = Some(v1::WatchPhase::Live);
+    let mut fleet = Fleet::up(&policies);
+    fleet.section_of("Job", "b", Vec::new(), live);
+    fleet.section_of("Job", "a", vec![job(false)], live);
+    let create = fleet.one_step("b");
+    let body = apply(&create).body.clone();
+    fleet.perform("b", &create, "t0", 50, false);
+    fleet.lose_disk(&policies);
+    fleet.connect("a");
+    fleet.namespaces("a", vec![namespace("shop", 1, false)]);
+    fleet.live("a", Vec::new());
+    fleet.section_of("Job", "a", vec![job(true)], live);
+    fleet.connect("b");
+    fleet.live("b", Vec::new());
+    fleet.section_of("Job", "b", vec![copy("cm-0", "t0", 50, &body, [7; 16])], live);
+    fleet.tick(60_000);
+    assert!(
+        fleet.steps("b").iter().all(|step| matches!(step.action, Some(Action::Apply(_)))),
+        "it is not deleted"
+    );
+}

@@ -54,6 +54,10 @@ struct Options {
     #[cfg(feature = "mutants")]
     #[arg(long, value_delimiter = ',', value_parser = mutants::parse)]
     only: Vec<mutants::Mutant>,
+    /// Take every N-th seed only: with 5, from 20,001 on, each history restores a cluster. With --guards.
+    #[cfg(feature = "mutants")]
+    #[arg(long, default_value_t = 1)]
+    step: usize,
     /// These guards are off, `A+B` or one. With --seed.
     #[cfg(feature = "mutants")]
     #[arg(long, value_parser = mutants::parse)]
@@ -168,8 +172,12 @@ mod mutants {
             for _ in 0..threads {
                 scope.spawn(|| {
                     while let Some(mutant) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let found =
-                            hunt(&mutant.0, options.from..options.from + options.seeds, options.events);
+                        let seeds = (options.from..).step_by(options.step.max(1));
+                        let found = hunt(
+                            &mutant.0,
+                            seeds.take(usize::try_from(options.seeds).unwrap_or(usize::MAX)),
+                            options.events,
+                        );
                         survivors.fetch_add(usize::from(found.found.is_none()), Ordering::Relaxed);
                         tell(mutant, &found);
                     }
