@@ -178,7 +178,7 @@ impl<S: Store> Core<S> {
         let kept = self.kept_of(&row.key.gk, &source)?;
         let deleted = |kept: &&TombstoneRow| matches!(kept.cause, Cause::Observed | Cause::Inferred);
         // Of what nobody saw deleted (a rewind) nothing was in it when it went.
-        let told = kept.iter().find(deleted).map(|kept| kept.id);
+        let told = kept.iter().find(deleted).map(|kept| (kept.id, kept.last_seen));
         let mut unknown = false;
         for (key, _) in self.containers_of(&row.key.gk, &source.namespace) {
             unknown |= self.is_unknown(source.cluster, key, told, now);
@@ -188,23 +188,30 @@ impl<S: Store> Core<S> {
 
     /// Is it unknown what became of a container since the tombstone of that number? If so, it is asked, unless it was
     /// already. By numbers: the hub's clock may be set.
-    fn is_unknown(&mut self, id: ClusterId, key: ObjectKey, told: Option<i64>, now: Millis) -> bool {
+    fn is_unknown(
+        &mut self,
+        id: ClusterId,
+        key: ObjectKey,
+        told: Option<(i64, Millis)>,
+        now: Millis,
+    ) -> bool {
         let last = self.last_tombstone;
         let Some(cluster) = self.clusters.get_mut(&id) else { return false };
         let Some(watch) = cluster.covering(&key.gk, "") else { return false };
         if !watch.is_live() {
             return !(watch.told && watch.row.reason == "Forbidden");
         }
-        let Some(told) = told else { return false };
-        let asked = cluster.probes.get(&key).filter(|probe| probe.after >= told);
+        let Some((told, seen)) = told else { return false };
+        let asked = cluster.probes.get_mut(&key).filter(|probe| probe.after >= told);
         if let Some(probe) = asked {
+            probe.seen = probe.seen.max(seen);
             return !probe.answered;
         }
         if !cluster.busy.contains_key(&key) {
             cluster.probes.retain(|_, probe| now - probe.asked_at < PROBE_COUNTS_MS || !probe.answered);
             cluster
                 .probes
-                .insert(key.clone(), Probe { asked_at: now, after: last.max(told), answered: false });
+                .insert(key.clone(), Probe { asked_at: now, after: last.max(told), seen, answered: false });
             self.send_step(id, &key, Prepared::probe(), None);
         }
         true
@@ -232,12 +239,14 @@ impl<S: Store> Core<S> {
                 return Ok(());
             }
         };
+        let mut at = now;
         if let Some(probe) = cluster.probes.get_mut(key) {
             probe.answered = true;
+            at = at.max(probe.seen);
         }
         if ended {
             let (none, before) = (ResourceVersion::default(), now.saturating_sub(REMEMBERED_MS));
-            self.store.put_container_gone(id, key, now, &none, before)?;
+            self.store.put_container_gone(id, key, at, &none, before)?;
         }
         let states = vec![State::Pending, State::Orphaned];
         self.scan_placements(PlacementFilter { source: Some(id), states, ..PlacementFilter::default() });

@@ -150,6 +150,8 @@ pub struct Probe {
     pub asked_at: Millis,
     /// The last tombstone that there was then: of what went later it says nothing.
     pub after: i64,
+    /// When what asks was seen last, by the hub's clock then, which may have been ahead.
+    pub seen: Millis,
     /// Has the answer come?
     pub answered: bool,
 }
