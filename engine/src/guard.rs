@@ -133,18 +133,7 @@ mod mutants {
 
     thread_local! {
         /// A bit for each guard that is off. A history runs in one thread.
-        static OFF: Cell<u128> = Cell::new(from_environment());
-    }
-
-    /// Tests run without the guards that `LOCKSTEP_GUARDS_OFF` names, as in `A+B`.
-    fn from_environment() -> u128 {
-        let names = std::env::var("LOCKSTEP_GUARDS_OFF").unwrap_or_default();
-        let off = Guard::ALL.iter().filter(|guard| names.split('+').any(|name| name == guard.name()));
-        bits(off.copied())
-    }
-
-    fn bits(guards: impl Iterator<Item = Guard>) -> u128 {
-        guards.fold(0, |off, guard| off | 1 << guard as u128)
+        static OFF: Cell<u128> = const { Cell::new(0) };
     }
 
     /// Is this guard on, in this thread?
@@ -155,6 +144,6 @@ mod mutants {
 
     /// From now on exactly these are off, in this thread.
     pub fn switch_off(guards: &[Guard]) {
-        OFF.set(bits(guards.iter().copied()));
+        OFF.set(guards.iter().fold(0, |off, guard| off | 1 << *guard as u128));
     }
 }

@@ -107,7 +107,8 @@ impl<S: Store> Core<S> {
         self.store.put_cluster(&cluster.row)
     }
 
-    /// The list that followed a rewind lacks it.
+    /// The list that followed a rewind lacks it. What it lacks is the name: a state from before the rewind may have come
+    /// meanwhile, of another object that the agent no longer knows of. Only a write of our own may be younger than the list.
     pub(super) fn unseen(
         &mut self,
         id: ClusterId,
@@ -116,7 +117,7 @@ impl<S: Store> Core<S> {
         now: Millis,
     ) -> Result<(), StoreError> {
         let Some(mut row) = self.store.object(id, key)? else { return Ok(()) };
-        if row.uid.as_str() != uid {
+        if row.uid.as_str() != uid && (row.body.is_none() || row.managed.is_some()) {
             return Ok(());
         }
         if row.body.is_none() {

@@ -144,3 +144,9 @@ fn seed_20645_what_an_earlier_create_made_is_ours() {
 fn seed_22547_a_look_at_a_namespace_counts_for_what_went_before_it() {
     holds(22_547, EVENTS);
 }
+
+/// After a restore a state from before it came late, and the list that lacked it named another.
+#[test]
+fn seed_23126_what_comes_late_from_before_a_restore_is_missing_too() {
+    holds(23_126, EVENTS);
+}

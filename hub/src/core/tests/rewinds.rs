@@ -365,6 +365,19 @@ fn a_rewind_that_was_accepted_is_carried_out_after_a_restart_too() {
     assert!(fleet.cluster("a").rewound.is_none(), "decided");
 }
 
+/// Sim seed 23126: what the agent had sent before it heard what the hub held is told again after that.
+#[test]
+fn a_state_from_before_a_rewind_that_comes_late_is_unseen_like_the_one_before_it() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(1);
+    fleet.rewound("a", vec![source("cm-0", "s9", 60, "late"), unseen("cm-0", "s0")]);
+    fleet.live("a", Vec::new());
+    fleet.namespaces("a", Vec::new());
+    assert!(fleet.cluster("a").rewound.is_some());
+    assert_eq!(accept(&mut fleet).unwrap().objects, 1);
+    assert!(fleet.tombstones().iter().any(|kept| kept.uid.as_str() == "s9"));
+}
+
 /// Sim seed 3060: the hub's clock had been an hour ahead when the rewind was noted.
 #[test]
 fn a_rewind_is_accepted_as_a_whole_although_the_clock_was_set_back() {
