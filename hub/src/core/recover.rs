@@ -107,7 +107,7 @@ impl<S: Store> Core<S> {
     }
 
     /// What a create had left on an object of others was taken back by this resourceVersion: until a watch, which may
-    /// be silent for long, tells of that, what it tells is no news.
+    /// be silent for long, tells of that, what it tells counts without its marks.
     pub(super) fn taken_back(&mut self, row: &PlacementRow, version: &str) -> Result<(), StoreError> {
         let version = ResourceVersion::new(version);
         let known = self.store.object(row.target, &row.key)?;
