@@ -12,6 +12,7 @@ use lockstep_wire::v1::{self, outcome::Result as Answer};
 
 use super::Core;
 use super::acts::ended_by;
+use super::recover::{bears_marks, is_recovered};
 use super::state::{Answered, InFlight, Purpose};
 use super::tombstone::{is_deleting, state_before};
 use crate::store::{
@@ -172,16 +173,19 @@ impl<S: Store> Core<S> {
     ) -> Result<(), StoreError> {
         let before = self.store.object(id, key)?;
         let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
-        let Some(watch) = cluster.covering(&key.gk, &key.namespace).map(|watch| watch.row.id) else {
-            return Ok(());
-        };
-        let same = before.as_ref().is_some_and(|row| row.uid == *uid);
-        let newer = before.as_ref().filter(|row| row.uid == *uid).is_some_and(|row| {
+        let Some(covering) = cluster.covering(&key.gk, &key.namespace) else { return Ok(()) };
+        let (watch, written) = (covering.row.id, resource_version.ordinal());
+        // Versions of a history that was lost in a restore are void, and so is its checkpoint: what compares is of one.
+        let newer = before.as_ref().is_some_and(|row| {
             row.resource_version == *resource_version
-                || matches!((row.resource_version.ordinal(), resource_version.ordinal()), (Some(a), Some(b)) if a > b)
+                || row.resource_version.ordinal().zip(written).is_some_and(|(had, written)| had > written)
         });
-        if newer {
-            // The echo came before the answer, or something newer did.
+        let same = before.as_ref().is_some_and(|row| row.uid == *uid);
+        let reached = covering.row.checkpoint.ordinal().filter(|_| covering.is_live());
+        let told = reached.zip(written).is_some_and(|(reached, written)| reached >= written);
+        if newer || (told && !same) {
+            // The answer was long under way. The echo came before it, or something newer did: also that the object
+            // went, of which no row is left, and whatever took its name since.
             return Ok(());
         }
         cluster.echoes.insert(key.clone(), resource_version.clone());
@@ -242,11 +246,10 @@ impl<S: Store> Core<S> {
 
     /// The image goes into the outbox; the delete waits until the archive has it (I4).
     fn image(&mut self, mut row: PlacementRow, image: v1::Image, now: Millis) -> Result<(), StoreError> {
-        let ours = row
-            .record
-            .as_ref()
-            .and_then(|record| record.uid.as_ref())
-            .is_some_and(|uid| uid.as_str() == image.uid);
+        let ours = row.record.as_ref().is_some_and(|record| {
+            let named = record.uid.as_ref().is_some_and(|uid| uid.as_str() == image.uid);
+            named && (!is_recovered(record) || bears_marks(&image.body))
+        });
         let approved = row.delete == Some(DeleteStage::Approved);
         if (!ours && guard::on(Guard::ImageOfRecord))
             || !(approved || row.delete == Some(DeleteStage::Granted))
@@ -308,8 +311,11 @@ impl<S: Store> Core<S> {
         self.counts.deletes += 1;
         self.carried_out(tombstone, now)?;
         tracing::info!(cluster = self.cluster_name(row.target), object = %row.key, policy = row.policy, "deleted, archived before");
-        // The object goes when its finalizers and grace period are over; the watch tells.
-        if let Some(mut object) = self.store.object(row.target, &row.key)? {
+        // The object goes when its finalizers and grace period are over; the watch tells, and may have done so already,
+        // and of another with its name.
+        let uid = row.record.and_then(|record| record.uid);
+        let object = self.store.object(row.target, &row.key)?;
+        if let Some(mut object) = object.filter(|object| Some(&object.uid) == uid.as_ref()) {
             object.before = state_before(&object);
             object.deleting = true;
             self.store.put_object(&object)?;

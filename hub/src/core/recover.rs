@@ -4,6 +4,7 @@
 
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::marks;
+use lockstep_engine::object::RawObject;
 use lockstep_engine::ownership::{FieldSet, Leave};
 use lockstep_engine::{ClusterName, Millis, ResourceVersion, Uid};
 use serde_json::Value;
@@ -170,6 +171,20 @@ fn brought_back(former: Record, rendered: [u8; 32]) -> Record {
 /// Was it made from what was found, not by a write that this hub remembers?
 pub(super) fn is_recovered(record: &Record) -> bool {
     record.api_version.is_empty()
+}
+
+/// Does nothing say any more that it is a copy, neither a write that is remembered, nor a mark or a field of ours? What an
+/// agent took back looks like this, where the answer that said so was lost, and a watch told of the merge first (I6).
+pub(super) fn was_marked_only(record: Option<&Record>, there: Option<&ObjectRow>) -> bool {
+    let there = there.filter(|there| there.managed.is_none() && there.unseen.is_none());
+    let recovered = record.filter(|record| is_recovered(record) && !record.implicit);
+    recovered.zip(there).is_some_and(|(record, there)| record.uid.as_ref() == Some(&there.uid))
+}
+
+/// Does a body carry a mark?
+pub(super) fn bears_marks(body: &[u8]) -> bool {
+    RawObject::parse(body)
+        .is_ok_and(|object| marks::has_marks(&object.metadata.annotations, &object.metadata.labels))
 }
 
 /// Nobody remembers what a recovered copy looked like after our last write. But if that wrote the body

@@ -12,7 +12,7 @@ use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
 use super::Core;
 use super::asked::{Asked, ending_reason};
 use super::gather::{fresh_placement, observed, pause};
-use super::recover::{UNLIKE_ANY, was_taken_over};
+use super::recover::{UNLIKE_ANY, was_marked_only, was_taken_over};
 use super::release::Waits;
 use crate::store::{
     Creating, DeleteStage, Ending, ObjectRow, Owned, PlacementRow, Record, Store, StoreError,
@@ -36,25 +36,33 @@ impl<S: Store> Core<S> {
             step.again = true;
             return self.note_unselected(target, key);
         }
+        let there = self.store.object(target, key)?;
         let mut row = self.store.placement(target, key)?;
         let mut claims = self.claims(target, key)?;
         let source = claims.first().map(|claim| claim.object.uid.clone());
         if let Some(placed) = row.as_mut().filter(|row| row.record.is_none())
-            && let Some(object) = self.store.object(target, key)?
+            && let Some(object) = &there
             && let Some(managed) = &object.managed
         {
-            let asks = source.as_ref().is_some_and(|source| self.awaits_answer(placed, &object, source));
+            let asks = source.as_ref().is_some_and(|source| self.awaits_answer(placed, object, source));
             if placed.fields.creating == Some(Creating::Sent) && !asks {
                 // No create will tell: it carries the nonce of none that is still asked for.
                 placed.fields.creating = None;
                 self.store.put_placement(placed)?;
             }
-            self.recover(&object, managed, bytes::Bytes::new(), now)?;
+            self.recover(object, managed, bytes::Bytes::new(), now)?;
             row = self.store.placement(target, key)?;
             if row.as_ref().is_some_and(|row| row.record.is_some()) {
                 // What is ours already may be asked for where it would not be made.
                 claims = self.claims(target, key)?;
             }
+        }
+        if let Some(placed) = row.as_mut().filter(|row| was_marked_only(row.record.as_ref(), there.as_ref()))
+        {
+            tracing::info!(cluster = self.cluster_name(target), object = %key, "marks were all that said it was a copy, and they are gone: it is not ours");
+            (placed.record, placed.delete) = (None, None);
+            self.store.put_placement(placed)?;
+            claims = self.claims(target, key)?;
         }
         if claims.is_empty() && row.is_none() {
             return Ok(());
@@ -79,7 +87,7 @@ impl<S: Store> Core<S> {
             }
         }
         // What a rewind of the target took away is not there.
-        let object = self.store.object(target, key)?.filter(|object| object.unseen.is_none());
+        let object = there.filter(|object| object.unseen.is_none());
         let absence = self.absence(target, key);
         let mut marks_uid = String::new();
         let marks = self.marks_view(

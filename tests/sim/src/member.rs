@@ -200,6 +200,12 @@ impl Member {
         if !lease {
             let dry = if request.query.contains("dryRun") { " dry run" } else { "" };
             self.log.say(self.name(), format_args!("{} {}{dry}: {status}", request.method, request.path));
+            // With --trace sim=debug.
+            if let Response::Full(answer) = &reply.response {
+                let (sent, got) =
+                    (String::from_utf8_lossy(&request.body), String::from_utf8_lossy(&answer.body));
+                tracing::debug!(target: "sim", "sent {sent}, got {got}");
+            }
         }
         if let Some(key) = subject {
             let after = inner.journal.current.get(&key).cloned();

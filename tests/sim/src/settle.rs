@@ -1,6 +1,6 @@
 //! The end of a history: nothing is disturbed any more, and everything must come in step and be quiet.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -61,6 +61,7 @@ pub(crate) async fn settle(world: &mut World) -> Result<()> {
     if !world.is_over() {
         secrets(world);
         buried(world);
+        stored(world);
         others(world);
     }
     Ok(())
@@ -362,6 +363,38 @@ fn buried(world: &World) {
     let unburied = if world.released { Vec::new() } else { world.oracle.unburied(&buried, &held) };
     if !unburied.is_empty() {
         world.oracle.fail("nothing is lost", format_args!("no tombstone for {}", unburied.join(", ")));
+    }
+}
+
+/// I2: the store has what the clusters have, and nothing else, wherever a watch is live.
+fn stored(world: &World) {
+    let Some(mut reader) = world.hub.reader() else { return };
+    for cluster in reader.clusters().unwrap_or_default() {
+        let Some(at) = CLUSTERS.iter().position(|name| *name == cluster.name.as_str()) else { continue };
+        for watch in reader.watches(Some(cluster.id)).unwrap_or_default() {
+            let Some(kind) = Kind::of(&watch.gk.group, &watch.gk.kind) else { continue };
+            let rows = reader.index(watch.id, None, 100_000).unwrap_or_default();
+            let held: BTreeMap<Key, String> = rows
+                .into_iter()
+                .map(|row| (Key { kind, namespace: row.namespace, name: row.name }, row.uid.to_string()))
+                .collect();
+            let covers = |key: &Key| {
+                key.kind == kind && (watch.namespace.is_empty() || *watch.namespace == key.namespace)
+            };
+            let there: BTreeMap<Key, String> = world.members[at].with_journal(|journal| {
+                let there = journal.current.iter().filter(|(key, _)| covers(key));
+                there.map(|(key, uid)| (key.clone(), uid.clone())).collect()
+            });
+            let keys: BTreeSet<&Key> = held.keys().chain(there.keys()).collect();
+            for key in keys.into_iter().filter(|key| held.get(*key) != there.get(*key)) {
+                let (ours, theirs) = (held.get(key), there.get(key));
+                let (name, phase) = (CLUSTERS[at], watch.phase);
+                let text = format_args!(
+                    "of {key} in {name} the store has {ours:?}, and there is {theirs:?}; its watch is {phase:?}"
+                );
+                world.oracle.fail("I2", text);
+            }
+        }
     }
 }
 

@@ -103,8 +103,9 @@ fn the_queue_of_an_agent_hides_no_beginning() {
 fn after_an_absence_everything_of_a_namespace_that_is_gone_is_one_act() {
     for first in ["Namespace", "ConfigMap"] {
         let mut fleet = begin();
-        // Before the absence.
+        // Before the absence, and the namespace was still there.
         tell(&mut fleet, "ConfigMap", vec![deleted("w", "w", 9)]);
+        tell(&mut fleet, "Namespace", vec![]);
         fleet.disconnect("a");
         fleet.connect("a");
         let contents = ["x", "y", "z"].map(|name| inferred(deleted(name, name, 5), 1_000)).to_vec();

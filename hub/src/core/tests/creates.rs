@@ -4,6 +4,7 @@ use lockstep_engine::marks;
 use lockstep_wire::v1::{self, apply::Expect, step::Action};
 
 use super::fleet::*;
+use crate::store::Reader;
 
 fn apply(step: &v1::Step) -> &v1::Apply {
     match &step.action {
@@ -225,5 +226,51 @@ fn i11_a_finished_job_that_only_marks_tell_of_stays() {
     assert!(
         fleet.steps("b").iter().all(|step| matches!(step.action, Some(Action::Apply(_)))),
         "it is not deleted"
+    );
+}
+
+/// Sim seed 30959: the agent took a merge back, and its answer was lost; the hub hears of the merge when the source is gone.
+#[test]
+fn i6_what_only_marks_called_a_copy_is_none_without_them() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let create = fleet.one_step("b");
+    fleet.disconnect("b");
+    fleet.section("a", vec![deleted("cm-0", "s0", 20)], None);
+    fleet.connect("b");
+    fleet.live("b", vec![left_by(&create, "theirs", 40)]);
+    assert!(fleet.status("b", "cm-0").starts_with("Held/"), "{}", fleet.status("b", "cm-0"));
+    fleet.section("b", vec![foreign("cm-0", "theirs", 41)], None);
+    assert_eq!(fleet.status("b", "cm-0"), "-");
+    fleet.section("a", vec![source("cm-0", "s1", 30, "2")], None);
+    assert_eq!(fleet.status("b", "cm-0"), "Conflict/Exists");
+}
+
+/// Sim seed 30359: the answer was long under way, and the watch told meanwhile that the object went.
+#[test]
+fn i2_an_answer_that_comes_late_is_no_news_of_an_object_that_went() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1"), source("cm-1", "s1", 11, "1")], None);
+    let creates = fleet.steps("b");
+    let id = fleet.agents["b"].id;
+    for create in &creates {
+        fleet.section(
+            "b",
+            vec![left_by(create, &create.name, 40), deleted(&create.name, &create.name, 41)],
+            None,
+        );
+    }
+    fleet.section("b", vec![foreign("cm-0", "theirs", 42)], None);
+    for create in &creates {
+        fleet.perform("b", create, &create.name, 40, false);
+    }
+    let held = fleet.core.store.object(id, &key("cm-0")).unwrap().map(|row| row.uid);
+    assert_eq!(held, Some(lockstep_engine::Uid::new("theirs")));
+    assert!(fleet.core.store.object(id, &key("cm-1")).unwrap().is_none());
+    assert_eq!(fleet.status("b", "cm-0"), "Conflict/Replaced");
+    let steps = fleet.steps("b");
+    assert!(
+        steps.iter().any(|step| step.name == "cm-1" && matches!(apply(step).expect, Some(Expect::Absent(_)))),
+        "the other is made again: {steps:?}"
     );
 }

@@ -45,6 +45,8 @@ pub(super) struct Fleet {
     pub leases: BTreeMap<&'static str, u64>,
     /// What agents answer when the hub asks whether a namespace is there; else what they told of it.
     pub namespaces: BTreeMap<(&'static str, &'static str), Answer>,
+    /// The highest resourceVersion that the watches of a cluster told.
+    reached: BTreeMap<&'static str, u64>,
     dir: tempfile::TempDir,
     pub now: Millis,
 }
@@ -74,6 +76,7 @@ impl Fleet {
             tokens: BTreeMap::new(),
             leases: BTreeMap::new(),
             namespaces: BTreeMap::new(),
+            reached: BTreeMap::new(),
             dir,
             now: 1_000,
         };
@@ -406,7 +409,10 @@ impl Fleet {
             interest: interest.digest().to_vec().into(),
             ..v1::WatchStatus::default()
         });
-        let checkpoint = format!("{}", 100 + sequence);
+        let versions = items.iter().filter_map(|item| item.resource_version.parse().ok());
+        let reached = self.reached.entry(name).or_insert(1);
+        *reached = versions.fold(*reached, u64::max);
+        let checkpoint = reached.to_string();
         let section = v1::Section { watch, epoch: 1, items, checkpoint, status, census: Vec::new() };
         self.message(name, agent_message::Body::Batch(v1::Batch { sequence, sections: vec![section] }));
     }
