@@ -96,9 +96,10 @@ impl Bench<'_> {
         let meta = &object.metadata;
         let wanted = self.interest.wants_body(meta) && !self.is_token(bytes, object);
         let labelled = self.interest.managed && meta.labels.get(MANAGED).is_some_and(|value| value == "true");
-        // A copy that lost its marks is no source (I9): our entry tells.
-        let source = wanted && self.interest.syncs(&meta.namespace, &meta.name, &meta.labels);
-        let managed = labelled || source && meta.managed_fields.is_some_and(has_entry_of_ours);
+        // A copy that lost its marks is a copy still, and no source (I9): our entry tells.
+        let asked =
+            self.interest.managed || wanted && self.interest.syncs(&meta.namespace, &meta.name, &meta.labels);
+        let managed = labelled || asked && meta.managed_fields.is_some_and(has_entry_of_ours);
         let deleting = meta.deletion_timestamp.is_some();
         Judged {
             namespace: meta.namespace.clone().into_owned(),

@@ -12,9 +12,10 @@ use lockstep_cluster::{
     Resource, RestoreExpect, RestorePlan, Served, ServedKind, Undo, Writer,
 };
 use lockstep_engine::catalogue::is_container;
-use lockstep_engine::object::{RawObject, defined_kind, without_managed_fields};
+use lockstep_engine::marks::has_marks;
+use lockstep_engine::object::{ObjectError, RawObject, defined_kind, without_managed_fields};
 use lockstep_engine::outcome::{Failure, FailureClass};
-use lockstep_engine::ownership::{FieldSet, Leave, Left};
+use lockstep_engine::ownership::{FieldSet, Leave, Left, has_entry_of_ours};
 use lockstep_engine::{GroupKind, ResourceVersion, Uid};
 use lockstep_wire::v1::{
     self, apply::Expect as Wanted, outcome::Result as Done, restore::Expect as Anew, step::Action,
@@ -205,13 +206,18 @@ impl Call<'_> {
             self.check_empty(Some(&live.body)).await?;
         }
         let api_version = self.resource.api_version();
-        let body = without_managed_fields(&live.body, &api_version, &self.kind.gk.kind)
-            .map_err(|error| failure(FailureClass::Transient, &error.to_string()))?;
+        let unreadable = |error: ObjectError| failure(FailureClass::Transient, &error.to_string());
+        let metadata = RawObject::parse(&live.body).map_err(unreadable)?.metadata;
+        let managed = has_marks(&metadata.annotations, &metadata.labels)
+            || metadata.managed_fields.is_some_and(has_entry_of_ours);
+        let body =
+            without_managed_fields(&live.body, &api_version, &self.kind.gk.kind).map_err(unreadable)?;
         Ok(Done::Image(v1::Image {
             uid: live.uid.as_str().to_owned(),
             resource_version: live.resource_version.as_str().to_owned(),
             body: Bytes::from(body),
             api_version,
+            managed,
         }))
     }
 

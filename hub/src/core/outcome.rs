@@ -12,7 +12,7 @@ use lockstep_wire::v1::{self, outcome::Result as Answer};
 
 use super::Core;
 use super::acts::ended_by;
-use super::recover::{bears_marks, is_recovered};
+use super::recover::is_recovered;
 use super::state::{Answered, InFlight, Purpose};
 use super::tombstone::{is_deleting, state_before};
 use crate::store::{
@@ -248,7 +248,7 @@ impl<S: Store> Core<S> {
     fn image(&mut self, mut row: PlacementRow, image: v1::Image, now: Millis) -> Result<(), StoreError> {
         let ours = row.record.as_ref().is_some_and(|record| {
             let named = record.uid.as_ref().is_some_and(|uid| uid.as_str() == image.uid);
-            named && (!is_recovered(record) || bears_marks(&image.body))
+            named && (image.managed || !is_recovered(record))
         });
         let approved = row.delete == Some(DeleteStage::Approved);
         if (!ours && guard::on(Guard::ImageOfRecord))

@@ -4,7 +4,6 @@
 
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::marks;
-use lockstep_engine::object::RawObject;
 use lockstep_engine::ownership::{FieldSet, Leave};
 use lockstep_engine::{ClusterName, Millis, ResourceVersion, Uid};
 use serde_json::Value;
@@ -179,12 +178,6 @@ pub(super) fn was_marked_only(record: Option<&Record>, there: Option<&ObjectRow>
     let there = there.filter(|there| there.managed.is_none() && there.unseen.is_none());
     let recovered = record.filter(|record| is_recovered(record) && !record.implicit);
     recovered.zip(there).is_some_and(|(record, there)| record.uid.as_ref() == Some(&there.uid))
-}
-
-/// Does a body carry a mark?
-pub(super) fn bears_marks(body: &[u8]) -> bool {
-    RawObject::parse(body)
-        .is_ok_and(|object| marks::has_marks(&object.metadata.annotations, &object.metadata.labels))
 }
 
 /// Nobody remembers what a recovered copy looked like after our last write. But if that wrote the body

@@ -94,10 +94,14 @@ impl<S: Store> Core<S> {
         // What was written to the lost history has no echo.
         cluster.echoes.clear();
         self.store.void_versions(id)?;
-        let Some(cluster) = self.clusters.get_mut(&id) else { return Ok(()) };
-        if cluster.row.rewound.is_some() {
+        self.raise(id, how, now)
+    }
+
+    /// The cluster waits for a decision from now on.
+    fn raise(&mut self, id: ClusterId, how: &str, now: Millis) -> Result<(), StoreError> {
+        let Some(cluster) = self.clusters.get_mut(&id).filter(|cluster| cluster.row.rewound.is_none()) else {
             return Ok(());
-        }
+        };
         tracing::error!(
             cluster = %cluster.row.name,
             "the cluster was rewound, as by a restore of etcd: {how}. Everything in it is listed anew; what is missing is held, not deleted: see `lockstep clusters`"
@@ -127,7 +131,11 @@ impl<S: Store> Core<S> {
         // An acceptance that is still being carried out did not mean it, whatever the hub's clock did since.
         let accepted = self.accepted(id)?.map_or(now, |accepted| accepted.saturating_add(1));
         row.unseen.get_or_insert(now.max(accepted));
-        self.store.put_object(&row)
+        self.store.put_object(&row)?;
+        // Agent and hub each notice a rewind, and what the list for the one finds may be dealt with when that for the
+        // other ends: what is missing is never without an alarm, since only that can be accepted.
+        let how = format!("the list that followed a rewind lacks {key}");
+        self.raise(id, &how, now)
     }
 
     /// An object as the list after a rewind shows it. What it takes the place of was thrown away by

@@ -255,7 +255,7 @@ impl Restorer {
             uid: found.uid.to_string(),
             resource_version: found.resource_version.to_string(),
             body: serde_json::to_vec(&found.body).unwrap_or_default().into(),
-            api_version: String::new(),
+            ..v1::Image::default()
         };
         self.command(|reply| RestoreCommand::Keep { cluster, key, image, reply }).await
     }

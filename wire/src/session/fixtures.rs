@@ -165,6 +165,7 @@ fn outcomes() -> Vec<(&'static str, Up)> {
         resource_version: "1".into(),
         body: Bytes::from_static(b"{}"),
         api_version: "v1".into(),
+        managed: false,
     };
     let failed = Failed {
         class: "Conflict".into(),

@@ -144,6 +144,7 @@ fn a_delete_of_ours_is_in_the_bin_once() {
             resource_version: "50".into(),
             body: body(&state).to_string().into(),
             api_version: "v1".into(),
+            managed: true,
         };
         fleet.outcome("b", read.step, Answer::Image(image));
         fleet.archive();

@@ -13,6 +13,7 @@ fn image(uid: &str, rv: u64) -> Answer {
         resource_version: rv.to_string(),
         body: br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"}}"#.to_vec().into(),
         api_version: "v1".into(),
+        managed: true,
     })
 }
 

@@ -178,6 +178,7 @@ fn what_cannot_be_changed_is_made_anew_where_the_policy_says_so_archived_first()
         resource_version: "50".into(),
         body: br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"}}"#.to_vec().into(),
         api_version: "v1".into(),
+        managed: true,
     };
     fleet.outcome("b", read.step, Answer::Image(image));
     assert!(fleet.steps("b").is_empty(), "it waits for the archive");

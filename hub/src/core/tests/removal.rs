@@ -190,6 +190,7 @@ fn a_target_that_a_policy_no_longer_names_is_emptied_when_it_is_back_where_the_p
             .as_slice()
             .into(),
         api_version: "v1".into(),
+        managed: true,
     };
     fleet.outcome("c", step.step, Answer::Image(image));
     fleet.archive();

@@ -83,7 +83,7 @@ fn i4_what_is_replaced_is_told_to_be_kept_once_the_archive_has_it() {
         uid: "u".to_owned(),
         resource_version: "7".to_owned(),
         body: b"{\"metadata\":{\"name\":\"cm-0\"}}".as_slice().into(),
-        api_version: String::new(),
+        ..v1::Image::default()
     };
     let mut told =
         send(&mut fleet, |reply| RestoreCommand::Keep { cluster: b, key: key("cm-0"), image, reply });

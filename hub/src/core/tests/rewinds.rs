@@ -90,6 +90,23 @@ fn a_rewind_that_is_accepted_makes_inferred_deletes_with_tombstones() {
     assert!(fleet.cluster("a").rewound.is_none());
 }
 
+/// Agent and hub both ask for lists, and the first of them settled the rewind.
+#[test]
+fn what_a_second_list_after_a_rewind_lacks_can_be_accepted_too() {
+    let mut fleet = after_a_rewind(POLICY);
+    fleet.live("a", Vec::new());
+    fleet.namespaces("a", Vec::new());
+    accept(&mut fleet).unwrap();
+    assert!(fleet.cluster("a").rewound.is_none());
+    fleet.section("a", vec![unseen("cm-2", "s2")], None);
+    assert!(fleet.cluster("a").rewound.is_some(), "an alarm");
+    assert_eq!(fleet.status("b", "cm-2"), "Held/SourceRewound");
+    assert_eq!(accept(&mut fleet).unwrap().objects, 1);
+    assert!(fleet.cluster("a").rewound.is_none());
+    let kept = fleet.tombstones();
+    assert!(kept.iter().any(|kept| (kept.key.name.as_ref(), &kept.cause) == ("cm-2", &Cause::Inferred)));
+}
+
 #[test]
 fn a_rewind_may_be_followed_by_approval_or_by_policy() {
     let mut fleet = after_a_rewind(POLICY);
