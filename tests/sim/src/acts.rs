@@ -97,10 +97,7 @@ impl World {
                 self.members[cluster].with(Actor::User, |server, now| server.user_delete(now, &path));
                 self.later(for_ms, End::Definition(cluster));
             }
-            Act::Compact { cluster } => self.members[cluster].with(Actor::User, |server, _| {
-                server.compact(server.revision());
-                server.restart();
-            }),
+            Act::Compact { cluster } => self.members[cluster].compact(),
             Act::RestartApi { cluster } => {
                 self.members[cluster].with(Actor::User, |server, _| server.restart())
             }
@@ -157,7 +154,7 @@ impl World {
     async fn disturb_processes(&mut self, act: &Act) -> Result<()> {
         match *act {
             Act::Network { agent, to_hub, mode, for_ms } => {
-                self.forgot |= to_hub;
+                self.forgot[agent] |= to_hub;
                 self.link(agent, to_hub).set(mode);
                 self.later(for_ms, End::Open(agent, to_hub));
             }
@@ -166,7 +163,7 @@ impl World {
                 self.later(for_ms, End::Fast(agent, to_hub));
             }
             Act::Reset { agent, to_hub } => {
-                self.forgot |= to_hub;
+                self.forgot[agent] |= to_hub;
                 self.link(agent, to_hub).reset();
             }
             Act::KillAgent { agent, for_ms } => {
@@ -175,29 +172,29 @@ impl World {
             }
             Act::KillAgentAtWrite { agent, for_ms } if self.agents[agent].runs() => {
                 // Nobody hears of that write before its fields may be another's.
-                self.forgot = true;
+                self.forgot[agent] = true;
                 let trap = CancellationToken::new();
                 self.members[agent].set_trap(Some(trap.clone()));
                 self.traps[agent] = Some((trap, for_ms));
             }
             Act::KillHub { for_ms } => {
-                self.forgot = true;
+                self.forgot.fill(true);
                 self.hub.kill().await;
                 self.later(for_ms, End::Hub);
             }
             Act::KillHubAtCommit { after_ms, for_ms } if self.hub.runs() => {
-                self.forgot = true;
+                self.forgot.fill(true);
                 self.hub.set_full(true);
                 self.later(after_ms, End::KillHub(for_ms));
             }
             Act::FillDisk { for_ms } => {
-                self.forgot = true;
+                self.forgot.fill(true);
                 self.hub.set_full(true);
                 self.later(for_ms, End::Disk);
             }
             Act::LoseHubData { for_ms } => {
                 self.hub.kill().await;
-                self.forgot = true;
+                self.forgot.fill(true);
                 self.hub.lose_data()?;
                 self.later(for_ms, End::Hub);
             }

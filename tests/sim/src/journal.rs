@@ -37,6 +37,8 @@ pub(crate) struct Life {
     pub(crate) by: Actor,
     pub(crate) states: Vec<State>,
     pub(crate) end: Option<(At, Actor)>,
+    /// Somebody else than who made it wrote to it.
+    pub(crate) touched: bool,
 }
 
 impl Life {
@@ -47,6 +49,12 @@ impl Life {
     /// The revision that made it.
     pub(crate) fn born(&self) -> u64 {
         self.states.first().map_or(0, |state| state.at.revision)
+    }
+
+    /// Was it ever not selected, once it had this content? Of what never had it: ever.
+    pub(crate) fn unselected_since(&self, content: &str) -> bool {
+        let known = self.states.iter().position(|state| state.content == content);
+        self.states.iter().skip(known.unwrap_or(0)).any(|state| !state.selected)
     }
 
     /// The resourceVersion that it had at a revision, if it was there.
@@ -70,6 +78,8 @@ pub(crate) struct Journal {
     pub(crate) unselected: BTreeSet<String>,
     /// When it was restored.
     pub(crate) rewinds: Vec<Millis>,
+    /// How often its history was forgotten.
+    pub(crate) compactions: u32,
     revision: u64,
 }
 
@@ -101,8 +111,10 @@ impl Journal {
                 self.unselected.insert(changed.uid.clone());
             }
             self.current.insert(key.clone(), changed.uid.clone());
-            let life = self.lives.entry(changed.uid);
-            life.or_insert_with(|| Life { key, by: actor, states: Vec::new(), end: None }).states.push(state);
+            let new = || Life { key, by: actor, states: Vec::new(), end: None, touched: false };
+            let life = self.lives.entry(changed.uid).or_insert_with(new);
+            life.touched |= actor != life.by;
+            life.states.push(state);
         }
     }
 
@@ -123,6 +135,8 @@ impl Journal {
         let unselected = std::mem::take(&mut self.unselected);
         let mut rewinds = std::mem::take(&mut self.rewinds);
         rewinds.push(now);
-        *self = Self { lost, unselected, rewinds, revision, ..saved.clone() };
+        // Of revisions before it no list tells.
+        let compactions = self.compactions + 1;
+        *self = Self { lost, unselected, rewinds, compactions, revision, ..saved.clone() };
     }
 }

@@ -95,6 +95,17 @@ impl Member {
         done
     }
 
+    /// Its history is forgotten, and its watch caches are empty.
+    pub(crate) fn compact(&self) {
+        let mut inner = self.lock();
+        let revision = inner.server.revision();
+        inner.server.compact(revision);
+        inner.server.restart();
+        inner.journal.compactions += 1;
+        drop(inner);
+        self.changes.raise();
+    }
+
     pub(crate) fn save(&self) {
         let mut inner = self.lock();
         inner.saved = Some((inner.server.snapshot(), inner.journal.clone()));
@@ -213,7 +224,21 @@ impl Member {
             let status = if changed { 200 } else { status.max(300) };
             let life = before.as_ref().and_then(|uid| inner.journal.lives.get(uid));
             let born = life.and_then(|life| Some(life.states.first()?.at.ms));
-            self.oracle.wrote(&Written { at: self.index, request, status, key, before, after, born, now });
+            let is = after.as_ref().and_then(|uid| inner.journal.lives.get(uid)?.latest());
+            let content = is.map(|state| state.content.clone()).unwrap_or_default();
+            let compactions = inner.journal.compactions;
+            self.oracle.wrote(&Written {
+                at: self.index,
+                request,
+                status,
+                key,
+                before,
+                after,
+                born,
+                content,
+                compactions,
+                now,
+            });
         }
         let trapped = if changed && !lease { inner.trap.take() } else { None };
         drop(inner);

@@ -30,6 +30,9 @@ struct Meeting {
     at_once: bool,
     /// How often the hub's data had been lost.
     losses: u32,
+    /// Where, and how often the history there had been forgotten.
+    target: usize,
+    compactions: u32,
 }
 
 /// A copy that lockstep made.
@@ -40,6 +43,8 @@ struct Copy {
     /// uid that its marks named last.
     source: String,
     source_cluster: usize,
+    /// As it was when lockstep wrote it last.
+    content: String,
 }
 
 #[derive(Debug, Default)]
@@ -113,6 +118,10 @@ pub(crate) struct Written<'a> {
     pub(crate) after: Option<String>,
     /// Since when the one before was there.
     pub(crate) born: Option<Millis>,
+    /// Of what is there now.
+    pub(crate) content: String,
+    /// How often the history there was forgotten.
+    pub(crate) compactions: u32,
     pub(crate) now: Millis,
 }
 
@@ -233,7 +242,8 @@ impl Oracle {
             let guarded = !body["metadata"]["uid"].is_null();
             if !guarded {
                 let at_once = written.born.is_some_and(|born| written.now - born < SAME_MOMENT_MS);
-                let meeting = Meeting { at_once, losses: known.losses };
+                let meeting =
+                    Meeting { at_once, losses: known.losses, target: *at, compactions: written.compactions };
                 known.meetings.insert(uid.clone(), meeting);
             }
             drop(known);
@@ -244,7 +254,13 @@ impl Oracle {
         }
         known.copies.insert(
             uid.clone(),
-            Copy { target: *at, key: key.clone(), source: source.uid, source_cluster: from },
+            Copy {
+                target: *at,
+                key: key.clone(),
+                source: source.uid,
+                source_cluster: from,
+                content: written.content.clone(),
+            },
         );
     }
 
@@ -257,7 +273,12 @@ impl Oracle {
     /// A create of ours met it, and that cannot be taken back: its history was compacted first, so a person has to look, or
     /// nobody can tell.
     pub(crate) fn may_keep_marks(&self, uid: &str, conflict: bool) -> bool {
-        if conflict && self.known().meetings.contains_key(uid) {
+        let meeting = self.known().meetings.get(uid).copied();
+        let compacted = meeting.and_then(|meeting| {
+            let member = self.member(meeting.target)?;
+            Some(member.with_journal(|journal| journal.compactions) > meeting.compactions)
+        });
+        if conflict && compacted == Some(true) {
             self.met_with("an object that a create met, left to a person");
             return true;
         }
@@ -314,16 +335,18 @@ impl Oracle {
             if journal.lives.values().filter(follows).any(speaks) {
                 return Ok(());
             }
+            // What it was before lockstep wrote the copy last was known then.
+            let unselected = |life: &Life| life.unselected_since(&copy.content);
             let ended = |life: &Life| -> Result<(), (&'static str, String)> {
                 match life.end {
                     // It was unselected before it went: the copy may be on its way out since then.
-                    Some(_) if life.states.iter().any(|state| !state.selected) => Ok(()),
+                    Some(_) if unselected(life) => Ok(()),
                     Some((at, Actor::Controller)) if !approved_since(at.ms) => Err((
                         "I7",
                         format!("its source {uid} in {name} went with its namespace or definition, and nobody approved"),
                     )),
                     Some(_) => Ok(()),
-                    None if life.states.iter().any(|state| !state.selected) => Ok(()),
+                    None if unselected(life) => Ok(()),
                     None => Err(("I3", format!("its source {uid} in {name} is there and selected"))),
                 }
             };

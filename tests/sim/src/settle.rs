@@ -47,7 +47,7 @@ pub(crate) async fn settle(world: &mut World) -> Result<()> {
         if differences.is_empty() {
             break;
         }
-        if world.forgot && world.log.elapsed() - begun > PERSON_MS {
+        if world.forgot.contains(&true) && world.log.elapsed() - begun > PERSON_MS {
             resolve(world);
         }
         if world.log.elapsed() - begun > BOUND_MS {
@@ -244,9 +244,12 @@ fn resolve(world: &World) {
         let (Some(at), Some(kind)) = (at, Kind::of(&row.key.gk.group, &row.key.gk.kind)) else { continue };
         let (namespace, name) = (row.key.namespace.to_string(), row.key.name.to_string());
         let key = Key { kind, namespace, name };
-        let uid = world.members[at].with_journal(|journal| journal.current.get(&key).cloned());
-        if uid.is_some_and(|uid| world.oracle.is_copy(&uid)) && row.status.reason == "Exists" {
-            // What lockstep made and does not know again is no person's to resolve.
+        let there = world.members[at].with_journal(|journal| {
+            journal.live(&key).map(|(uid, life)| (world.oracle.is_copy(uid), life.touched))
+        });
+        let (ours, touched) = there.unwrap_or_default();
+        if ours && (row.status.reason == "Exists" || !touched) || !world.forgot[at] {
+            // What lockstep made and does not know again, or what nobody else wrote to, is no person's to resolve.
             continue;
         }
         world.members[at].with(Actor::User, |server, now| {

@@ -162,7 +162,7 @@ pub(crate) struct World {
     /// Restores that nobody can notice are left out, wherever they come from.
     pub(crate) noticed_only: bool,
     /// The hub's data was lost once, or an answer may have been lost with its process or connection.
-    pub(crate) forgot: bool,
+    pub(crate) forgot: [bool; CLUSTERS.len()],
     /// Policies or targets were taken away for a while: what lost its source then is nobody's.
     pub(crate) released: bool,
 }
@@ -219,7 +219,7 @@ impl World {
             faults: BTreeMap::new(),
             saved: [(0, 0); 3],
             noticed_only: plan.noticed_only(),
-            forgot: false,
+            forgot: [false; CLUSTERS.len()],
             released: false,
         };
         world.hub.start()?;

@@ -150,3 +150,21 @@ fn seed_22547_a_look_at_a_namespace_counts_for_what_went_before_it() {
 fn seed_23126_what_comes_late_from_before_a_restore_is_missing_too() {
     holds(23_126, EVENTS);
 }
+
+/// The answer to an apply was so long under way that the watch had told of the object's end, and of its successor.
+#[test]
+fn seed_30359_an_answer_that_comes_late_tells_nothing() {
+    holds(30_359, EVENTS);
+}
+
+/// A merge was taken back, the answer that said so was lost, and the source went before the hub heard of the merge.
+#[test]
+fn seed_30959_what_only_marks_called_a_copy_is_none_without_them() {
+    holds(30_959, EVENTS);
+}
+
+/// A copy that only its marks had made known again lost them to a user, and then its source.
+#[test]
+fn seed_20631_a_copy_that_lost_its_marks_is_told_by_our_fields() {
+    holds(20_631, EVENTS);
+}
