@@ -4,7 +4,7 @@ CARGO ?= cargo
 TESTBED = target/debug/testbed
 
 .DEFAULT_GOAL := help
-.PHONY: help build lint test demo chaos sim sim-guards fleet fuzz clusters clusters-down clusters-status prerequisites
+.PHONY: help build lint test demo chaos sim sim-guards fleet fuzz test-guards clusters clusters-down clusters-status prerequisites
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,9 @@ ONLY ?=
 sim-guards: prerequisites ## switch each guard off in turn: do SEEDS (1000) histories notice? ONLY names some, as in A,B+C
 	@$(CARGO) build --profile sim --package lockstep-sim --bin sim --features mutants
 	@target/sim/sim --guards --threads 2 --seeds $(SEEDS) $(if $(ONLY),--only $(ONLY))
+
+test-guards: prerequisites ## switch each guard off in turn: does a test of the libraries notice? ONLY names some, as in A,B
+	@tests/guards.sh $(if $(ONLY),$(ONLY))
 
 # FAULTS is a list as in "429,500,api-cut", all, or none; SEED repeats the faults of an earlier run.
 CLUSTERS ?= 100

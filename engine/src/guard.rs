@@ -1,7 +1,7 @@
 //! Guards: the places where an invariant would break if one condition were missing. Each has a name, so that the
 //! simulation can switch it off and must then find a violation (docs/reliability.md, "Guards switched off in turn").
 //!
-//! Without the feature `mutants`, which only the simulation's binary is ever built with, every guard is on and
+//! Without the feature `mutants`, which only the simulation's binary and tests are ever built with, every guard is on and
 //! [`on`] compiles to nothing.
 
 macro_rules! guards {
@@ -123,27 +123,6 @@ pub const fn on(_: Guard) -> bool {
 }
 
 #[cfg(feature = "mutants")]
-pub use mutants::{on, switch_off};
-
+mod mutants;
 #[cfg(feature = "mutants")]
-mod mutants {
-    use std::cell::Cell;
-
-    use super::Guard;
-
-    thread_local! {
-        /// A bit for each guard that is off. A history runs in one thread.
-        static OFF: Cell<u128> = const { Cell::new(0) };
-    }
-
-    /// Is this guard on, in this thread?
-    #[must_use]
-    pub fn on(guard: Guard) -> bool {
-        OFF.get() & (1 << guard as u128) == 0
-    }
-
-    /// From now on exactly these are off, in this thread.
-    pub fn switch_off(guards: &[Guard]) {
-        OFF.set(guards.iter().fold(0, |off, guard| off | 1 << *guard as u128));
-    }
-}
+pub use mutants::{on, switch_off};

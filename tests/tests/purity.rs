@@ -194,7 +194,7 @@ fn names_path(code: &str, path: &str) -> bool {
     })
 }
 
-/// All sources but files of tests.
+/// All sources but files of tests, and what only tests are built with.
 fn rust_files(place: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     if place.is_file() {
         files.push(place.to_owned());
@@ -205,7 +205,10 @@ fn rust_files(place: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if path.is_dir() && name != "tests" {
             rust_files(&path, files)?;
-        } else if name.ends_with(".rs") && !name.contains("tests") && name != "fixtures.rs" {
+        } else if name.ends_with(".rs")
+            && !name.contains("tests")
+            && !["fixtures.rs", "mutants.rs"].contains(&name)
+        {
             files.push(path);
         }
     }

@@ -52,15 +52,16 @@ impl<S: Store> Core<S> {
 }
 
 impl<S: Store> Core<S> {
-    /// Watches go on in an agent whose hub was away, and what that hub had written then was to be told by them: the hub
-    /// expects it still.
-    pub(super) fn expect_echoes(&mut self, id: ClusterId, live: &[v1::LiveWatch]) -> Result<(), StoreError> {
-        for live in live {
-            let watched = self.clusters.get(&id).and_then(|cluster| cluster.watches.get(&live.watch));
-            let Some(reached) = watched.and_then(|watched| watched.row.checkpoint.ordinal()) else {
-                continue;
-            };
-            let written = self.store.managed_since(live.watch, reached)?;
+    /// What was written, and no watch has told of, is expected still, whoever of hub and agent was away.
+    pub(super) fn expect_echoes(&mut self, id: ClusterId) -> Result<(), StoreError> {
+        let watches = self.clusters.get(&id).map(|cluster| &cluster.watches);
+        let reached: Vec<(u32, u64)> = watches
+            .into_iter()
+            .flatten()
+            .filter_map(|(number, watch)| Some((*number, watch.row.checkpoint.ordinal()?)))
+            .collect();
+        for (watch, reached) in reached {
+            let written = self.store.unconfirmed(watch, reached)?;
             if let Some(cluster) = self.clusters.get_mut(&id) {
                 cluster.echoes.extend(written);
             }

@@ -205,7 +205,7 @@ impl<S: Store> Core<S> {
         let number = session.number;
         self.after.push(AfterCommit::Send(id, number, SessionCommand::Message(Box::new(welcome))));
         let live = if same_instance { hello.live.as_slice() } else { &[] };
-        self.expect_echoes(id, live)?;
+        self.expect_echoes(id)?;
         self.send_interest(id, live, now)
     }
 

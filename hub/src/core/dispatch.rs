@@ -19,7 +19,7 @@ use super::Core;
 use super::asked::Desired;
 use super::recover::is_recovered;
 use super::state::{InFlight, MAX_IN_FLIGHT, MAX_READY, Purpose, SessionCommand};
-use crate::store::{ObjectRow, PlacementFilter, PlacementRow, Store, StoreError};
+use crate::store::{ManagedRow, ObjectRow, PlacementFilter, PlacementRow, Store, StoreError};
 
 /// A step that is ready to go.
 #[derive(Debug)]
@@ -102,7 +102,11 @@ fn fingerprint(
     match object {
         None => hasher.update(b"absent"),
         Some(object) if object.managed.is_none() => hasher.update(object.uid.as_str().as_bytes()),
-        Some(object) => hasher.update(format!("{:?}", (&object.uid, &object.managed)).as_bytes()),
+        Some(object) => {
+            // Who told of it does not matter.
+            let managed = object.managed.clone().map(|managed| ManagedRow { told: true, ..managed });
+            hasher.update(format!("{:?}", (&object.uid, managed)).as_bytes())
+        }
     };
     hasher.update(format!("{:?}", (target, &row.policy)).as_bytes());
     let mut short = [0; 16];

@@ -416,6 +416,7 @@ fn managed_row(managed: v1::Managed) -> ManagedRow {
         marks: managed.marks.into_iter().collect(),
         managers: managed.managers.into_iter().map(manager_row).collect(),
         created_at: managed.created_ms,
+        told: true,
     }
 }
 

@@ -196,6 +196,7 @@ impl<S: Store> Core<S> {
             self.entomb_once(before, cause, None, ended, now)?;
         }
         let before = before.filter(|_| same);
+        let told = before.as_ref().is_some_and(|row| row.managed.as_ref().is_none_or(|managed| managed.told));
         let managers =
             before.as_ref().and_then(|row| row.managed.clone()).map(|m| m.managers).unwrap_or_default();
         let created_at = before.as_ref().and_then(|row| row.managed.as_ref()).map_or(now, |m| m.created_at);
@@ -212,6 +213,7 @@ impl<S: Store> Core<S> {
                 marks,
                 managers,
                 created_at,
+                told,
             }),
             deleting: before.as_ref().is_some_and(|row| row.deleting),
             before: before.and_then(|row| row.before),

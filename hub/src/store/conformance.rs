@@ -273,10 +273,14 @@ fn the_key_index_is_that_of_one_watch<B: Bed>(bed: &B) {
     let row = &store.index(all, None, 1).unwrap()[0];
     assert_eq!((row.uid.as_str(), row.resource_version.as_str()), ("uid-x", "7"));
     let ours = (key("ConfigMap", "a", "y"), row.resource_version.clone());
-    assert_eq!(store.managed_since(all, 6).unwrap(), [ours]);
-    assert!(
-        store.managed_since(all, 7).unwrap().is_empty() && store.managed_since(one, 0).unwrap().is_empty()
-    );
+    assert_eq!(store.unconfirmed(all, 6).unwrap(), [ours]);
+    assert!(store.unconfirmed(all, 7).unwrap().is_empty() && store.unconfirmed(one, 0).unwrap().is_empty());
+    let mut untold = store.object(ClusterId(1), &key("ConfigMap", "a", "y")).unwrap().unwrap();
+    untold.managed = Some(ManagedRow { told: false, ..managed() });
+    within(&mut store, |store| store.put_object(&untold).unwrap());
+    assert_eq!(store.object(ClusterId(1), &untold.key).unwrap(), Some(untold));
+    assert_eq!(store.unconfirmed(all, 7).unwrap().len(), 1);
+    assert_eq!(store.index(all, None, 9).unwrap().iter().filter(|row| !row.told).count(), 1);
 }
 
 fn dropping_a_watch_drops_what_it_reported<B: Bed>(bed: &B) {

@@ -144,8 +144,9 @@ pub trait Reader: RetainReader + restores::RestoreReader {
         after: Option<(&str, &str)>,
         limit: usize,
     ) -> Result<Vec<IndexRow>, StoreError>;
-    /// Objects of a watch that lockstep manages and whose state is of after that resourceVersion.
-    fn managed_since(
+    /// Objects of a watch that lockstep manages and whose state is of after that resourceVersion, or was told by no watch
+    /// yet.
+    fn unconfirmed(
         &mut self,
         watch: u32,
         version: u64,

@@ -149,6 +149,8 @@ pub struct ManagedRow {
     pub managers: Vec<ManagerRow>,
     /// metadata.creationTimestamp.
     pub created_at: Millis,
+    /// Has a watch told of it? Else only the answer to our own write has.
+    pub told: bool,
 }
 
 /// One object of one cluster as last seen.
@@ -195,6 +197,8 @@ pub struct IndexRow {
     pub body_held: bool,
     /// Does it carry our label?
     pub managed: bool,
+    /// Has a watch told of it?
+    pub told: bool,
 }
 
 /// The source of a placement.

@@ -461,12 +461,12 @@ impl<M: Send> Reader for Sqlite<M> {
         self.read(|inner| inner.index(watch, after, limit))
     }
 
-    fn managed_since(
+    fn unconfirmed(
         &mut self,
         watch: u32,
         version: u64,
     ) -> Result<Vec<(ObjectKey, ResourceVersion)>, StoreError> {
-        self.read(|inner| inner.managed_since(watch, version))
+        self.read(|inner| inner.unconfirmed(watch, version))
     }
 
     fn placement(&mut self, target: ClusterId, key: &ObjectKey) -> Result<Option<PlacementRow>, StoreError> {

@@ -168,3 +168,9 @@ fn seed_30959_what_only_marks_called_a_copy_is_none_without_them() {
 fn seed_20631_a_copy_that_lost_its_marks_is_told_by_our_fields() {
     holds(20_631, EVENTS);
 }
+
+/// What we wrote went again in a gap of the watch, and hub and agent ended before it was asked for.
+#[test]
+fn seed_22771_what_no_watch_told_of_is_asked_for_however_often_somebody_ends() {
+    holds(22_771, EVENTS);
+}

@@ -274,3 +274,27 @@ fn i2_an_answer_that_comes_late_is_no_news_of_an_object_that_went() {
         "the other is made again: {steps:?}"
     );
 }
+
+/// Sim seed 22771: it went again in a gap of the watch, which passed it without a word.
+#[test]
+fn i2_what_we_wrote_and_no_watch_told_of_is_asked_for_until_one_does() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let create = fleet.one_step("b");
+    fleet.perform("b", &create, "t0", 40, false);
+    assert!(!fleet.asks_to_compare("b"), "its event may be on its way");
+    fleet.section("b", vec![foreign("other", "o", 50)], None);
+    assert!(fleet.asks_to_compare("b"));
+    // Whoever was asked ended, and so did the hub.
+    fleet.restart();
+    fleet.policies(&[("p.yaml", POLICY)]);
+    fleet.connect("a");
+    fleet.connect("b");
+    fleet.live("b", vec![]);
+    assert!(fleet.asks_to_compare("b"));
+    fleet.section("b", vec![deleted("cm-0", "t0", 41)], None);
+    fleet.disconnect("b");
+    fleet.connect("b");
+    fleet.live("b", vec![]);
+    assert!(!fleet.asks_to_compare("b"));
+}

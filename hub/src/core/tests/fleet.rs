@@ -354,6 +354,11 @@ impl Fleet {
         let digest = census.digest().to_vec().into();
         let census = v1::Census { namespace: "shop".into(), count: census.count(), digest };
         self.tell(name, Vec::new(), None, vec![census]);
+        self.asks_to_compare(name)
+    }
+
+    /// Did the hub ask the agent to compare since the last look?
+    pub(super) fn asks_to_compare(&mut self, name: &'static str) -> bool {
         let compare = |command: &SessionCommand| matches!(command, SessionCommand::Compare { .. });
         let inbox = &mut self.agents.get_mut(name).unwrap().inbox;
         std::iter::from_fn(|| inbox.pop_front()).any(|command| compare(&command))

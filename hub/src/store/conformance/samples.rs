@@ -45,6 +45,7 @@ pub(crate) fn managed() -> ManagedRow {
             truncated: true,
         }],
         created_at: -5,
+        told: true,
     }
 }
 

@@ -16,7 +16,7 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT namespace, name, watch, uid, resource_version, deleting, observed_at, managed, owned, \
-             marks, managers, managed_created_at, body, unseen, before FROM objects ",
+             marks, managers, managed_created_at, body, unseen, before, told FROM objects ",
             $rest
         )
     };
@@ -54,7 +54,13 @@ fn read_managed(row: &Columns<'_>) -> Result<Option<ManagedRow>, StoreError> {
         Some(2) => Owned::OtherVersion,
         Some(_) => return Err(row.bad(7, "an ordinal that this version does not know")),
     };
-    Ok(Some(ManagedRow { owned, marks: row.json(9)?, managers: row.json(10)?, created_at: row.int(11)? }))
+    Ok(Some(ManagedRow {
+        owned,
+        marks: row.json(9)?,
+        managers: row.json(10)?,
+        created_at: row.int(11)?,
+        told: row.bool(15)?,
+    }))
 }
 
 /// Ordinal and digest.
@@ -222,7 +228,7 @@ impl Inner {
         query(
             &self.db,
             TABLE,
-            "SELECT namespace, name, uid, resource_version, body IS NOT NULL, managed IS NOT NULL \
+            "SELECT namespace, name, uid, resource_version, body IS NOT NULL, managed IS NOT NULL, told \
              FROM objects WHERE cluster = ?1 AND kind = ?2 AND (namespace, name) > (?3, ?4) \
              AND watch = ?5 AND unseen IS NULL AND (NOT ?6 OR namespace <= ?7) ORDER BY namespace, name LIMIT ?8",
             params![cluster, kind, after_namespace, after_name, watch, bounded, up_to, sql_limit(limit)],
@@ -234,12 +240,13 @@ impl Inner {
                     resource_version: ResourceVersion::new(row.text(3)?),
                     body_held: row.bool(4)?,
                     managed: row.bool(5)?,
+                    told: row.bool(6)?,
                 })
             },
         )
     }
 
-    pub(super) fn managed_since(
+    pub(super) fn unconfirmed(
         &mut self,
         watch: u32,
         version: u64,
@@ -252,7 +259,7 @@ impl Inner {
             TABLE,
             "SELECT namespace, name, resource_version FROM objects WHERE cluster = ?1 AND kind = ?2 \
              AND (?3 = '' OR namespace = ?3) AND watch = ?4 AND managed IS NOT NULL AND unseen IS NULL \
-             AND CAST(resource_version AS INTEGER) > ?5",
+             AND (CAST(resource_version AS INTEGER) > ?5 OR told = 0)",
             params![cluster, kind, namespace, watch, i64::try_from(version).unwrap_or(i64::MAX)],
             |row| {
                 let key = ObjectKey::new(gk.clone(), row.text(0)?, row.text(1)?);
@@ -291,11 +298,12 @@ impl Inner {
             db,
             "INSERT INTO objects (cluster, kind, namespace, name, watch, uid, resource_version, deleting, \
              observed_at, managed, owned, marks, managers, managed_created_at, body, unseen, \
-             before) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
+             before, told) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, \
+             ?18) \
              ON CONFLICT (cluster, kind, namespace, name) DO UPDATE SET watch = ?5, uid = ?6, \
              resource_version = ?7, deleting = ?8, observed_at = ?9, managed = ?10, owned = ?11, \
              marks = ?12, managers = ?13, managed_created_at = ?14, body = ?15, \
-             unseen = ?16, before = ?17",
+             unseen = ?16, before = ?17, told = ?18",
             params![
                 cluster.0,
                 kind,
@@ -314,6 +322,7 @@ impl Inner {
                 body,
                 unseen,
                 before,
+                managed.as_ref().is_none_or(|managed| managed.told),
             ],
         )?;
         Ok(())

@@ -17,6 +17,9 @@ CREATE INDEX tombstones_deleter ON tombstones (deleter, deleted_at) WHERE delete
 
 -- The state before deletionTimestamp of an object that lingers.
 ALTER TABLE objects ADD COLUMN before BLOB;
+-- 0: only the answer to our own write told of it, no watch yet.
+ALTER TABLE objects ADD COLUMN told INTEGER NOT NULL DEFAULT 1;
+CREATE INDEX objects_untold ON objects (watch) WHERE told = 0;
 
 DROP VIEW tombstones_readable;
 CREATE VIEW tombstones_readable AS
