@@ -104,7 +104,10 @@ fn fingerprint(
         Some(object) if object.managed.is_none() => hasher.update(object.uid.as_str().as_bytes()),
         Some(object) => {
             // Who told of it does not matter.
-            let managed = object.managed.clone().map(|managed| ManagedRow { told: true, ..managed });
+            let managed =
+                object.managed.as_ref().map(|ManagedRow { owned, marks, managers, created_at, told: _ }| {
+                    (owned, marks, managers, created_at)
+                });
             hasher.update(format!("{:?}", (&object.uid, managed)).as_bytes())
         }
     };

@@ -262,6 +262,14 @@ impl<S: Store> Core<S> {
                     self.recover(&row, managed, field_set, now)?;
                 }
             }
+            // Seen in a history that a restore threw away, and told when the hub knew of that: what the list shows counts.
+            Some(Change::Delete(delete)) if self.is_rewound(id, watch) && !is_container(gk) => {
+                let row = self.store.object(id, &key)?.filter(|row| row.uid.as_str() == uid);
+                if let Some(row) = row.filter(|row| row.body.is_some() && !delete.body.is_empty()) {
+                    self.store.put_object(&ObjectRow { body: Some(delete.body), deleting: false, ..row })?;
+                }
+                self.unseen(id, &key, &uid, now)?;
+            }
             Some(Change::Delete(delete)) => {
                 let cause = if delete.inferred { Cause::Inferred } else { Cause::Observed };
                 let row = self.store.object(id, &key)?;

@@ -33,15 +33,20 @@ impl<S: Store> Core<S> {
     }
 
     /// Was it told how the source of a placement ended? A tombstone of a rewind says that it did not
-    /// end, unless the policy follows rewinds.
+    /// end, unless the policy follows rewinds. So does one of an end that a rewind threw away: its namespace, which went
+    /// with it, may be back, and nothing else would tell (I7).
     pub(super) fn end_was_told(&mut self, row: &PlacementRow) -> Result<bool, StoreError> {
         let Some(source) = row.source.clone() else { return Ok(false) };
         let follows = self.follows_rewinds(&row.policy);
-        Ok(self.kept_of(&row.key.gk, &source)?.first().is_some_and(|kept| match kept.cause {
-            Cause::Observed | Cause::Inferred => true,
+        let kept = self.kept_of(&row.key.gk, &source)?;
+        let Some(kept) = kept.first() else { return Ok(false) };
+        Ok(match kept.cause {
+            Cause::Observed | Cause::Inferred => {
+                follows || !self.is_of_lost_history(source.cluster, kept.id)?
+            }
             Cause::Rewound => follows,
             Cause::Lockstep { .. } | Cause::ClusterRemoved | Cause::Restore => false,
-        }))
+        })
     }
 
     /// A source that is no longer selected may be gone when the step is answered that is under way: it

@@ -94,6 +94,9 @@ impl<S: Store> Core<S> {
         // What was written to the lost history has no echo.
         cluster.echoes.clear();
         self.store.void_versions(id)?;
+        // What was told to have gone went in the lost history.
+        let last = self.store.last_tombstone()?;
+        self.store.put_meta(&rewound_key(id), &last.to_string())?;
         self.raise(id, how, now)
     }
 
@@ -245,6 +248,12 @@ impl<S: Store> Core<S> {
         self.settle_rewind(id)
     }
 
+    /// Is a tombstone of the history before the last rewind of its cluster?
+    pub(super) fn is_of_lost_history(&mut self, id: ClusterId, tombstone: i64) -> Result<bool, StoreError> {
+        let last = self.store.meta(&rewound_key(id))?.and_then(|last| last.parse::<i64>().ok());
+        Ok(last.is_some_and(|last| tombstone <= last))
+    }
+
     /// What was noted as missing until then counts as deleted: an acceptance that is being carried out.
     fn accepted(&mut self, id: ClusterId) -> Result<Option<Millis>, StoreError> {
         Ok(self.store.meta(&accepted_key(id))?.and_then(|at| at.parse().ok()))
@@ -316,6 +325,11 @@ impl<S: Store> Core<S> {
 /// Name of the setting that keeps an acceptance until it is carried out.
 fn accepted_key(id: ClusterId) -> String {
     format!("accept-rewind/{}", id.0)
+}
+
+/// Name of the setting that keeps the last tombstone before the last rewind of a cluster.
+fn rewound_key(id: ClusterId) -> String {
+    format!("rewound-after/{}", id.0)
 }
 
 pub(super) fn source_key(gk: &GroupKind, namespace: &str, name: &str) -> ObjectKey {

@@ -177,6 +177,8 @@ pub trait Reader: RetainReader + restores::RestoreReader {
     fn summary(&mut self, policy: Option<&str>) -> Result<Vec<SummaryRow>, StoreError>;
     /// One tombstone, with its body while it is in the outbox.
     fn tombstone(&mut self, id: i64) -> Result<Option<TombstoneRow>, StoreError>;
+    /// The number of the tombstone that was made last; 0 without any.
+    fn last_tombstone(&mut self) -> Result<i64, StoreError>;
     /// Tombstones, newest first, without bodies.
     fn tombstones(&mut self, filter: &TombstoneFilter, limit: usize)
     -> Result<Vec<TombstoneRow>, StoreError>;

@@ -511,6 +511,10 @@ impl<M: Send> Reader for Sqlite<M> {
         self.read(|inner| inner.tombstone(id))
     }
 
+    fn last_tombstone(&mut self) -> Result<i64, StoreError> {
+        self.read(|inner| inner.last_tombstone())
+    }
+
     fn tombstones(
         &mut self,
         filter: &TombstoneFilter,

@@ -26,6 +26,8 @@ const SAME_MOMENT_MS: Millis = 2_000;
 /// A create of ours met an object of others.
 #[derive(Clone, Copy, Debug)]
 struct Meeting {
+    /// When.
+    at_ms: Millis,
     /// Within [`SAME_MOMENT_MS`] of its own creation.
     at_once: bool,
     /// How often the hub's data had been lost.
@@ -120,6 +122,8 @@ pub(crate) struct Written<'a> {
     pub(crate) born: Option<Millis>,
     /// Of what is there now.
     pub(crate) content: String,
+    /// Did what was there carry marks of ours?
+    pub(crate) marked: bool,
     /// How often the history there was forgotten.
     pub(crate) compactions: u32,
     pub(crate) now: Millis,
@@ -242,8 +246,13 @@ impl Oracle {
             let guarded = !body["metadata"]["uid"].is_null();
             if !guarded {
                 let at_once = written.born.is_some_and(|born| written.now - born < SAME_MOMENT_MS);
-                let meeting =
-                    Meeting { at_once, losses: known.losses, target: *at, compactions: written.compactions };
+                let meeting = Meeting {
+                    at_ms: written.now,
+                    at_once,
+                    losses: known.losses,
+                    target: *at,
+                    compactions: written.compactions,
+                };
                 known.meetings.insert(uid.clone(), meeting);
             }
             drop(known);
@@ -268,6 +277,14 @@ impl Oracle {
     fn is_forgotten(&self, uid: &str) -> bool {
         let known = self.known();
         known.meetings.get(uid).is_some_and(|meeting| meeting.at_once && meeting.losses < known.losses)
+    }
+
+    /// The agent ended before it could take back what a create had left on it, and the source went: it is held, as all that
+    /// only marks tell of, and a person approves what they say (docs/reliability.md, "What cannot be promised").
+    fn was_approved_after_meeting(&self, uid: &str, now: Millis) -> bool {
+        let known = self.known();
+        let meeting = known.meetings.get(uid).map(|meeting| meeting.at_ms);
+        meeting.is_some_and(|met| known.approvals.iter().any(|approval| (met..=now).contains(approval)))
     }
 
     /// A create of ours met it, and that cannot be taken back: its history was compacted first, so a person has to look, or
@@ -302,6 +319,10 @@ impl Oracle {
         let copy = self.known().copies.get(uid).cloned();
         if copy.is_none() && self.is_forgotten(uid) {
             self.met_with("an object that a create met at once, before the hub's data was lost");
+            return;
+        }
+        if copy.is_none() && written.marked && self.was_approved_after_meeting(uid, *now) {
+            self.met_with("an object that a create met, not taken back, and a person approved its delete");
             return;
         }
         let Some(copy) = copy.filter(|copy| copy.target == *at) else {

@@ -174,3 +174,9 @@ fn seed_20631_a_copy_that_lost_its_marks_is_told_by_our_fields() {
 fn seed_22771_what_no_watch_told_of_is_asked_for_however_often_somebody_ends() {
     holds(22_771, EVENTS);
 }
+
+/// What its namespace took with it before a restore brought the namespace back was told after that.
+#[test]
+fn seed_26356_a_delete_of_the_history_before_a_restore_is_held() {
+    holds(26_356, EVENTS);
+}

@@ -312,6 +312,17 @@ fn i3_a_resume_from_before_the_hub_heard_of_the_rewind_starts_no_ordinary_list()
 }
 
 #[test]
+fn i3_a_watch_that_the_hub_asks_for_before_it_heard_of_the_rewind_starts_no_ordinary_list() {
+    let mut rig = resumed(&[]);
+    rig.lease = rig.lease.map(|counter| counter - 1);
+    rig.pass(10);
+    rig.observe(1, began(4)).observe(1, rewound(4, 9_000)).live(1).take_effects();
+    let (prod, more) = (interest("ConfigMap", "prod"), interest("Secret", "prod"));
+    rig.interests(&[(1, &prod), (2, &more)]).resume(2, "500", &more, &[("lost", 450, true)]);
+    assert_eq!(rig.starts()[0].start, Start::Rewound);
+}
+
+#[test]
 fn i3_a_rewind_outlives_a_change_of_interest_and_a_kind_that_comes_and_goes() {
     let mut rig = resumed(&[("lost", 450, true)]);
     rig.observe(1, suspected()).observe(1, began(4)).take_effects();

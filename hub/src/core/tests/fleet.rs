@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use lockstep_engine::{ClusterId, ClusterName, GroupKind, Millis, ObjectKey, marks};
 use lockstep_wire::v1::{self, agent_message, hub_message, outcome::Result as Answer, step::Action};
@@ -403,6 +404,17 @@ impl Fleet {
         items: Vec<v1::Item>,
         phase: Option<v1::WatchPhase>,
     ) {
+        let batch = self.batch_of(kind, name, items, phase);
+        self.message(name, agent_message::Body::Batch(batch));
+    }
+
+    fn batch_of(
+        &mut self,
+        kind: &str,
+        name: &'static str,
+        items: Vec<v1::Item>,
+        phase: Option<v1::WatchPhase>,
+    ) -> v1::Batch {
         self.received(name);
         let agent = self.agents.get_mut(name).unwrap();
         let (watch, interest) = agent.watches[kind].clone();
@@ -419,7 +431,33 @@ impl Fleet {
         *reached = versions.fold(*reached, u64::max);
         let checkpoint = reached.to_string();
         let section = v1::Section { watch, epoch: 1, items, checkpoint, status, census: Vec::new() };
-        self.message(name, agent_message::Body::Batch(v1::Batch { sequence, sections: vec![section] }));
+        v1::Batch { sequence, sections: vec![section] }
+    }
+
+    /// What the hub answers to these, when its disk has no room for them.
+    pub(super) fn refused(
+        &mut self,
+        name: &'static str,
+        batches: Vec<Vec<v1::Item>>,
+    ) -> Vec<hub_message::Body> {
+        let batches = batches.into_iter().map(|items| self.batch_of("ConfigMap", name, items, None));
+        let batches: Vec<_> = batches.collect();
+        let size = std::fs::metadata(self.dir.path().join("state.db")).unwrap().len();
+        let pages = self.core.store.page_limit();
+        pages.store(u32::try_from(size / 4096).unwrap(), Ordering::Release);
+        let (cluster, session) = (self.agents[name].id, self.agents[name].session);
+        let message = |batch| {
+            let message = Box::new(v1::AgentMessage { body: Some(agent_message::Body::Batch(batch)) });
+            Input::Message { cluster, session, message }
+        };
+        let refused = self.core.handle(batches.into_iter().map(message).collect(), self.now);
+        assert!(refused.is_err(), "there was room");
+        pages.store(0, Ordering::Release);
+        let agent = self.agents.get_mut(name).unwrap();
+        while let Ok(command) = agent.commands.try_recv() {
+            agent.inbox.push_back(command);
+        }
+        self.received(name)
     }
 
     /// The watch is listed and live, with these objects.

@@ -90,6 +90,38 @@ fn a_rewind_that_is_accepted_makes_inferred_deletes_with_tombstones() {
     assert!(fleet.cluster("a").rewound.is_none());
 }
 
+/// Sim seed 26356: it went with its namespace, which the restore brought back, so that nothing else would hold it.
+#[test]
+fn i7_a_delete_that_waited_when_its_source_was_rewound_is_held() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(1);
+    fleet.section_of("Namespace", "a", vec![], Some(v1::WatchPhase::Failing));
+    fleet.section("a", vec![deleted("cm-0", "s0", 90)], None);
+    assert_eq!(fleet.status("b", "cm-0"), "Pending/ContainerUnknown");
+    fleet.rewound("a", vec![]);
+    fleet.namespaces("a", vec![namespace("shop", 1, false)]);
+    fleet.live("a", vec![]);
+    fleet.tick(60_000);
+    assert_eq!(fleet.status("b", "cm-0"), "Held/SourceMissing");
+    assert!(fleet.steps("b").is_empty());
+}
+
+/// The same, told after the rewind was known.
+#[test]
+fn i3_a_delete_of_the_history_before_a_rewind_is_held_like_all_that_is_missing() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(2);
+    fleet.rewound("a", vec![deleted("cm-0", "s0", 90)]);
+    fleet.namespaces("a", vec![namespace("shop", 1, false)]);
+    fleet.live("a", vec![source("cm-1", "s1", 12, "1")]);
+    assert_eq!(fleet.status("b", "cm-0"), "Held/SourceRewound");
+    assert!(fleet.steps("b").is_empty());
+    assert_eq!(accept(&mut fleet).unwrap().objects, 1);
+    assert!(is_read(&fleet.one_step("b")));
+    let kept = fleet.tombstones();
+    assert!(kept.iter().any(|kept| kept.key.name.as_ref() == "cm-0"));
+}
+
 /// Agent and hub both ask for lists, and the first of them settled the rewind.
 #[test]
 fn what_a_second_list_after_a_rewind_lacks_can_be_accepted_too() {

@@ -98,6 +98,51 @@ fn an_object_that_is_not_ours_is_a_conflict_that_is_not_tried_again() {
 }
 
 #[test]
+fn i1_what_could_not_be_committed_is_not_acknowledged() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.received("a");
+    let large: String = (0..20_000_u32).map(|n| blake3::hash(&n.to_le_bytes()).to_string()).collect();
+    let (small, large) = (source("cm-0", "s0", 10, "1"), source("cm-1", "s1", 11, &large));
+    let told = fleet.refused("a", vec![vec![small], vec![large]]);
+    let acked = |body: &v1::hub_message::Body| matches!(body, v1::hub_message::Body::Ack(_));
+    assert!(!told.iter().any(acked), "{told:?}");
+}
+
+#[test]
+fn i1_what_an_earlier_session_says_does_not_count() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    let before = fleet.agents["a"].session;
+    fleet.connect("a");
+    fleet.live("a", vec![]);
+    let now = std::mem::replace(&mut fleet.agents.get_mut("a").unwrap().session, before);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    fleet.agents.get_mut("a").unwrap().session = now;
+    assert!(fleet.steps("b").is_empty());
+}
+
+#[test]
+fn i3_a_target_is_written_to_once_its_watch_is_live_in_this_session() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(1);
+    fleet.drop_stream("b");
+    fleet.section("a", vec![source("cm-0", "s0", 60, "2")], None);
+    fleet.resume("b");
+    fleet.section("a", vec![source("cm-0", "s0", 61, "3")], None);
+    assert!(fleet.steps("b").is_empty(), "nobody has said yet that the watch still goes on");
+    fleet.live("b", vec![]);
+    assert_eq!(body(&fleet.one_step("b"))["data"]["k"], "3");
+}
+
+#[test]
+fn i3_what_comes_with_the_news_that_a_watch_fails_proves_no_absence() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(1);
+    fleet.section("a", vec![deleted("cm-0", "s0", 60)], Some(v1::WatchPhase::Failing));
+    assert!(fleet.steps("b").is_empty());
+    assert_eq!(fleet.status("b", "cm-0"), "Unknown/Listing");
+}
+
+#[test]
 fn a_restart_of_the_hub_writes_nothing() {
     let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
     fleet.in_step(5);

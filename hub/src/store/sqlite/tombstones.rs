@@ -119,6 +119,12 @@ impl Inner {
         first(db, TABLE, select!("body, final", "WHERE id = ?1"), [id], |row| read(row, db, kinds, bodies))
     }
 
+    pub(super) fn last_tombstone(&mut self) -> Result<i64, StoreError> {
+        let last =
+            first(&self.db, TABLE, "SELECT coalesce(max(id), 0) FROM tombstones", [], |row| row.int(0))?;
+        Ok(last.unwrap_or(0))
+    }
+
     pub(super) fn tombstones(
         &mut self,
         filter: &TombstoneFilter,
