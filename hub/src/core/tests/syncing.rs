@@ -208,6 +208,12 @@ fn forged_and_copied_marks_change_nothing() {
     fleet.section("a", vec![source("cm-2", "s2", 21, "1")], None);
     assert!(expects_absent(&fleet.one_step("b")));
     assert_eq!(fleet.status("b", "cm-2"), "Conflict/ForeignHub");
+    // Marks that name the right object, by somebody who has no key.
+    let unsigned = bytes.replace("cm-0", "cm-3");
+    fleet.section("b", vec![copy("cm-3", "theirs3", 62, unsigned.as_bytes(), [5; 16])], None);
+    fleet.section("a", vec![source("cm-3", "s3", 22, "1")], None);
+    assert!(expects_absent(&fleet.one_step("b")));
+    assert_eq!(fleet.status("b", "cm-3"), "Conflict/ForgedMarks");
 }
 
 #[test]
