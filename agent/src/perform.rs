@@ -295,9 +295,11 @@ impl Call<'_> {
 
     async fn probe(&self) -> Result<Done, Failure> {
         Ok(match self.tools.writer.probe(&self.resource, self.name()).await? {
-            Some(probed) => {
-                Done::Probed(v1::Probed { uid: probed.uid.as_str().to_owned(), deleting: probed.deleting })
-            }
+            Some(probed) => Done::Probed(v1::Probed {
+                uid: probed.uid.as_str().to_owned(),
+                deleting: probed.deleting,
+                created_ms: probed.created.unwrap_or(0),
+            }),
             None => Done::Gone(v1::Done {}),
         })
     }

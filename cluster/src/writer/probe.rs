@@ -1,9 +1,9 @@
 //! Is an object there now? Asked of containers (Namespace, CustomResourceDefinition) before what was in
 //! them is taken for deleted by itself.
 
-use lockstep_engine::Uid;
 use lockstep_engine::object::RawObject;
 use lockstep_engine::outcome::{Failure, FailureClass, Operation};
+use lockstep_engine::{Millis, Uid, rfc3339};
 
 use super::{Writer, sensitivity};
 use crate::client::Call;
@@ -17,6 +17,8 @@ pub struct Probed {
     pub uid: Uid,
     /// `metadata.deletionTimestamp` is set.
     pub deleting: bool,
+    /// `metadata.creationTimestamp`, by the API server's clock, in whole seconds.
+    pub created: Option<Millis>,
 }
 
 impl Writer {
@@ -38,6 +40,10 @@ impl Writer {
         let page = page(&reply.body).map_err(|error| unreadable(error.to_string()))?;
         let Some(item) = page.items.into_iter().next() else { return Ok(None) };
         let object = RawObject::parse(&item).map_err(|error| unreadable(error.to_string()))?;
-        Ok(Some(Probed { uid: object.uid(), deleting: object.metadata.deletion_timestamp.is_some() }))
+        Ok(Some(Probed {
+            uid: object.uid(),
+            deleting: object.metadata.deletion_timestamp.is_some(),
+            created: object.metadata.creation_timestamp.as_deref().and_then(rfc3339::parse),
+        }))
     }
 }

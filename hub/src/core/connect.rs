@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_engine::catalogue::is_container;
+use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::interest::Interest;
 use lockstep_engine::{ClusterId, GroupKind, Millis, Uid};
 use lockstep_wire::hello::{Known, check};
@@ -170,7 +171,9 @@ impl<S: Store> Core<S> {
             Some(Session { number, out, stream, skew_ms, generation: 0, interest: BTreeMap::new() });
         self.store.put_cluster(&cluster.row)?;
         // What an earlier session told of its watches is no longer news; each is told again.
-        for watch in cluster.watches.values_mut().filter(|watch| watch.row.phase != Phase::Pending) {
+        let news =
+            |watch: &&mut Watch| watch.row.phase != Phase::Pending && guard::on(Guard::SessionEndsLive);
+        for watch in cluster.watches.values_mut().filter(news) {
             watch.row.phase = Phase::Pending;
             watch.row.reason.clear();
             watch.row.message.clear();

@@ -112,7 +112,7 @@ impl<S: Store> Core<S> {
                 None => false,
                 Some((at, version)) => self.lived_before(row, &source, at, &version)?,
             };
-            if went || (known && !there) {
+            if went || (known && !there) || self.is_older(row, &source, &key)? {
                 return Ok(Some(format!("{what} was deleted in {}", self.cluster_name(source.cluster))));
             }
         }
@@ -135,6 +135,23 @@ impl<S: Store> Core<S> {
             (Some(last), Some(gone)) => last <= gone,
             _ => kept.last_seen <= at,
         })
+    }
+
+    /// Was a source that was deleted created before what has the name of its container now? Then it was in another
+    /// one, also where nobody told of that, as after a loss of the hub's data. One API server's clock says so, in whole
+    /// seconds: what is of one second may be of one container, and is not held for that.
+    fn is_older(
+        &mut self,
+        row: &PlacementRow,
+        source: &SourceRef,
+        container: &ObjectKey,
+    ) -> Result<bool, StoreError> {
+        let cluster = self.clusters.get(&source.cluster);
+        let Some(since) = cluster.and_then(|cluster| cluster.probes.get(container)?.created) else {
+            return Ok(false);
+        };
+        let kept = self.kept_of(&row.key.gk, source)?;
+        Ok(kept.iter().find_map(|kept| kept.facts.created).is_some_and(|created| created < since))
     }
 
     /// A namespace or definition was told of: if it is the end of what `before` knew, that is noted.
@@ -209,9 +226,10 @@ impl<S: Store> Core<S> {
         }
         if !cluster.busy.contains_key(&key) {
             cluster.probes.retain(|_, probe| now - probe.asked_at < PROBE_COUNTS_MS || !probe.answered);
-            cluster
-                .probes
-                .insert(key.clone(), Probe { asked_at: now, after: last.max(told), seen, answered: false });
+            cluster.probes.insert(
+                key.clone(),
+                Probe { asked_at: now, after: last.max(told), seen, answered: false, created: None },
+            );
             self.send_step(id, &key, Prepared::probe(), None);
         }
         true
@@ -242,6 +260,10 @@ impl<S: Store> Core<S> {
         let mut at = now;
         if let Some(probe) = cluster.probes.get_mut(key) {
             probe.answered = true;
+            probe.created = match &answer {
+                Answer::Probed(probed) => Some(probed.created_ms).filter(|created| *created > 0),
+                _ => None,
+            };
             at = at.max(probe.seen);
         }
         if ended {

@@ -167,7 +167,7 @@ impl<S: Store> Core<S> {
                 resource_version: String::new(),
             }),
             None => {
-                let nonce = self.intent(row.target, &row.key, &claim.object.uid);
+                let nonce = self.nonce(row, &claim.object.uid);
                 v1::apply::Expect::Absent(v1::Absent { nonce, again: row.fields.creating.is_some() })
             }
         };

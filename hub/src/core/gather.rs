@@ -310,9 +310,15 @@ impl<S: Store> Core<S> {
         *hasher.finalize().as_bytes()
     }
 
-    /// The nonce of a create. Derived, not drawn: after a crash between the call and the commit the
+    /// The nonce of a create: that of an earlier one, as long as no answer says what became of it.
+    pub(super) fn nonce(&self, row: &PlacementRow, source: &Uid) -> String {
+        let earlier = row.fields.creating.as_ref().map(|creating| creating.nonce().to_owned());
+        earlier.unwrap_or_else(|| self.intent(row.target, &row.key, source))
+    }
+
+    /// The nonce of a first create. Derived, not drawn: after a crash between the call and the commit the
     /// same create has the same nonce, and the lost reply is recognised.
-    pub(super) fn intent(&self, target: ClusterId, key: &ObjectKey, source: &Uid) -> String {
+    fn intent(&self, target: ClusterId, key: &ObjectKey, source: &Uid) -> String {
         let uid = self.clusters.get(&target).and_then(|cluster| cluster.row.uid.as_ref());
         let target_uid = uid.map(Uid::as_str).unwrap_or_default();
         let mut hasher = blake3::Hasher::new_keyed(&self.keys.mac);

@@ -370,7 +370,7 @@ impl<S: Store> Core<S> {
             && row.record.as_ref().is_none_or(|record| record.uid.is_none())
             && let Some(source) = &row.source
         {
-            row.fields.creating = Some(Creating::Met(self.intent(row.target, &row.key, &source.uid)));
+            row.fields.creating = Some(Creating::Met(self.nonce(&row, &source.uid)));
             self.taken_back(&row, &failed.resource_version)?;
         }
         if let ("Immutable", Purpose::Apply { recreates: true, rendered, .. }) = (class, purpose) {

@@ -21,12 +21,13 @@ pub(super) const UNLIKE_ANY: [u8; 16] = [0; 16];
 
 impl<S: Store> Core<S> {
     /// A managed object was told of. Where nothing is known of it, and its marks are genuine, it gets a placement as
-    /// if it had just been written.
+    /// if it had just been written. `unasked`: nothing claims it.
     pub(super) fn recover(
         &mut self,
         object: &ObjectRow,
         managed: &ManagedRow,
         field_set: bytes::Bytes,
+        unasked: bool,
         now: Millis,
     ) -> Result<(), StoreError> {
         let (id, key) = (object.cluster, &object.key);
@@ -38,9 +39,11 @@ impl<S: Store> Core<S> {
             return Ok(());
         }
         let placed = self.store.placement(id, key)?;
-        if placed
-            .as_ref()
-            .is_some_and(|row| row.record.is_some() || is_creation(row.fields.creating.as_ref(), managed))
+        let creating = placed.as_ref().and_then(|row| row.fields.creating.as_ref());
+        // What a create without an answer left is found out by sending it again, where it is asked for.
+        let tells_nothing = creating.filter(|creating| !unasked || matches!(creating, Creating::Met(_)));
+        if placed.as_ref().is_some_and(|row| row.record.is_some())
+            || tells_nothing.is_some_and(|creating| is_left_by(creating, managed))
         {
             return Ok(());
         }
@@ -95,15 +98,14 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
-    /// Does the object carry the nonce of a create for this source that was not answered, or met it? The agent can tell by
-    /// what was there before, and takes back what is to be taken back, when the create is sent once more (I6).
-    pub(super) fn awaits_answer(&self, row: &PlacementRow, object: &ObjectRow, source: &Uid) -> bool {
-        let named = row.record.as_ref().is_some_and(|record| record.uid.is_some());
-        if row.fields.creating.is_none() || named || !guard::on(Guard::UnansweredCreate) {
-            return false;
-        }
-        let nonce = object.managed.as_ref().and_then(|managed| managed.marks.get(marks::INTENT));
-        nonce.is_some_and(|nonce| *nonce == self.intent(row.target, &row.key, source))
+    /// Does the object carry the nonce of a create that was not answered, or met it, and does nothing else say whose it
+    /// is? The agent can tell by what was there before, and takes back what is to be taken back, when the create is sent
+    /// once more (I6).
+    pub(super) fn awaits_answer(&self, row: &PlacementRow, object: &ObjectRow) -> bool {
+        let answered = |record: &Record| record.uid.is_some() && !is_recovered(record);
+        let creating = row.fields.creating.as_ref().filter(|_| !row.record.as_ref().is_some_and(answered));
+        let managed = object.managed.as_ref();
+        managed.zip(creating).is_some_and(|(managed, creating)| is_left_by(creating, managed))
     }
 
     /// What a create had left on an object of others was taken back by this resourceVersion: until a watch, which may
@@ -144,16 +146,10 @@ impl<S: Store> Core<S> {
     }
 }
 
-/// Do marks of an object say nothing yet, since a create may have left them on what it met?
-fn is_creation(creating: Option<&Creating>, managed: &ManagedRow) -> bool {
-    let Some(nonce) = managed.marks.get(marks::INTENT) else { return false };
-    let from_create = match creating {
-        None => false,
-        // The plan finds out.
-        Some(Creating::Sent) => true,
-        Some(Creating::Met(met)) => nonce == met,
-    };
-    from_create && guard::on(Guard::UnansweredCreate)
+/// Does the object carry what that create left, on whatever it met?
+fn is_left_by(creating: &Creating, managed: &ManagedRow) -> bool {
+    managed.marks.get(marks::INTENT).is_some_and(|nonce| nonce == creating.nonce())
+        && guard::on(Guard::UnansweredCreate)
 }
 
 /// The record of a copy that was forgotten and is there again, by marks that name this body. Its

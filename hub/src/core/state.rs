@@ -154,6 +154,8 @@ pub struct Probe {
     pub seen: Millis,
     /// Has the answer come?
     pub answered: bool,
+    /// When what is there now was created, by its API server's clock.
+    pub created: Option<Millis>,
 }
 
 /// A step that was sent and not yet answered.

@@ -12,7 +12,7 @@ use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
 use super::Core;
 use super::asked::{Asked, ending_reason};
 use super::gather::{fresh_placement, observed, pause};
-use super::recover::{UNLIKE_ANY, was_marked_only, was_taken_over};
+use super::recover::{UNLIKE_ANY, is_recovered, was_marked_only, was_taken_over};
 use super::release::Waits;
 use crate::store::{
     Creating, DeleteStage, Ending, ObjectRow, Owned, PlacementRow, Record, Store, StoreError,
@@ -39,18 +39,11 @@ impl<S: Store> Core<S> {
         let there = self.store.object(target, key)?;
         let mut row = self.store.placement(target, key)?;
         let mut claims = self.claims(target, key)?;
-        let source = claims.first().map(|claim| claim.object.uid.clone());
-        if let Some(placed) = row.as_mut().filter(|row| row.record.is_none())
+        if row.as_ref().is_some_and(|row| row.record.is_none())
             && let Some(object) = &there
             && let Some(managed) = &object.managed
         {
-            let asks = source.as_ref().is_some_and(|source| self.awaits_answer(placed, object, source));
-            if placed.fields.creating == Some(Creating::Sent) && !asks {
-                // No create will tell: it carries the nonce of none that is still asked for.
-                placed.fields.creating = None;
-                self.store.put_placement(placed)?;
-            }
-            self.recover(object, managed, bytes::Bytes::new(), now)?;
+            self.recover(object, managed, bytes::Bytes::new(), claims.is_empty(), now)?;
             row = self.store.placement(target, key)?;
             if row.as_ref().is_some_and(|row| row.record.is_some()) {
                 // What is ours already may be asked for where it would not be made.
@@ -98,11 +91,12 @@ impl<S: Store> Core<S> {
         );
         let written = row.record.as_ref().map(|record| record.resource_version.clone());
         let claimed = matches!(asked, Asked::Claimed { .. });
-        // A create that was not answered is sent again, whatever it has left there.
-        let awaits = |object: &&ObjectRow| {
-            claimed && source.as_ref().is_some_and(|source| self.awaits_answer(&row, object, source))
-        };
-        let seen_there = object.as_ref().filter(|object| !awaits(object));
+        // A create that was not answered is sent again, whatever it has left there, and whatever its marks made known.
+        let awaits = claimed && object.as_ref().is_some_and(|object| self.awaits_answer(&row, object));
+        if awaits {
+            row.record.take_if(|record| is_recovered(record));
+        }
+        let seen_there = object.as_ref().filter(|_| !awaits);
         let observed = observed(seen_there, absence.as_ref(), marks, written.as_ref());
         let ends = claimed && self.definition_ends(target, &key.gk)?;
         let taken = self.taken(&row, object.as_ref());
@@ -270,7 +264,8 @@ impl<S: Store> Core<S> {
         }
         if prepared.is_some() && matches!(act, Act::Create | Act::Rest) {
             // What an earlier one met may be gone by now.
-            row.fields.creating = Some(Creating::Sent);
+            let source = row.source.as_ref().map(|source| source.uid.clone()).unwrap_or_default();
+            row.fields.creating = Some(Creating::Sent(self.nonce(&row, &source)));
         }
         if let (Act::Create, Some(record)) = (act, &mut row.record) {
             // What it named is gone.

@@ -74,9 +74,10 @@ pub(super) fn kept_facts(body: &[u8]) -> (String, Facts) {
     let mut owners = object.metadata.owner_references;
     owners.sort_by_key(|owner| owner.controller != Some(true));
     let labels = object.metadata.labels;
+    let created = object.metadata.creation_timestamp.as_deref().and_then(rfc3339::parse);
     let version = ResourceVersion::new(&object.metadata.resource_version).ordinal();
     let alive = version.filter(|_| object.metadata.deletion_timestamp.is_none()).unwrap_or(0);
-    (object.api_version.into_owned(), Facts { labels, owners, alive, ..Facts::default() })
+    (object.api_version.into_owned(), Facts { labels, owners, created, alive, ..Facts::default() })
 }
 
 impl<S: Store> Core<S> {

@@ -349,10 +349,20 @@ pub struct Fields {
 /// be on an object of others (I6).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Creating {
-    /// Nothing: no answer came.
-    Sent,
+    /// Nothing: no answer came. Whatever source is asked for by then, it is sent again with this nonce: the agent knows what
+    /// it left by that.
+    Sent(String),
     /// The one with this nonce met an object of others: marks that carry it are to be taken back, or were.
     Met(String),
+}
+
+impl Creating {
+    /// Its nonce.
+    #[must_use]
+    pub fn nonce(&self) -> &str {
+        let (Self::Sent(nonce) | Self::Met(nonce)) = self;
+        nonce
+    }
 }
 
 /// A field that our last write left to whom it belongs.
@@ -466,6 +476,8 @@ pub struct Facts {
     pub labels: BTreeMap<String, String>,
     /// Its ownerReferences, the controller first.
     pub owners: Vec<OwnerReference>,
+    /// metadata.creationTimestamp, by its API server's clock.
+    pub created: Option<Millis>,
     /// Names of its field managers, where they were told.
     pub managers: Vec<String>,
     /// The user who asked for the delete, where a webhook told it.

@@ -175,6 +175,18 @@ fn seed_22771_what_no_watch_told_of_is_asked_for_however_often_somebody_ends() {
     holds(22_771, EVENTS);
 }
 
+/// The hub's data was lost, and the namespace went before the hub had heard of it again.
+#[test]
+fn seed_27057_what_is_older_than_its_namespace_went_with_an_earlier_one() {
+    holds(27_057, EVENTS);
+}
+
+/// The create had no answer yet when its copy and its source were made anew.
+#[test]
+fn seed_27435_a_create_without_an_answer_keeps_its_nonce() {
+    holds(27_435, EVENTS);
+}
+
 /// What its namespace took with it before a restore brought the namespace back was told after that.
 #[test]
 fn seed_26356_a_delete_of_the_history_before_a_restore_is_held() {

@@ -160,6 +160,8 @@ fn told(header: Header, path: &str) -> Result<(ClusterRef, TombstoneRow), Archiv
         facts: Facts {
             labels: header.labels,
             owners: header.owners,
+            // The object tells; nothing waits for it any more.
+            created: None,
             managers: header.field_managers,
             deleter: header.deleter,
             // Its number is that of the store that was lost.

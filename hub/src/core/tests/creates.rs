@@ -110,6 +110,33 @@ fn i11_a_copy_that_was_made_again_is_ours_however_many_answers_are_lost() {
     assert!(matches!(apply(&update).expect, Some(Expect::Present(_))));
 }
 
+/// Sim seed 27435: the source was made anew before any answer came, and so was the copy. The create that is sent for
+/// the new source carries the nonce that the agent knows what was left by.
+#[test]
+fn i11_a_create_without_an_answer_is_sent_again_for_another_source_of_the_name() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let create = fleet.one_step("b");
+    fleet.disconnect("b");
+    fleet.connect("b");
+    fleet.live("b", vec![left_by(&create, "t0", 40)]);
+    let again = fleet.one_step("b");
+    fleet.disconnect("b");
+    fleet.section("a", vec![deleted("cm-0", "s0", 20)], None);
+    assert!(fleet.status("b", "cm-0").starts_with("Unknown/"), "{}", fleet.status("b", "cm-0"));
+    fleet.section("a", vec![source("cm-0", "s1", 30, "2")], None);
+    fleet.connect("b");
+    fleet.live("b", vec![left_by(&again, "t1", 60)]);
+    let step = fleet.one_step("b");
+    assert_eq!(absent(&step), v1::Absent { nonce: absent(&create).nonce, again: true });
+    fleet.perform("b", &step, "t1", 61, true);
+    assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
+    // Answered: whatever is created from now on has a nonce of its own.
+    fleet.section("b", vec![deleted("cm-0", "t1", 70)], None);
+    let next = absent(&fleet.one_step("b"));
+    assert!(!next.again && next.nonce != absent(&create).nonce, "{next:?}");
+}
+
 /// Without an answer, and with nothing that asks for it, marks are what there is.
 #[test]
 fn i11_a_create_without_an_answer_is_deleted_with_its_source() {

@@ -55,6 +55,19 @@ fn i4_a_delete_is_archived_first_and_names_exactly_that_state() {
 }
 
 #[test]
+fn i4_a_delete_leaves_after_the_commit_that_says_it_is_archived() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.in_step(1);
+    fleet.section("a", vec![deleted("cm-0", "s0", 20)], None);
+    let read = fleet.one_step("b");
+    fleet.outcome("b", read.step, image("t0", 50));
+    let mut inputs = fleet.filed();
+    inputs.push(fleet.large_batch("a"));
+    fleet.refused(inputs);
+    assert!(fleet.steps("b").is_empty());
+}
+
+#[test]
 fn i4_a_state_that_changed_after_it_was_archived_is_archived_again() {
     let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
     fleet.in_step(1);
@@ -430,7 +443,8 @@ fn i7_replayed_deletes_of_a_namespace_that_is_back_are_held() {
 #[test]
 fn i7_the_server_is_asked_for_the_namespace_of_what_was_deleted() {
     let failed = |class: &str| Answer::Failed(v1::Failed { class: class.into(), ..Default::default() });
-    let probed = |uid: &str, deleting| Answer::Probed(v1::Probed { uid: uid.into(), deleting });
+    let probed =
+        |uid: &str, deleting| Answer::Probed(v1::Probed { uid: uid.into(), deleting, created_ms: 0 });
     for (answer, status) in [
         (probed("n", false), "Pending/Archiving"),
         (probed("n", true), "Held/ContainerDeleted"),
@@ -449,6 +463,33 @@ fn i7_the_server_is_asked_for_the_namespace_of_what_was_deleted() {
         fleet.tick(10_000);
         let after = status.replace("ContainerUnknown", "Archiving");
         assert_eq!(fleet.status("b", "cm-0"), after, "{answer:?}");
+    }
+}
+
+/// Sim seed 27057: the hub's data was lost, and it had not heard of the namespace yet when that went; by the time its agent
+/// came again there was another one. API servers write whole seconds: of one second both may be of one life.
+#[test]
+fn i7_what_is_older_than_the_namespace_went_with_an_earlier_one() {
+    let created = |mut item: v1::Item, at: &str| {
+        let Some(v1::item::Change::Upsert(upsert)) = &mut item.change else { panic!("{item:?}") };
+        let text = String::from_utf8(upsert.body.to_vec()).unwrap();
+        let with = format!(r#""metadata":{{"creationTimestamp":"{at}","#);
+        upsert.body = text.replace(r#""metadata":{"#, &with).into();
+        item
+    };
+    for (namespace, status) in [
+        ("2026-11-22T10:00:01Z", "Held/ContainerDeleted"),
+        ("2026-11-22T10:00:00Z", "Pending/Archiving"),
+        ("2026-11-22T09:59:59Z", "Pending/Archiving"),
+    ] {
+        let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+        fleet.in_step(1);
+        fleet.section("a", vec![created(source("cm-0", "s0", 15, "1"), "2026-11-22T10:00:00Z")], None);
+        let created_ms = lockstep_engine::rfc3339::parse(namespace).unwrap();
+        let there = v1::Probed { uid: "n".into(), deleting: false, created_ms };
+        fleet.namespaces.insert(("a", "shop"), Answer::Probed(there));
+        fleet.section("a", vec![deleted("cm-0", "s0", 20)], None);
+        assert_eq!(fleet.status("b", "cm-0"), status, "{namespace}");
     }
 }
 

@@ -130,7 +130,9 @@ impl Fleet {
         let id = self.core.names[&ClusterName::new(name).unwrap()];
         let key = ObjectKey::new(GroupKind::new("", "Namespace"), "", namespace);
         match self.core.store.object(id, &key).unwrap() {
-            Some(row) => Answer::Probed(v1::Probed { uid: row.uid.to_string(), deleting: row.deleting }),
+            Some(row) => {
+                Answer::Probed(v1::Probed { uid: row.uid.to_string(), deleting: row.deleting, created_ms: 0 })
+            }
             None => Answer::Gone(v1::Done {}),
         }
     }
@@ -434,30 +436,31 @@ impl Fleet {
         v1::Batch { sequence, sections: vec![section] }
     }
 
-    /// What the hub answers to these, when its disk has no room for them.
-    pub(super) fn refused(
-        &mut self,
-        name: &'static str,
-        batches: Vec<Vec<v1::Item>>,
-    ) -> Vec<hub_message::Body> {
-        let batches = batches.into_iter().map(|items| self.batch_of("ConfigMap", name, items, None));
-        let batches: Vec<_> = batches.collect();
+    /// A message with objects, as an input.
+    pub(super) fn batch(&mut self, name: &'static str, items: Vec<v1::Item>) -> Input {
+        let batch = self.batch_of("ConfigMap", name, items, None);
+        let message = Box::new(v1::AgentMessage { body: Some(agent_message::Body::Batch(batch)) });
+        Input::Message { cluster: self.agents[name].id, session: self.agents[name].session, message }
+    }
+
+    /// An object that needs room on the hub's disk, as an input.
+    pub(super) fn large_batch(&mut self, name: &'static str) -> Input {
+        let large: String = (0..20_000_u32).map(|n| blake3::hash(&n.to_le_bytes()).to_string()).collect();
+        self.batch(name, vec![source("large", "large", 11, &large)])
+    }
+
+    /// The hub takes these in, and cannot commit: its disk has no room.
+    pub(super) fn refused(&mut self, inputs: Vec<Input>) {
         let size = std::fs::metadata(self.dir.path().join("state.db")).unwrap().len();
         let pages = self.core.store.page_limit();
         pages.store(u32::try_from(size / 4096).unwrap(), Ordering::Release);
-        let (cluster, session) = (self.agents[name].id, self.agents[name].session);
-        let message = |batch| {
-            let message = Box::new(v1::AgentMessage { body: Some(agent_message::Body::Batch(batch)) });
-            Input::Message { cluster, session, message }
-        };
-        let refused = self.core.handle(batches.into_iter().map(message).collect(), self.now);
-        assert!(refused.is_err(), "there was room");
+        assert!(self.core.handle(inputs, self.now).is_err(), "there was room");
         pages.store(0, Ordering::Release);
-        let agent = self.agents.get_mut(name).unwrap();
-        while let Ok(command) = agent.commands.try_recv() {
-            agent.inbox.push_back(command);
+        for agent in self.agents.values_mut() {
+            while let Ok(command) = agent.commands.try_recv() {
+                agent.inbox.push_back(command);
+            }
         }
-        self.received(name)
     }
 
     /// The watch is listed and live, with these objects.
@@ -508,12 +511,14 @@ impl Fleet {
 
     /// The archive takes everything in the outbox.
     pub(super) fn archive(&mut self) {
-        for row in self.core.store.outbox(0, 1000).unwrap() {
-            self.input(Input::Archived {
-                id: row.id,
-                file: Filed { path: format!("path/{}", row.id), size: 7, key: None },
-            });
-        }
+        self.filed().into_iter().for_each(|input| self.input(input));
+    }
+
+    /// The archive took all that it was to be given, as inputs.
+    pub(super) fn filed(&mut self) -> Vec<Input> {
+        let outbox = self.core.store.outbox(0, 1000).unwrap().into_iter();
+        let file = |id: i64| Filed { path: format!("path/{id}"), size: 7, key: None };
+        outbox.map(|row| Input::Archived { id: row.id, file: file(row.id) }).collect()
     }
 
     /// a and b connected and live and empty.

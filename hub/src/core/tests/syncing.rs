@@ -101,9 +101,9 @@ fn an_object_that_is_not_ours_is_a_conflict_that_is_not_tried_again() {
 fn i1_what_could_not_be_committed_is_not_acknowledged() {
     let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
     fleet.received("a");
-    let large: String = (0..20_000_u32).map(|n| blake3::hash(&n.to_le_bytes()).to_string()).collect();
-    let (small, large) = (source("cm-0", "s0", 10, "1"), source("cm-1", "s1", 11, &large));
-    let told = fleet.refused("a", vec![vec![small], vec![large]]);
+    let inputs = vec![fleet.batch("a", vec![source("cm-0", "s0", 10, "1")]), fleet.large_batch("a")];
+    fleet.refused(inputs);
+    let told = fleet.received("a");
     let acked = |body: &v1::hub_message::Body| matches!(body, v1::hub_message::Body::Ack(_));
     assert!(!told.iter().any(acked), "{told:?}");
 }
@@ -140,6 +140,45 @@ fn i3_what_comes_with_the_news_that_a_watch_fails_proves_no_absence() {
     fleet.section("a", vec![deleted("cm-0", "s0", 60)], Some(v1::WatchPhase::Failing));
     assert!(fleet.steps("b").is_empty());
     assert_eq!(fleet.status("b", "cm-0"), "Unknown/Listing");
+}
+
+/// What another policy still watches loses its bodies at the hub when a policy goes. When that comes back, its objects
+/// are keys until their agent has told them again, which says nothing of their labels.
+#[test]
+fn i3_what_an_interest_of_before_shows_unselects_nothing() {
+    let other = POLICY.replace("name: maps", "name: other").replace("sync: 'yes'", "sync: 'no'");
+    let maps = POLICY.replace("  resources:", "  deletion: { onUnselect: Delete }\n  resources:");
+    let mut fleet = Fleet::up(&[("p.yaml", &maps), ("o.yaml", &other)]);
+    fleet.in_step(1);
+    fleet.policies(&[("o.yaml", &other)]);
+    fleet.live("a", vec![left("cm-0", "s0", 10)]);
+    fleet.live("b", Vec::new());
+    assert_eq!(fleet.status("b", "cm-0"), "Orphaned/PolicyRemoved");
+    fleet.policies(&[("p.yaml", &maps), ("o.yaml", &other)]);
+    assert_eq!(fleet.status("b", "cm-0"), "Unknown/Listing");
+    assert!(fleet.steps("b").is_empty());
+    fleet.live("a", vec![source("cm-0", "s0", 10, "1")]);
+    assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
+}
+
+/// A policy was removed, its target could not be reached, and it was put back while the hub was down.
+#[test]
+fn i3_before_the_policies_are_read_nothing_is_concluded_from_the_lack_of_one() {
+    let policy = POLICY.replace("  resources:", "  deletion: { onPolicyDelete: Delete }\n  resources:");
+    let mut fleet = Fleet::up(&[("p.yaml", &policy)]);
+    fleet.in_step(1);
+    fleet.disconnect("b");
+    fleet.policies(&[]);
+    fleet.restart();
+    fleet.connect("b");
+    fleet.live("b", Vec::new());
+    assert_eq!(fleet.status("b", "cm-0"), "Unknown/PoliciesUnknown");
+    assert!(fleet.steps("b").is_empty());
+    fleet.policies(&[("p.yaml", &policy)]);
+    fleet.connect("a");
+    fleet.live("a", vec![source("cm-0", "s0", 10, "1")]);
+    fleet.live("b", Vec::new());
+    assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
 }
 
 #[test]

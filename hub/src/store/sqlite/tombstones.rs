@@ -19,7 +19,7 @@ macro_rules! columns {
         concat!(
             "SELECT id, cluster, kind, namespace, name, uid, resource_version, api_version, cause, policy, \
              deleted_at, last_seen, deleted, path, known_until, labels, owners, managers, deleter, act, held, \
-             size, sealed, ended_from, ended_to, alive, ",
+             size, sealed, ended_from, ended_to, alive, created, ",
             $body,
             " FROM "
         )
@@ -78,10 +78,11 @@ fn read(
         _ => return Err(row.bad(8, "an ordinal that this version does not know")),
     };
     let mut decode = |stored: Option<&[u8]>| stored.map(|s| bodies.decode(TABLE, &key, s)).transpose();
-    let (body, last) = (decode(row.opt_blob(26)?)?, decode(row.opt_blob(27)?)?);
+    let (body, last) = (decode(row.opt_blob(27)?)?, decode(row.opt_blob(28)?)?);
     let facts = Facts {
         labels: row.json(15)?,
         owners: row.json(16)?,
+        created: row.opt_int(26)?,
         managers: row.json(17)?,
         deleter: row.opt_text(18)?.map(str::to_owned),
         act: row.opt_int(19)?,
@@ -219,7 +220,8 @@ impl Inner {
             path,
             deleted,
             known_until,
-            facts: Facts { labels, owners, managers, deleter, act, ended, alive, held, sealed, size, last },
+            facts:
+                Facts { labels, owners, created, managers, deleter, act, ended, alive, held, sealed, size, last },
         } = row;
         let Self { db, kinds, bodies, .. } = self;
         let kind = kinds.intern(db, &key.gk)?;
@@ -231,9 +233,9 @@ impl Inner {
             db,
             "INSERT INTO tombstones (cluster, kind, namespace, name, uid, resource_version, api_version, \
              cause, policy, deleted_at, last_seen, deleted, path, body, known_until, labels, owners, \
-             owner_uid, managers, deleter, held, size, final, sealed, ended_from, ended_to, alive) \
+             owner_uid, managers, deleter, held, size, final, sealed, ended_from, ended_to, alive, created) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, \
-             ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)",
+             ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28)",
             params![
                 cluster.0,
                 kind,
@@ -262,6 +264,7 @@ impl Inner {
                 ended.map(|ended| version(ended.from)),
                 ended.map(|ended| version(ended.to)),
                 version(*alive),
+                created,
             ],
         )?;
         let id = db.last_insert_rowid();

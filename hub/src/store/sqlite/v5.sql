@@ -84,6 +84,7 @@ CREATE VIRTUAL TABLE tombstone_words USING fts5 (words, content = '', contentles
 ALTER TABLE tombstones ADD COLUMN ended_from INTEGER;
 ALTER TABLE tombstones ADD COLUMN ended_to INTEGER;
 ALTER TABLE tombstones ADD COLUMN alive INTEGER NOT NULL DEFAULT 0;  -- its delete had not begun at this one
+ALTER TABLE tombstones ADD COLUMN created INTEGER;                   -- metadata.creationTimestamp, ms
 CREATE INDEX tombstones_in_namespace ON tombstones (cluster, namespace, ended_to) WHERE ended_to IS NOT NULL;
 CREATE INDEX tombstones_of_kind ON tombstones (cluster, kind, ended_to) WHERE ended_to IS NOT NULL;
 -- Who asked for deletes, as webhooks told it; kept for a day. The name is empty where a collection was meant, the uid
