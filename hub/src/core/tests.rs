@@ -1,7 +1,9 @@
 //! The core as a whole, on a real store, with agents played by the tests.
 
 mod acts;
+mod agents;
 mod archive;
+mod containers;
 mod copies;
 mod creates;
 mod deletes;
@@ -14,3 +16,4 @@ mod restores;
 mod rewinds;
 mod sessions;
 mod syncing;
+mod told;

@@ -3,7 +3,8 @@
 use lockstep_engine::acts::ActKind;
 use lockstep_wire::v1;
 
-use super::fleet::{Fleet, POLICY, deleted, namespace, source};
+use super::fleet::{Fleet, POLICY};
+use super::told::{deleted, namespace, source};
 use crate::store::conformance::within;
 use crate::store::{ActFilter, Reader, Store, TombstoneFilter};
 

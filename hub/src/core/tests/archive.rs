@@ -3,6 +3,7 @@
 use lockstep_wire::v1::{self, agent_message, item::Change, outcome::Result as Answer};
 
 use super::fleet::*;
+use super::told::*;
 use crate::store::{Cause, Reader};
 
 const EVERYTHING: &str = "

@@ -1,6 +1,7 @@
 use lockstep_wire::v1::{self, step::Action};
 
 use super::fleet::*;
+use super::told::*;
 
 /// The other way round than the policy of the fleet.
 const BACK: &str = "apiVersion: sync.k8s.io/v1

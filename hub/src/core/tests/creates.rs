@@ -4,6 +4,7 @@ use lockstep_engine::marks;
 use lockstep_wire::v1::{self, apply::Expect, step::Action};
 
 use super::fleet::*;
+use super::told::*;
 use crate::store::Reader;
 
 fn apply(step: &v1::Step) -> &v1::Apply {

@@ -3,6 +3,7 @@
 use lockstep_wire::v1::{self, apply::Expect, outcome::Result as Answer, step::Action};
 
 use super::fleet::*;
+use super::told::*;
 
 fn policy(ownership: &str) -> String {
     format!("{POLICY}    ownership: {{ {ownership} }}\n")

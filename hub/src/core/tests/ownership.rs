@@ -3,6 +3,7 @@
 use lockstep_wire::v1::{self, apply::Expect, step::Action};
 
 use super::fleet::*;
+use super::told::*;
 
 fn policy(conflict: &str) -> String {
     format!("{POLICY}    ownership: {{ conflict: {conflict} }}\n")

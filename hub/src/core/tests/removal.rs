@@ -4,6 +4,7 @@ use lockstep_wire::v1::{self, outcome::Result as Answer, step::Action};
 use tokio::sync::oneshot;
 
 use super::fleet::*;
+use super::told::*;
 use crate::core::Input;
 use crate::core::command::{ClusterRemoval, Command, CommandError};
 use crate::store::{Cause, Reader, removed_clusters};

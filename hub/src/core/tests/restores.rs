@@ -6,6 +6,7 @@ use lockstep_wire::v1::{self, outcome::Result as Answer, step::Action};
 use tokio::sync::oneshot;
 
 use super::fleet::*;
+use super::told::*;
 use crate::core::Input;
 use crate::core::command::{Command, CommandError, Question, RestoreCommand};
 use crate::store::restores::{ItemState, RestoreItemRow, RestoreReader as _, RestoreRow};

@@ -2,6 +2,7 @@ use lockstep_wire::v1::{self, step::Action};
 use tokio::sync::oneshot;
 
 use super::fleet::*;
+use super::told::*;
 use crate::core::Input;
 use crate::core::command::{AcceptedRewind, Command, CommandError};
 use crate::store::{Cause, Reader as _};

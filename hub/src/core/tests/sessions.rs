@@ -1,6 +1,7 @@
 use lockstep_wire::v1::hub_message::Body;
 
 use super::fleet::*;
+use super::told::*;
 
 #[test]
 fn i15_one_name_one_cluster() {

@@ -1,6 +1,7 @@
 use lockstep_wire::v1::{self, step::Action};
 
 use super::fleet::*;
+use super::told::*;
 use crate::core::Input;
 use crate::core::scan::SLICE;
 use crate::store::Reader as _;

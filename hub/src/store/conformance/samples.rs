@@ -122,7 +122,7 @@ pub(crate) fn tombstone(cluster: u32, key: ObjectKey, deleted_at: Millis) -> Tom
         body: Some(Bytes::from_static(b"{\"canary\":1}")),
         path: None,
         deleted: true,
-        facts: Facts { created: Some(-3), ..Facts::default() },
+        facts: Facts::default(),
         key,
     }
 }

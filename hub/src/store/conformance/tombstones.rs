@@ -15,6 +15,7 @@ pub(super) fn tombstones_go_through_the_outbox<B: Bed>(bed: &B) {
         let rows = causes.into_iter().zip(["ConfigMap", "Secret", "Deployment"]);
         rows.map(|(cause, kind)| {
             let mut row = TombstoneRow { cause, ..tombstone(1, key(kind, "n", "x"), 10) };
+            row.facts.created = Some(-3);
             row.id = store.put_tombstone(&row).unwrap();
             row
         })
@@ -34,7 +35,7 @@ pub(super) fn tombstones_go_through_the_outbox<B: Bed>(bed: &B) {
     let archived = TombstoneRow {
         body: None,
         path: Some("v1/a".into()),
-        facts: Facts { size: 7, ..Facts::default() },
+        facts: Facts { size: 7, ..rows[0].facts.clone() },
         ..rows[0].clone()
     };
     assert_eq!(store.tombstone(rows[0].id).unwrap(), Some(archived));
