@@ -299,6 +299,7 @@ impl Call<'_> {
                 uid: probed.uid.as_str().to_owned(),
                 deleting: probed.deleting,
                 created_ms: probed.created.unwrap_or(0),
+                resource_version: probed.resource_version.as_str().to_owned(),
             }),
             None => Done::Gone(v1::Done {}),
         })

@@ -3,7 +3,7 @@
 
 use lockstep_engine::object::RawObject;
 use lockstep_engine::outcome::{Failure, FailureClass, Operation};
-use lockstep_engine::{Millis, Uid, rfc3339};
+use lockstep_engine::{Millis, ResourceVersion, Uid, rfc3339};
 
 use super::{Writer, sensitivity};
 use crate::client::Call;
@@ -15,6 +15,8 @@ use crate::resource::{Resource, with_query};
 pub struct Probed {
     /// Its uid.
     pub uid: Uid,
+    /// `metadata.resourceVersion`: of its last change.
+    pub resource_version: ResourceVersion,
     /// `metadata.deletionTimestamp` is set.
     pub deleting: bool,
     /// `metadata.creationTimestamp`, by the API server's clock, in whole seconds.
@@ -42,6 +44,7 @@ impl Writer {
         let object = RawObject::parse(&item).map_err(|error| unreadable(error.to_string()))?;
         Ok(Some(Probed {
             uid: object.uid(),
+            resource_version: object.resource_version(),
             deleting: object.metadata.deletion_timestamp.is_some(),
             created: object.metadata.creation_timestamp.as_deref().and_then(rfc3339::parse),
         }))

@@ -107,10 +107,11 @@ impl Writer {
         let path = with_query(&place.resource.collection(Some(place.namespace)), &parameters);
         let reply = self.client.call(Call::get(&path)).await.map_err(crate::RequestError::into_failure)?;
         if !reply.is_success() {
-            // Compacted already, or the server cannot look back. Anything else may be answered the next time.
-            let passing = reply.status == 429 || reply.status >= 500;
+            // Compacted already, or the server cannot look back. Anything else may be answered the next time, also what
+            // is forbidden now: what was there would be emptied if it were not known.
+            let never = matches!(reply.status, 400 | 404 | 410);
             let failure = || reply.failure(Operation::List, sensitivity(place.resource));
-            return if passing { Err(failure()) } else { Ok(Before::Unknown) };
+            return if never { Ok(Before::Unknown) } else { Err(failure()) };
         }
         let Ok(page) = page(&reply.body) else { return Ok(Before::Unknown) };
         let Some(item) = page.items.into_iter().next() else { return Ok(Before::Absent) };

@@ -139,7 +139,8 @@ impl<S: Store> Core<S> {
 
     /// Was a source that was deleted created before what has the name of its container now? Then it was in another
     /// one, also where nobody told of that, as after a loss of the hub's data. One API server's clock says so, in whole
-    /// seconds: what is of one second may be of one container, and is not held for that.
+    /// seconds: what is of one second may be of one container, and is not held for that. Nor is what was changed after
+    /// the last change of the container, which was there then: clocks may be set.
     fn is_older(
         &mut self,
         row: &PlacementRow,
@@ -147,11 +148,13 @@ impl<S: Store> Core<S> {
         container: &ObjectKey,
     ) -> Result<bool, StoreError> {
         let cluster = self.clusters.get(&source.cluster);
-        let Some(since) = cluster.and_then(|cluster| cluster.probes.get(container)?.created) else {
-            return Ok(false);
-        };
+        let probe = cluster.and_then(|cluster| cluster.probes.get(container));
+        let Some((since, changed)) = probe.and_then(|probe| probe.there.clone()) else { return Ok(false) };
         let kept = self.kept_of(&row.key.gk, source)?;
-        Ok(kept.iter().find_map(|kept| kept.facts.created).is_some_and(|created| created < since))
+        let Some(kept) = kept.iter().find(|kept| kept.facts.created.is_some()) else { return Ok(false) };
+        let (last, changed) = (kept.resource_version.ordinal(), changed.ordinal());
+        let after = last.zip(changed).is_some_and(|(last, changed)| last >= changed);
+        Ok(kept.facts.created.is_some_and(|created| created < since) && !after)
     }
 
     /// A namespace or definition was told of: if it is the end of what `before` knew, that is noted.
@@ -228,7 +231,7 @@ impl<S: Store> Core<S> {
             cluster.probes.retain(|_, probe| now - probe.asked_at < PROBE_COUNTS_MS || !probe.answered);
             cluster.probes.insert(
                 key.clone(),
-                Probe { asked_at: now, after: last.max(told), seen, answered: false, created: None },
+                Probe { asked_at: now, after: last.max(told), seen, answered: false, there: None },
             );
             self.send_step(id, &key, Prepared::probe(), None);
         }
@@ -260,8 +263,10 @@ impl<S: Store> Core<S> {
         let mut at = now;
         if let Some(probe) = cluster.probes.get_mut(key) {
             probe.answered = true;
-            probe.created = match &answer {
-                Answer::Probed(probed) => Some(probed.created_ms).filter(|created| *created > 0),
+            probe.there = match &answer {
+                Answer::Probed(probed) => {
+                    Some((probed.created_ms, ResourceVersion::new(&probed.resource_version)))
+                }
                 _ => None,
             };
             at = at.max(probe.seen);

@@ -144,7 +144,7 @@ pub enum Purpose {
 }
 
 /// A question whether a container is still there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// When it was asked last, hub's clock.
     pub asked_at: Millis,
@@ -154,8 +154,8 @@ pub struct Probe {
     pub seen: Millis,
     /// Has the answer come?
     pub answered: bool,
-    /// When what is there now was created, by its API server's clock.
-    pub created: Option<Millis>,
+    /// When what is there now was created, by its API server's clock, and the resourceVersion of its last change.
+    pub there: Option<(Millis, ResourceVersion)>,
 }
 
 /// A step that was sent and not yet answered.

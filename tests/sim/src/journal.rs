@@ -72,7 +72,7 @@ pub(crate) struct Journal {
     /// By uid.
     pub(crate) lives: BTreeMap<String, Life>,
     pub(crate) current: BTreeMap<Key, String>,
-    /// Lives, and ends of lives, that a restore threw away.
+    /// Lives that a restore threw away, or their ends, or that they were unselected.
     pub(crate) lost: BTreeMap<String, Life>,
     /// Were unselected once, be it in a history that a restore threw away: their bodies need not be held any more.
     pub(crate) unselected: BTreeSet<String>,
@@ -127,8 +127,12 @@ impl Journal {
     pub(crate) fn restore(&mut self, saved: &Self, revision: u64, now: Millis) {
         let mut lost = std::mem::take(&mut self.lost);
         for (uid, life) in std::mem::take(&mut self.lives) {
-            let before = saved.lives.get(&uid);
-            if before.is_none_or(|before| before.end.is_none() && life.end.is_some()) {
+            let parted = |before: &Life| {
+                // A delete that follows an unselection may be under way.
+                let since = life.states.get(before.states.len()..).unwrap_or_default();
+                before.end.is_none() && (life.end.is_some() || since.iter().any(|state| !state.selected))
+            };
+            if saved.lives.get(&uid).is_none_or(parted) {
                 lost.insert(uid, life);
             }
         }

@@ -243,6 +243,7 @@ impl Member {
                 content,
                 marked,
                 compactions,
+                answered: !matches!(reply.response, Response::Dropped),
                 now,
             });
         }

@@ -67,6 +67,8 @@ struct Known {
     stored: BTreeSet<(u32, String)>,
     /// Objects of others that a create of ours met.
     meetings: BTreeMap<String, Meeting>,
+    /// Copies of which nobody heard that they were made: the answer was lost.
+    unheard: BTreeSet<String>,
     /// How often the hub's data was lost.
     losses: u32,
     /// Situations, by name.
@@ -126,6 +128,8 @@ pub(crate) struct Written<'a> {
     pub(crate) marked: bool,
     /// How often the history there was forgotten.
     pub(crate) compactions: u32,
+    /// Does its answer arrive?
+    pub(crate) answered: bool,
     pub(crate) now: Millis,
 }
 
@@ -171,6 +175,11 @@ impl Oracle {
 
     pub(crate) fn is_copy(&self, uid: &str) -> bool {
         self.known().copies.contains_key(uid)
+    }
+
+    /// Was a copy made without an answer that anybody heard? Which fields were ours is not known then.
+    pub(crate) fn is_unheard(&self, uid: &str) -> bool {
+        self.known().unheard.contains(uid)
     }
 
     /// The hub's data is gone, and what it numbered.
@@ -260,6 +269,9 @@ impl Oracle {
                 self.fail("I6", format_args!("{key} at {target} is not ours and was written"));
             }
             return;
+        }
+        if before.is_none() && !written.answered {
+            known.unheard.insert(uid.clone());
         }
         known.copies.insert(
             uid.clone(),
@@ -372,7 +384,7 @@ impl Oracle {
                 }
             };
             match (journal.lives.get(uid), journal.lost.get(uid)) {
-                // What ended before a restore had ended.
+                // What ended before a restore had ended; what was unselected before it was.
                 (Some(life), Some(lost)) => ended(life).or_else(|_| ended(lost)),
                 (Some(life), None) => ended(life),
                 (None, Some(lost)) if ended(lost).is_ok() => Ok(()),
@@ -553,7 +565,10 @@ impl Oracle {
             let uid = row.uid.to_string();
             let went = member.with_journal(|journal| {
                 let ended = |life: Option<&Life>| life.is_some_and(|life| life.end.is_some());
-                ended(journal.lives.get(&uid)) || journal.lost.contains_key(&uid)
+                let lost = journal.lost.get(&uid);
+                ended(journal.lives.get(&uid))
+                    || ended(lost)
+                    || lost.is_some() && !journal.lives.contains_key(&uid)
             });
             if !went && matches!(row.cause, Cause::Observed | Cause::Inferred) {
                 self.fail(

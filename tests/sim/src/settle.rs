@@ -47,7 +47,7 @@ pub(crate) async fn settle(world: &mut World) -> Result<()> {
         if differences.is_empty() {
             break;
         }
-        if world.forgot.contains(&true) && world.log.elapsed() - begun > PERSON_MS {
+        if world.log.elapsed() - begun > PERSON_MS {
             resolve(world);
         }
         if world.log.elapsed() - begun > BOUND_MS {
@@ -232,8 +232,8 @@ fn remove(world: &World, target: usize, key: &Key) {
     });
 }
 
-/// Nobody remembers which fields of a copy were ours when the hub's data is lost. Where somebody changed some of them
-/// and the source changed, too, the conflict is a person's to resolve, who deletes the copy.
+/// Nobody remembers which fields of a copy were ours when the hub's data is lost, or when nobody heard of its creation. Where
+/// somebody changed some of them and the source changed, too, the conflict is a person's to resolve, who deletes the copy.
 fn resolve(world: &World) {
     let Some(mut reader) = world.hub.reader() else { return };
     let filter = PlacementFilter { states: vec![State::Conflict], ..PlacementFilter::default() };
@@ -245,10 +245,11 @@ fn resolve(world: &World) {
         let (namespace, name) = (row.key.namespace.to_string(), row.key.name.to_string());
         let key = Key { kind, namespace, name };
         let there = world.members[at].with_journal(|journal| {
-            journal.live(&key).map(|(uid, life)| (world.oracle.is_copy(uid), life.touched))
+            let oracle = &world.oracle;
+            journal.live(&key).map(|(uid, life)| (oracle.is_copy(uid), life.touched, oracle.is_unheard(uid)))
         });
-        let (ours, touched) = there.unwrap_or_default();
-        if ours && (row.status.reason == "Exists" || !touched) || !world.forgot[at] {
+        let (ours, touched, unheard) = there.unwrap_or_default();
+        if ours && (row.status.reason == "Exists" || !touched) || !(world.forgot[at] || unheard) {
             // What lockstep made and does not know again, or what nobody else wrote to, is no person's to resolve.
             continue;
         }

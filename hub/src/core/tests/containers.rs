@@ -108,8 +108,9 @@ fn i7_replayed_deletes_of_a_namespace_that_is_back_are_held() {
 #[test]
 fn i7_the_server_is_asked_for_the_namespace_of_what_was_deleted() {
     let failed = |class: &str| Answer::Failed(v1::Failed { class: class.into(), ..Default::default() });
-    let probed =
-        |uid: &str, deleting| Answer::Probed(v1::Probed { uid: uid.into(), deleting, created_ms: 0 });
+    let probed = |uid: &str, deleting| {
+        Answer::Probed(v1::Probed { uid: uid.into(), deleting, ..v1::Probed::default() })
+    };
     for (answer, status) in [
         (probed("n", false), "Pending/Archiving"),
         (probed("n", true), "Held/ContainerDeleted"),
@@ -142,19 +143,22 @@ fn i7_what_is_older_than_the_namespace_went_with_an_earlier_one() {
         upsert.body = text.replace(r#""metadata":{"#, &with).into();
         item
     };
-    for (namespace, status) in [
-        ("2026-11-22T10:00:01Z", "Held/ContainerDeleted"),
-        ("2026-11-22T10:00:00Z", "Pending/Archiving"),
-        ("2026-11-22T09:59:59Z", "Pending/Archiving"),
+    for (namespace, version, status) in [
+        ("2026-11-22T10:00:01Z", 30, "Held/ContainerDeleted"),
+        ("2026-11-22T10:00:00Z", 30, "Pending/Archiving"),
+        ("2026-11-22T09:59:59Z", 30, "Pending/Archiving"),
+        // The clock of the server was set back: the source was changed later than the namespace.
+        ("2026-11-22T10:00:01Z", 5, "Pending/Archiving"),
     ] {
         let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
         fleet.in_step(1);
         fleet.section("a", vec![created(source("cm-0", "s0", 15, "1"), "2026-11-22T10:00:00Z")], None);
         let created_ms = lockstep_engine::rfc3339::parse(namespace).unwrap();
-        let there = v1::Probed { uid: "n".into(), deleting: false, created_ms };
+        let resource_version = version.to_string();
+        let there = v1::Probed { uid: "n".into(), deleting: false, created_ms, resource_version };
         fleet.namespaces.insert(("a", "shop"), Answer::Probed(there));
         fleet.section("a", vec![deleted("cm-0", "s0", 20)], None);
-        assert_eq!(fleet.status("b", "cm-0"), status, "{namespace}");
+        assert_eq!(fleet.status("b", "cm-0"), status, "{namespace} {version}");
     }
 }
 

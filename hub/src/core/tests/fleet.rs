@@ -132,7 +132,8 @@ impl Fleet {
         let key = ObjectKey::new(GroupKind::new("", "Namespace"), "", namespace);
         match self.core.store.object(id, &key).unwrap() {
             Some(row) => {
-                Answer::Probed(v1::Probed { uid: row.uid.to_string(), deleting: row.deleting, created_ms: 0 })
+                let (uid, deleting) = (row.uid.to_string(), row.deleting);
+                Answer::Probed(v1::Probed { uid, deleting, ..v1::Probed::default() })
             }
             None => Answer::Gone(v1::Done {}),
         }
