@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lockstep_cluster::{
     ApplyPlan, Contents, DeletePlan, Deleted, Expect, Foreign, LastApplied, Outcome, ReleasePlan, Released,
-    Resource, RestoreExpect, RestorePlan, Served, ServedKind, Undo, Writer,
+    Resource, RestoreExpect, RestorePlan, Retracted, Served, ServedKind, Undo, Writer,
 };
 use lockstep_engine::catalogue::is_container;
 use lockstep_engine::marks::has_marks;
@@ -76,7 +76,7 @@ fn resolve<'a>(tools: &'a Tools, job: &'a Job) -> Result<(&'a ServedKind, Resour
     let verb = match action {
         Action::Apply(v1::Apply { expect: Some(Wanted::Absent(_)), .. }) => Some(Verb::Create),
         Action::Restore(v1::Restore { expect: Some(Anew::Absent(_)), .. }) => Some(Verb::Create),
-        Action::Apply(_) | Action::Release(_) | Action::Restore(_) => Some(Verb::Update),
+        Action::Apply(_) | Action::Release(_) | Action::Restore(_) | Action::Retract(_) => Some(Verb::Update),
         Action::Delete(_) => Some(Verb::Delete),
         Action::Read(_) | Action::Probe(_) => None,
     };
@@ -123,6 +123,7 @@ impl Call<'_> {
             Action::Release(release) => self.release(release).await,
             Action::Probe(v1::Probe {}) => self.probe().await,
             Action::Restore(restore) => self.restore(restore).await,
+            Action::Retract(retract) => self.retract(&retract.nonce).await,
         }
     }
 
@@ -293,6 +294,18 @@ impl Call<'_> {
         }))
     }
 
+    /// What did the create with that nonce leave?
+    async fn retract(&self, nonce: &str) -> Result<Done, Failure> {
+        let writer = &self.tools.writer;
+        Ok(match writer.retract(&self.resource, self.namespace(), self.name(), nonce).await? {
+            Retracted::Nothing => Done::Gone(v1::Done {}),
+            Retracted::Made(uid) => {
+                Done::Probed(v1::Probed { uid: uid.to_string(), ..v1::Probed::default() })
+            }
+            Retracted::Met(foreign) => Done::Failed(conflict(*foreign)),
+        })
+    }
+
     async fn probe(&self) -> Result<Done, Failure> {
         Ok(match self.tools.writer.probe(&self.resource, self.name()).await? {
             Some(probed) => Done::Probed(v1::Probed {
@@ -426,8 +439,13 @@ fn conflict(foreign: Foreign) -> v1::Failed {
     if owners.is_empty() {
         owners = managers.into_iter().map(|name| v1::Manager { name, ..v1::Manager::default() }).collect();
     }
+    // What could not be taken back is to be tried again.
+    let class = match &undo {
+        Undo::Failed(failure) => failure.class,
+        Undo::Done | Undo::NotNeeded => FailureClass::Conflict,
+    };
     v1::Failed {
-        class: FailureClass::Conflict.code().to_owned(),
+        class: class.code().to_owned(),
         message,
         retry_after_ms: 0,
         managers: owners,

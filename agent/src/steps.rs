@@ -73,6 +73,8 @@ impl Lane {
             Action::Read(_) => Does::Read,
             Action::Delete(_) => Does::Delete,
             Action::Release(_) => Does::Release,
+            // Reads; writes now and then.
+            Action::Retract(_) => Does::CreateUnseen,
             // Writes as a rule, and as checks now and then.
             Action::Restore(_) | Action::Probe(_) => return None,
         };

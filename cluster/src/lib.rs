@@ -38,5 +38,5 @@ pub use watch::{WatchOptions, run_watch};
 pub use writer::{
     Applied, ApplyPlan, ApplyReport, Contents, ContentsItem, CreatedNamespace, DeletePlan, Deleted, Expect,
     Foreign, LastApplied, Live, Outcome, Probed, ReleasePlan, Released, RestoreExpect, RestorePlan, Restored,
-    Undo, Writer,
+    Retracted, Undo, Writer,
 };

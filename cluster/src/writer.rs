@@ -23,6 +23,7 @@ pub use types::{
     Applied, ApplyPlan, ApplyReport, DeletePlan, Deleted, Expect, Foreign, LastApplied, Live, Outcome,
     ReleasePlan, Released, Undo,
 };
+pub use undo::Retracted;
 
 use bytes::Bytes;
 use http::Method;

@@ -184,6 +184,8 @@ pub struct Input<'a> {
     pub grace: Option<&'a str>,
     /// Its fields that others took.
     pub taken: Taken<'a>,
+    /// A create was sent, and no answer said what became of it: it may have left marks on an object of others.
+    pub unanswered: bool,
 }
 
 /// Fields of ours that others took.
@@ -216,6 +218,8 @@ pub enum Act {
     Delete,
     /// Take our marks and entries off the object that we wrote.
     Release,
+    /// See what an unanswered create left, and take it back where it met an object of others.
+    Retract,
     /// Forget the placement: it is gone, or was never ours.
     Forget,
 }
@@ -270,6 +274,11 @@ enum Owner {
 /// Decides about one object at one target.
 #[must_use]
 pub fn decide(input: &Input<'_>) -> Decision {
+    let ends = !matches!(input.wish, Wish::Present { .. } | Wish::Unknown { .. });
+    // Of a kind that is not served any more nothing is left.
+    if ends && input.unanswered && input.served != Some(false) {
+        return ending::decide_unanswered(input);
+    }
     match &input.wish {
         Wish::Unknown { reason, message } => Decision::rest(State::Unknown, reason, *message),
         Wish::Left { reason, why, release } => ending::decide_left(input, reason, why, *release),

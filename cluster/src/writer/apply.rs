@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::compose::{Extra, compose};
 use super::types::{Applied, ApplyPlan, ApplyReport, Expect, Foreign, LastApplied, Live, Outcome, Undo};
-use super::undo::Met;
+use super::undo::{Met, Place};
 use super::{ApplyCall, Writer, given, live, sensitivity, status};
 use crate::client::Reply;
 
@@ -93,8 +93,13 @@ impl Writer {
     /// An earlier call of this create got through, and its answer was lost.
     async fn arrived(&self, plan: &ApplyPlan, nonce: &str, live: Live) -> Result<Outcome, Failure> {
         let same = rendered(&live.body) == rendered(&plan.body);
-        match self.met_before(plan, nonce, &live).await? {
-            Met::Other(outcome) => return Ok(outcome),
+        let place = Place { resource: &plan.resource, namespace: &plan.namespace, name: &plan.name };
+        let met = match plan.dry_run {
+            true => Met::Unknown,
+            false => self.met_before(place, nonce, &live).await?,
+        };
+        match met {
+            Met::Other(foreign) => return Ok(Outcome::Conflict(foreign)),
             Met::Nothing if same => return self.applied(plan, live.body, true, false),
             Met::Nothing | Met::Unknown => {}
         }
@@ -310,7 +315,7 @@ fn conflict(causes: Vec<ConflictCause>) -> Outcome {
 
 /// The whole object is somebody else's, and as it was read.
 pub(super) fn foreign(body: &Bytes, causes: Vec<ConflictCause>) -> Outcome {
-    met(body, causes, Undo::NotNeeded, None)
+    Outcome::Conflict(met(body, causes, Undo::NotNeeded, None))
 }
 
 /// The whole object is somebody else's. `version`: where a merge was taken back, that of what is left.
@@ -319,7 +324,7 @@ pub(super) fn met(
     causes: Vec<ConflictCause>,
     undo: Undo,
     version: Option<ResourceVersion>,
-) -> Outcome {
+) -> Box<Foreign> {
     let object = RawObject::parse(body).ok();
     let managed = object.as_ref().and_then(|object| object.metadata.managed_fields);
     let owners = managed
@@ -329,7 +334,7 @@ pub(super) fn met(
     let managers = sorted(owners.iter().map(|owner| owner.manager.clone()));
     let version = version.or_else(|| object.as_ref().map(RawObject::resource_version));
     let uid = object.map(|object| object.uid());
-    Outcome::Conflict(Box::new(Foreign { managers, causes, owners, uid, version, undo }))
+    Box::new(Foreign { managers, causes, owners, uid, version, undo })
 }
 
 fn sorted(names: impl Iterator<Item = String>) -> Vec<String> {

@@ -5,15 +5,15 @@
 //! earlier call may have arrived without its answer. Applying nothing would empty such an object, and
 //! take the marks with it by which the hub knows it again.
 
-use lockstep_engine::ResourceVersion;
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::object::ObjectError;
 use lockstep_engine::outcome::{Failure, FailureClass, Operation};
 use lockstep_engine::ownership::{INTENT_ANNOTATION, MANAGER, ManagedFields, project};
+use lockstep_engine::{ResourceVersion, Uid};
 use serde_json::{Map, Value, json};
 
 use super::apply::{is_older, met};
-use super::types::{ApplyPlan, Live, Outcome, Undo};
+use super::types::{ApplyPlan, Foreign, Live, Outcome, Undo};
 use super::{ApplyCall, Writer, live, sensitivity};
 use crate::client::Call;
 use crate::page::page;
@@ -37,12 +37,23 @@ enum Before {
     Unknown,
 }
 
+/// What a create left that was not answered.
+#[derive(Debug)]
+pub enum Retracted {
+    /// Nothing: what is there, if anything, does not carry its nonce.
+    Nothing,
+    /// It made the object of that uid, as far as can be told.
+    Made(Uid),
+    /// It had met an object of others; whether that is as it was again is said there.
+    Met(Box<Foreign>),
+}
+
 /// What a create of ours met that was not answered.
 pub(super) enum Met {
     /// Nothing: it created the object, and nobody wrote since.
     Nothing,
     /// An object of others; what came of that.
-    Other(Outcome),
+    Other(Box<Foreign>),
     /// Nothing, as far as can be told.
     Unknown,
 }
@@ -60,7 +71,7 @@ impl Writer {
             }
             Before::Object(_) | Before::Unknown => {
                 let (undo, version) = self.put_back(place, &now, &before).await;
-                Ok(met(&now.body, Vec::new(), undo, version))
+                Ok(Outcome::Conflict(met(&now.body, Vec::new(), undo, version)))
             }
         }
     }
@@ -68,11 +79,10 @@ impl Writer {
     /// Did an earlier call of this create, which left its nonce, meet an object that was there before, and nobody came to
     /// take that back? What was there one revision earlier tells, as long as nobody wrote since and the server remembers;
     /// after that only an object that is older than our entry in it, and that is left alone, and to a person.
-    pub(super) async fn met_before(&self, plan: &ApplyPlan, nonce: &str, now: &Live) -> Result<Met, Failure> {
-        if plan.dry_run || !guard::on(Guard::MetByCreate) {
+    pub(super) async fn met_before(&self, place: Place<'_>, nonce: &str, now: &Live) -> Result<Met, Failure> {
+        if !guard::on(Guard::MetByCreate) {
             return Ok(Met::Unknown);
         }
-        let place = Place { resource: &plan.resource, namespace: &plan.namespace, name: &plan.name };
         let before = self.before(place, now).await?;
         let (undo, version) = match &before {
             Before::Absent => return Ok(Met::Nothing),
@@ -83,6 +93,29 @@ impl Writer {
             Before::Object(_) | Before::Unknown => return Ok(Met::Unknown),
         };
         Ok(Met::Other(met(&now.body, Vec::new(), undo, version)))
+    }
+
+    /// Looks at what a create left whose answer never came, and takes it back where it met an object of others. Nothing of
+    /// what it made is changed.
+    ///
+    /// # Errors
+    /// When the server refuses or does not answer.
+    pub async fn retract(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        nonce: &str,
+    ) -> Result<Retracted, Failure> {
+        let left = self.read(resource, namespace, name).await?;
+        let Some(left) = left.filter(|live| live.nonce.as_deref() == Some(nonce)) else {
+            return Ok(Retracted::Nothing);
+        };
+        let place = Place { resource, namespace, name };
+        Ok(match self.met_before(place, nonce, &left).await? {
+            Met::Other(foreign) => Retracted::Met(foreign),
+            Met::Nothing | Met::Unknown => Retracted::Made(left.uid),
+        })
     }
 
     /// Takes a write of ours back that left an object in this state.

@@ -3,6 +3,18 @@
 use super::{Act, Decision, DeleteProgress, Input, Marks, Observed, Owner, owner};
 use crate::status::State;
 
+/// Before a placement ends it is known what its create left: nobody would take it back afterwards (I6).
+pub(super) fn decide_unanswered(input: &Input<'_>) -> Decision {
+    if let Some(pause) = input.paused {
+        return Decision::rest(State::Paused, "Paused", pause);
+    }
+    if let Observed::Unknown { reason, message } = &input.observed {
+        return Decision::rest(State::Unknown, reason, *message);
+    }
+    let message = "its create was not answered, and nothing asks for it any more; what it left is looked at";
+    Decision::act(Act::Retract, "Retracting", message)
+}
+
 pub(super) fn decide_left(input: &Input<'_>, reason: &str, why: &str, release: bool) -> Decision {
     let Some(record) = &input.record else {
         return Decision { act: Act::Forget, ..Decision::rest(State::Orphaned, reason, why) };

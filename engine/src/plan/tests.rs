@@ -54,6 +54,7 @@ fn input<'a>(wish: Wish<'a>, record: Option<RecordView<'a>>, observed: Observed<
         delete: DeleteProgress::Asking,
         grace: None,
         taken: Taken::default(),
+        unanswered: false,
     }
 }
 
@@ -252,6 +253,24 @@ fn what_is_let_go_of_loses_our_marks_and_only_what_we_wrote_does() {
     check(&input(Wish::Release, c.record(), UNKNOWN), Act::Release, State::Pending, "Releasing");
     check(&input(Wish::Release, record, c.ours()), Act::Forget, State::Orphaned, "Released");
     check(&input(Wish::Release, None, c.ours()), Act::Forget, State::Orphaned, "Released");
+}
+
+#[test]
+fn i6_what_a_create_left_is_known_before_its_placement_ends() {
+    let c = Case::new();
+    let left = Wish::Left { reason: "PolicyRemoved", why: "the policy was removed", release: false };
+    for wish in [Case::gone(), left, Wish::Release] {
+        let unanswered = |observed| Input { unanswered: true, ..input(wish.clone(), None, observed) };
+        check(&unanswered(Observed::Absent), Act::Retract, State::Pending, "Retracting");
+        check(&unanswered(UNKNOWN), Act::Rest, State::Unknown, "Listing");
+        let paused = Input { paused: Some("p"), ..unanswered(Observed::Absent) };
+        check(&paused, Act::Rest, State::Paused, "Paused");
+        let gone = Input { served: Some(false), ..unanswered(Observed::Absent) };
+        assert_eq!(decide(&gone).act, Act::Forget);
+    }
+    // As long as it is asked for, the create is sent again.
+    let again = Input { unanswered: true, ..input(c.wish(), None, Observed::Absent) };
+    check(&again, Act::Create, State::Pending, "Creating");
 }
 
 #[test]

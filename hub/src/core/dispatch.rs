@@ -64,6 +64,11 @@ impl Prepared {
         Self { action: Action::Release(v1::Release { uid: uid.to_string() }), purpose: Purpose::Release }
     }
 
+    /// Looks at what the create with that nonce left, and takes it back where it met an object of others.
+    pub(super) fn retract(nonce: &str) -> Self {
+        Self { action: Action::Retract(v1::Retract { nonce: nonce.to_owned() }), purpose: Purpose::Retract }
+    }
+
     /// It sets drift back.
     pub(super) fn correcting(mut self, by: Vec<Taken>) -> Self {
         if let Purpose::Apply { drift, .. } = &mut self.purpose {

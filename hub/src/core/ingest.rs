@@ -259,7 +259,7 @@ impl<S: Store> Core<S> {
                 };
                 self.store.put_object(&row)?;
                 if let Some(managed) = &row.managed {
-                    self.recover(&row, managed, field_set, false, now)?;
+                    self.recover(&row, managed, field_set, now)?;
                 }
             }
             // Seen in a history that a restore threw away, and told when the hub knew of that: what the list shows counts.

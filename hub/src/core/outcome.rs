@@ -102,6 +102,7 @@ impl<S: Store> Core<S> {
             (Answer::Released(released), Purpose::Release) => self.released(&row, &released),
             (Answer::Gone(_), Purpose::Release) => self.let_go(&row),
             (Answer::Gone(_), Purpose::Image | Purpose::Delete { .. }) => self.gone(id, row),
+            (Answer::Gone(_) | Answer::Probed(_), Purpose::Retract) => self.retracted(row),
             (Answer::Failed(failed), purpose) => self.failed(row, failed, &purpose, now),
             (_, purpose) => {
                 tracing::warn!(cluster = self.cluster_name(id), object = %step.key, ?purpose, "an answer that does not fit its step");
@@ -323,6 +324,13 @@ impl<S: Store> Core<S> {
             self.store.put_object(&object)?;
         }
         Ok(())
+    }
+
+    /// It left nothing on what is not ours. If it made what is there, marks tell.
+    fn retracted(&mut self, mut row: PlacementRow) -> Result<(), StoreError> {
+        row.fields.creating = None;
+        (row.attempts, row.next_attempt, row.barred) = (0, None, None);
+        self.store.put_placement(&row)
     }
 
     fn gone(&mut self, id: ClusterId, row: PlacementRow) -> Result<(), StoreError> {

@@ -21,13 +21,13 @@ pub(super) const UNLIKE_ANY: [u8; 16] = [0; 16];
 
 impl<S: Store> Core<S> {
     /// A managed object was told of. Where nothing is known of it, and its marks are genuine, it gets a placement as
-    /// if it had just been written. `unasked`: nothing claims it.
+    /// if it had just been written. What a create without an answer may have left on an object of others tells nothing:
+    /// the agent finds out (I6).
     pub(super) fn recover(
         &mut self,
         object: &ObjectRow,
         managed: &ManagedRow,
         field_set: bytes::Bytes,
-        unasked: bool,
         now: Millis,
     ) -> Result<(), StoreError> {
         let (id, key) = (object.cluster, &object.key);
@@ -40,10 +40,8 @@ impl<S: Store> Core<S> {
         }
         let placed = self.store.placement(id, key)?;
         let creating = placed.as_ref().and_then(|row| row.fields.creating.as_ref());
-        // What a create without an answer left is found out by sending it again, where it is asked for.
-        let tells_nothing = creating.filter(|creating| !unasked || matches!(creating, Creating::Met(_)));
         if placed.as_ref().is_some_and(|row| row.record.is_some())
-            || tells_nothing.is_some_and(|creating| is_left_by(creating, managed))
+            || creating.is_some_and(|creating| is_left_by(creating, managed))
         {
             return Ok(());
         }
@@ -98,12 +96,11 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
-    /// Does the object carry the nonce of a create that was not answered, or met it, and does nothing else say whose it
-    /// is? The agent can tell by what was there before, and takes back what is to be taken back, when the create is sent
-    /// once more (I6).
+    /// Does the object carry the nonce of a create that was not answered, or met it? The agent can tell by what was there
+    /// before, and takes back what is to be taken back, when the create is sent once more (I6).
     pub(super) fn awaits_answer(&self, row: &PlacementRow, object: &ObjectRow) -> bool {
-        let answered = |record: &Record| record.uid.is_some() && !is_recovered(record);
-        let creating = row.fields.creating.as_ref().filter(|_| !row.record.as_ref().is_some_and(answered));
+        let named = row.record.as_ref().is_some_and(|record| record.uid.is_some());
+        let creating = row.fields.creating.as_ref().filter(|_| !named);
         let managed = object.managed.as_ref();
         managed.zip(creating).is_some_and(|(managed, creating)| is_left_by(creating, managed))
     }
@@ -144,6 +141,12 @@ impl<S: Store> Core<S> {
             row.policy
         ))
     }
+}
+
+/// Was a create sent of which no answer said what became of it?
+pub(super) fn is_unanswered(row: &PlacementRow) -> bool {
+    let named = row.record.as_ref().is_some_and(|record| record.uid.is_some());
+    matches!(row.fields.creating, Some(Creating::Sent(_))) && !named && guard::on(Guard::UnansweredCreate)
 }
 
 /// Does the object carry what that create left, on whatever it met?

@@ -134,6 +134,8 @@ pub enum Purpose {
     },
     /// Take our marks and entries off.
     Release,
+    /// See what an unanswered create left.
+    Retract,
     /// What a person waits for.
     Ticket {
         /// Who waits.

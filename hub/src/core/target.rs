@@ -12,7 +12,7 @@ use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
 use super::Core;
 use super::asked::{Asked, ending_reason};
 use super::gather::{fresh_placement, observed, pause};
-use super::recover::{UNLIKE_ANY, is_recovered, was_marked_only, was_taken_over};
+use super::recover::{UNLIKE_ANY, is_unanswered, was_marked_only, was_taken_over};
 use super::release::Waits;
 use crate::store::{
     Creating, DeleteStage, Ending, ObjectRow, Owned, PlacementRow, Record, Store, StoreError,
@@ -43,7 +43,7 @@ impl<S: Store> Core<S> {
             && let Some(object) = &there
             && let Some(managed) = &object.managed
         {
-            self.recover(object, managed, bytes::Bytes::new(), claims.is_empty(), now)?;
+            self.recover(object, managed, bytes::Bytes::new(), now)?;
             row = self.store.placement(target, key)?;
             if row.as_ref().is_some_and(|row| row.record.is_some()) {
                 // What is ours already may be asked for where it would not be made.
@@ -91,12 +91,8 @@ impl<S: Store> Core<S> {
         );
         let written = row.record.as_ref().map(|record| record.resource_version.clone());
         let claimed = matches!(asked, Asked::Claimed { .. });
-        // A create that was not answered is sent again, whatever it has left there, and whatever its marks made known.
-        let awaits = claimed && object.as_ref().is_some_and(|object| self.awaits_answer(&row, object));
-        if awaits {
-            row.record.take_if(|record| is_recovered(record));
-        }
-        let seen_there = object.as_ref().filter(|_| !awaits);
+        // A create that was not answered is sent again, whatever it has left there.
+        let seen_there = object.as_ref().filter(|object| !(claimed && self.awaits_answer(&row, object)));
         let observed = observed(seen_there, absence.as_ref(), marks, written.as_ref());
         let ends = claimed && self.definition_ends(target, &key.gk)?;
         let taken = self.taken(&row, object.as_ref());
@@ -186,6 +182,7 @@ impl<S: Store> Core<S> {
                 delete: DeleteProgress::Asking,
                 grace: None,
                 taken,
+                unanswered: is_unanswered(row),
             });
         };
         let suspended = self.set.by_name(&row.policy).is_some_and(|policy| policy.spec.suspend);
@@ -206,6 +203,7 @@ impl<S: Store> Core<S> {
             },
             grace: grace.as_deref(),
             taken,
+            unanswered: is_unanswered(row),
         })
     }
 
@@ -368,6 +366,7 @@ impl<S: Store> Core<S> {
                 }
                 _ => None,
             },
+            Act::Retract => row.fields.creating.as_ref().map(|creating| Prepared::retract(creating.nonce())),
             Act::Release => row.record.as_ref()?.uid.as_ref().map(Prepared::release),
             // Only the agent can tell who manages what is in the way: a create that expects nothing
             // there looks first, writes nothing, and answers with the managers.

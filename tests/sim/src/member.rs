@@ -13,8 +13,8 @@ use http::{HeaderName, header};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
+use lockstep_engine::Millis;
 use lockstep_engine::clock::Clock;
-use lockstep_engine::{Millis, marks};
 use lockstep_tests::model::{
     Answer, ApiServer, Polled, Reply, Request, Response, Restore, Snapshot, WatchId,
 };
@@ -194,11 +194,6 @@ impl Member {
         let subject = subject(&request.path);
         let before = subject.as_ref().and_then(|key| inner.journal.current.get(key).cloned());
         let revision = inner.server.revision();
-        let marked = subject.as_ref().is_some_and(|key| {
-            let (kind, place) = (key.kind, (&key.namespace, &key.name));
-            let object = inner.server.find(kind.api_version(), kind.name(), place.0, place.1);
-            object.is_some_and(|object| object["metadata"]["labels"][marks::MANAGED] == "true")
-        });
         let reply = inner.server.handle(now, request);
         let changed = inner.server.revision() != revision;
         inner.absorb(Actor::Agent, now);
@@ -241,7 +236,6 @@ impl Member {
                 after,
                 born,
                 content,
-                marked,
                 compactions,
                 answered: !matches!(reply.response, Response::Dropped),
                 now,

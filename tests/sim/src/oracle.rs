@@ -26,8 +26,6 @@ const SAME_MOMENT_MS: Millis = 2_000;
 /// A create of ours met an object of others.
 #[derive(Clone, Copy, Debug)]
 struct Meeting {
-    /// When.
-    at_ms: Millis,
     /// Within [`SAME_MOMENT_MS`] of its own creation.
     at_once: bool,
     /// How often the hub's data had been lost.
@@ -124,8 +122,6 @@ pub(crate) struct Written<'a> {
     pub(crate) born: Option<Millis>,
     /// Of what is there now.
     pub(crate) content: String,
-    /// Did what was there carry marks of ours?
-    pub(crate) marked: bool,
     /// How often the history there was forgotten.
     pub(crate) compactions: u32,
     /// Does its answer arrive?
@@ -255,17 +251,12 @@ impl Oracle {
             let guarded = !body["metadata"]["uid"].is_null();
             if !guarded {
                 let at_once = written.born.is_some_and(|born| written.now - born < SAME_MOMENT_MS);
-                let meeting = Meeting {
-                    at_ms: written.now,
-                    at_once,
-                    losses: known.losses,
-                    target: *at,
-                    compactions: written.compactions,
-                };
+                let meeting =
+                    Meeting { at_once, losses: known.losses, target: *at, compactions: written.compactions };
                 known.meetings.insert(uid.clone(), meeting);
             }
             drop(known);
-            if guarded && !self.is_forgotten(uid) {
+            if guarded && !self.is_forgotten(uid, written.compactions) {
                 self.fail("I6", format_args!("{key} at {target} is not ours and was written"));
             }
             return;
@@ -285,33 +276,25 @@ impl Oracle {
         );
     }
 
-    /// Nobody can tell that it is not a copy (docs/reliability.md, "What cannot be promised").
-    fn is_forgotten(&self, uid: &str) -> bool {
+    /// Nobody can tell that it is not a copy (docs/reliability.md, "What cannot be promised"): it was made in the very moment of
+    /// the create that met it, and the history that would tell, or the hub's data, is gone.
+    fn is_forgotten(&self, uid: &str, compactions: u32) -> bool {
         let known = self.known();
-        known.meetings.get(uid).is_some_and(|meeting| meeting.at_once && meeting.losses < known.losses)
-    }
-
-    /// The agent ended before it could take back what a create had left on it, and the source went: it is held, as all that
-    /// only marks tell of, and a person approves what they say (docs/reliability.md, "What cannot be promised").
-    fn was_approved_after_meeting(&self, uid: &str, now: Millis) -> bool {
-        let known = self.known();
-        let meeting = known.meetings.get(uid).map(|meeting| meeting.at_ms);
-        meeting.is_some_and(|met| known.approvals.iter().any(|approval| (met..=now).contains(approval)))
+        let gone = |meeting: &Meeting| meeting.losses < known.losses || meeting.compactions < compactions;
+        known.meetings.get(uid).is_some_and(|meeting| meeting.at_once && gone(meeting))
     }
 
     /// A create of ours met it, and that cannot be taken back: its history was compacted first, so a person has to look, or
     /// nobody can tell.
     pub(crate) fn may_keep_marks(&self, uid: &str, conflict: bool) -> bool {
-        let meeting = self.known().meetings.get(uid).copied();
-        let compacted = meeting.and_then(|meeting| {
-            let member = self.member(meeting.target)?;
-            Some(member.with_journal(|journal| journal.compactions) > meeting.compactions)
-        });
-        if conflict && compacted == Some(true) {
+        let Some(meeting) = self.known().meetings.get(uid).copied() else { return false };
+        let Some(member) = self.member(meeting.target) else { return false };
+        let compactions = member.with_journal(|journal| journal.compactions);
+        if conflict && compactions > meeting.compactions {
             self.met_with("an object that a create met, left to a person");
             return true;
         }
-        self.is_forgotten(uid)
+        self.is_forgotten(uid, compactions)
     }
 
     fn deleted(&self, written: &Written<'_>) {
@@ -329,12 +312,8 @@ impl Oracle {
             return;
         }
         let copy = self.known().copies.get(uid).cloned();
-        if copy.is_none() && self.is_forgotten(uid) {
+        if copy.is_none() && self.is_forgotten(uid, written.compactions) {
             self.met_with("an object that a create met at once, before the hub's data was lost");
-            return;
-        }
-        if copy.is_none() && written.marked && self.was_approved_after_meeting(uid, *now) {
-            self.met_with("an object that a create met, not taken back, and a person approved its delete");
             return;
         }
         let Some(copy) = copy.filter(|copy| copy.target == *at) else {

@@ -187,6 +187,18 @@ fn seed_27435_a_create_without_an_answer_keeps_its_nonce() {
     holds(27_435, EVENTS);
 }
 
+/// Nobody might list at the target when a create met an object of another hub there, and then its source went.
+#[test]
+fn seed_42939_what_a_create_met_is_taken_back_before_it_is_forgotten() {
+    holds(42_939, EVENTS);
+}
+
+/// The agent was killed when its create had met an object of others, and a person approved what the source had left.
+#[test]
+fn seed_26227_an_approval_deletes_nothing_that_a_create_met() {
+    holds(26_227, EVENTS);
+}
+
 /// What its namespace took with it before a restore brought the namespace back was told after that.
 #[test]
 fn seed_26356_a_delete_of_the_history_before_a_restore_is_held() {

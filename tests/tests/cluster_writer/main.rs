@@ -2,10 +2,10 @@
 
 mod leave;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use lockstep_cluster::{
     Applied, ApplyPlan, Bytes, ClusterClient, DeletePlan, Deleted, Expect, Foreign, LastApplied, Limits,
-    Outcome, ReleasePlan, Released, Resource, Served, Undo, Writer, from_kubeconfig,
+    Outcome, ReleasePlan, Released, Resource, Retracted, Served, Undo, Writer, from_kubeconfig,
 };
 use lockstep_engine::GroupKind;
 use lockstep_engine::outcome::FailureClass;
@@ -201,10 +201,9 @@ async fn i6_a_create_that_arrives_twice_does_not_empty_what_it_created() -> Resu
     bench.close().await
 }
 
-/// Whoever created was cut off before it could take back what its create did to an object that it met.
-#[tokio::test]
-async fn i6_what_a_create_met_and_left_with_our_nonce_is_given_back_by_its_retry() -> Result<()> {
-    let bench = Bench::new().await?;
+/// Whoever created was cut off before it could take back what its create did to an object that it met: that object as it
+/// was before.
+async fn met_and_left(bench: &Bench) -> Result<Value> {
     bench.other_applies(json!({"theirs": "x"})).await?;
     let before = bench.live().await?;
     let created = before["metadata"]["creationTimestamp"].as_str().and_then(lockstep_engine::rfc3339::parse);
@@ -218,16 +217,54 @@ async fn i6_what_a_create_met_and_left_with_our_nonce_is_given_back_by_its_retry
     let uid = lockstep_engine::Uid::new(before["metadata"]["uid"].as_str().context("uid")?);
     let met = Expect::Present { uid, resource_version: None };
     applied(bench.writer.apply(&bench.plan("", "ConfigMap", "cm", marked, met)?).await.outcome)?;
-    let retry = Expect::Absent { nonce: "n1".to_owned(), look_first: true };
-    let outcome = bench.writer.apply(&bench.config_map(json!({"a": "1"}), retry)?).await.outcome;
-    assert_eq!(conflict(outcome)?.undo, Undo::Done);
+    Ok(before)
+}
+
+async fn is_as_before(bench: &Bench, before: &Value) -> Result<()> {
     let after = bench.live().await?;
     assert_eq!(
         (&after["data"], &after["metadata"]["annotations"]),
         (&before["data"], &Value::Null),
         "{after}"
     );
-    assert_eq!(managers(&after), managers(&before));
+    assert_eq!(managers(&after), managers(before));
+    Ok(())
+}
+
+#[tokio::test]
+async fn i6_what_a_create_met_and_left_with_our_nonce_is_given_back_by_its_retry() -> Result<()> {
+    let bench = Bench::new().await?;
+    let before = met_and_left(&bench).await?;
+    let retry = Expect::Absent { nonce: "n1".to_owned(), look_first: true };
+    let outcome = bench.writer.apply(&bench.config_map(json!({"a": "1"}), retry)?).await.outcome;
+    assert_eq!(conflict(outcome)?.undo, Undo::Done);
+    is_as_before(&bench, &before).await?;
+    bench.close().await
+}
+
+/// Nothing asks for the object any more, so nothing is created again.
+#[tokio::test]
+async fn i6_what_a_create_met_and_left_with_our_nonce_is_given_back_by_its_retraction() -> Result<()> {
+    let bench = Bench::new().await?;
+    let before = met_and_left(&bench).await?;
+    let plan = bench.config_map(json!({}), absent("n1"))?;
+    let retract = async |nonce: &str| {
+        let retracted = bench.writer.retract(&plan.resource, &plan.namespace, &plan.name, nonce).await;
+        retracted.map_err(|failure| anyhow!("{failure}"))
+    };
+    ensure!(matches!(retract("another").await?, Retracted::Nothing));
+    match retract("n1").await? {
+        Retracted::Met(foreign) => assert_eq!(foreign.undo, Undo::Done),
+        other => bail!("{other:?}"),
+    }
+    is_as_before(&bench, &before).await?;
+    ensure!(matches!(retract("n1").await?, Retracted::Nothing), "it carries the nonce no more");
+    bench.cluster.delete("v1", "ConfigMap", Some(bench.namespace.name()), "cm").await?;
+    ensure!(matches!(retract("n1").await?, Retracted::Nothing));
+    let made = bench.create(json!({"a": "1"})).await?;
+    ensure!(matches!(retract("n1").await?, Retracted::Made(uid) if uid == made.uid));
+    let live = bench.live().await?;
+    assert_eq!(live["metadata"]["resourceVersion"], made.resource_version.as_str(), "nothing is written");
     bench.close().await
 }
 

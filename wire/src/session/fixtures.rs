@@ -271,6 +271,7 @@ fn steps() -> Vec<(&'static str, Down)> {
             })),
         ),
         ("step-release", step(step::Action::Release(Release { uid: "u".into() }))),
+        ("step-retract", step(step::Action::Retract(Retract { nonce: "n".into() }))),
     ]
 }
 
