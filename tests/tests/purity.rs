@@ -69,8 +69,13 @@ fn root() -> PathBuf {
 
 fn metadata() -> Result<Value> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // What other platforms need was not downloaded for the build.
+    let about = Command::new("rustc").arg("-vV").output().context("running rustc")?;
+    let about = String::from_utf8(about.stdout)?;
+    let host = about.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names its host")?;
     let output = Command::new(cargo)
-        .args(["metadata", "--offline", "--locked", "--format-version=1", "--manifest-path"])
+        .args(["metadata", "--offline", "--locked", "--format-version=1", "--filter-platform", host])
+        .arg("--manifest-path")
         .arg(root().join("Cargo.toml"))
         .output()
         .context("running cargo")?;

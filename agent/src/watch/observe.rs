@@ -29,8 +29,12 @@ impl Watch {
                 self.epoch = epoch;
                 self.index.begin(epoch);
                 self.queue.restart();
+                // One that is tried again goes on failing until something comes of it, which is not said again; and it
+                // has given its slot to the others.
+                let failing = self.failing;
                 self.reset(Stage::Running);
-                self.listing = true;
+                self.failing = failing;
+                self.listing = failing.is_none();
                 self.flagged = self.rewound;
                 self.unkeyed = 0;
                 self.tally.lists += 1;

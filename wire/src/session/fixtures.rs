@@ -321,5 +321,5 @@ fn messages_of_protocol_1_decode() {
         }
         names.push(name);
     }
-    assert_eq!(names.len(), 29);
+    assert_eq!(names.len(), 30);
 }

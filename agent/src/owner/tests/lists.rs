@@ -168,6 +168,21 @@ fn a_list_that_fails_gives_its_slot_away_and_says_why() {
     let sections = rig.sections();
     let first = sections.iter().rfind(|section| section.watch == 1).unwrap();
     assert_eq!(phase(first), Some((WatchPhase::Failing, "Forbidden")));
+    // It is tried again, and fails for the same reason, which its task does not say once more.
+    rig.observe(2, Observation::ListStarted { epoch: 1 }).observe(2, completed(1, 100));
+    rig.sections();
+    rig.observe(1, Observation::ListStarted { epoch: 2 });
+    assert!(rig.sections().iter().all(|section| section.watch != 1), "nothing is new");
+    // Another kind comes to be watched.
+    let nodes = interest("Node", "prod");
+    rig.discovered(served(&[("", "ConfigMap"), ("", "Secret"), ("", "Node")]));
+    rig.interests(&[(1, &maps), (2, &secrets), (3, &nodes)]).resume(3, "", &nodes, &[]);
+    assert_eq!(rig.starts().iter().map(|start| start.watch).collect::<Vec<_>>(), [3], "it holds no slot");
+    // At last it may.
+    rig.observe(1, completed(2, 101)).observe(1, Observation::StateChanged(Health::Live));
+    let sections = rig.sections();
+    let first = sections.iter().rfind(|section| section.watch == 1 && section.status.is_some()).unwrap();
+    assert_eq!(phase(first).unwrap().0, WatchPhase::Live);
 }
 
 #[test]
