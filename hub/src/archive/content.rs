@@ -175,7 +175,20 @@ pub(super) fn without_values(row: &TombstoneRow) -> TombstoneRow {
 
 pub(super) fn write(cluster: &ClusterRef, row: &TombstoneRow, values_withheld: bool) -> String {
     let (encoding, object) = write_object(row.body.as_deref());
-    let Facts { labels, owners, managers, deleter, act, ended, alive, last, .. } = &row.facts;
+    let Facts {
+        labels,
+        owners,
+        created: _, // the object tells
+        managers,
+        deleter,
+        act,
+        ended,
+        alive,
+        held: _,
+        sealed: _,
+        size: _,
+        last,
+    } = &row.facts;
     let last = last.as_deref().map(|last| write_object(Some(last)));
     let (cause, policy) = match &row.cause {
         Cause::Observed => ("Observed", None),
