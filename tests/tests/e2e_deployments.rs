@@ -89,10 +89,15 @@ async fn deployments_are_created_updated_deselected_and_deleted() -> Result<()> 
 
 /// The source's tombstone and those of both copies, each with its body.
 async fn tombstones_tell(lockstep: &Lockstep, namespace: &str) -> Result<()> {
-    let listed = lockstep.json(&["tombstones", "list", "-n", namespace, "--name", "web"]).await?;
-    let items = listed["items"].as_array().cloned().unwrap_or_default();
-    let of = |cluster: &str| items.iter().filter(|t| t["cluster"] == cluster).count();
-    ensure!(of("cluster-a") == 1 && of("cluster-b") == 2 && of("cluster-c") == 2, "{listed}");
+    // Listed is what is known to be deleted: the answers may be on their way still.
+    let items = eventually(PATIENCE, "each deletion has its tombstone", async || {
+        let listed = lockstep.json(&["tombstones", "list", "-n", namespace, "--name", "web"]).await?;
+        let items = listed["items"].as_array().cloned().unwrap_or_default();
+        let of = |cluster: &str| items.iter().filter(|t| t["cluster"] == cluster).count();
+        ensure!(of("cluster-a") == 1 && of("cluster-b") == 2 && of("cluster-c") == 2, "{listed}");
+        Ok(items)
+    })
+    .await?;
     for item in &items {
         let shown = lockstep.text(&["tombstones", "show", &item["id"].to_string()]).await?;
         ensure!(shown.contains("nginx:1.27") && !shown.contains("managedFields"), "{shown}");

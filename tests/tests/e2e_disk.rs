@@ -183,15 +183,15 @@ async fn while_the_disk_is_full_nothing_is_taken_and_nothing_is_lost() -> Result
     fleet.everywhere("v1", "ConfigMap", "m0", |found| found["data"]["k"] == "2").await?;
     fleet.nowhere("v1", "ConfigMap", "m1").await?;
     lockstep.all_in_step("fulls", OBJECTS - 1, PATIENCE).await?;
-    let line = ["tombstones", "list", "configmap", "-n", namespace, "--name", "m1"];
-    let kept = lockstep.json(&line).await?;
-    let clusters: Vec<&str> = kept["items"]
-        .as_array()
-        .context("a list")?
-        .iter()
-        .filter_map(|kept| kept["cluster"].as_str())
-        .collect();
-    ensure!(clusters.len() == 3 && clusters.contains(&"cluster-a"), "one per cluster: {kept}");
+    eventually(PATIENCE, "one tombstone per cluster", async || {
+        let line = ["tombstones", "list", "configmap", "-n", namespace, "--name", "m1"];
+        let kept = lockstep.json(&line).await?;
+        let items = kept["items"].as_array().context("a list")?;
+        let clusters: Vec<&str> = items.iter().filter_map(|kept| kept["cluster"].as_str()).collect();
+        ensure!(clusters.len() == 3 && clusters.contains(&"cluster-a"), "{kept}");
+        Ok(())
+    })
+    .await?;
     // Told when it begins and when it ends, not every second.
     let logged = lockstep.logged()?;
     let lines = logged.lines().filter(|line| line.contains("owner") && line.contains("LS0228")).count();
