@@ -223,6 +223,7 @@ impl Watch {
     fn relist(&mut self) -> bool {
         let ran = self.stage == Stage::Running;
         self.start = self.list_start();
+        self.leave_to_list();
         self.reset(Stage::AwaitingKind);
         ran
     }

@@ -232,7 +232,7 @@ pub enum Inconclusive {
 #[derive(Debug, Clone, Default)]
 pub struct KeyIndex {
     namespaces: BTreeMap<Box<str>, BTreeMap<Box<str>, Entry>>,
-    /// Namespaces that had objects once, until [`Self::forget_empty`].
+    /// Namespaces without objects that had some once, or are said to, until [`Self::forget_empty`].
     emptied: BTreeSet<Box<str>>,
     len: usize,
     /// The listing under way.
@@ -288,6 +288,13 @@ impl KeyIndex {
         match (full, empty) {
             (Some(full), Some(empty)) => Some(full.min(empty)),
             (full, empty) => full.or(empty),
+        }
+    }
+
+    /// Remembers a namespace without objects, until [`Self::forget_empty`]: somebody says that it has some.
+    pub fn remember_empty(&mut self, namespace: &str) {
+        if !self.namespaces.contains_key(namespace) {
+            self.emptied.insert(namespace.into());
         }
     }
 

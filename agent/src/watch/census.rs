@@ -182,6 +182,8 @@ impl Watch {
     /// Takes what the hub holds of a namespace in which a census differed.
     pub(crate) fn compare(&mut self, namespace: &str, entries: Vec<IndexEntry>) -> Compared {
         if !self.is_settled() {
+            // The next census tells of it, also where nothing is known there.
+            self.index.remember_empty(namespace);
             return Compared::Nothing;
         }
         let differing = self.differing(namespace, entries);
@@ -270,6 +272,13 @@ impl Watch {
         }
     }
 
+    /// A list that begins tells what was being read again: nobody would ask for it once more.
+    pub(super) fn leave_to_list(&mut self) {
+        for ((namespace, name), asked) in std::mem::take(&mut self.rereads) {
+            self.adopt(&namespace, &name, asked.held.as_ref());
+        }
+    }
+
     /// Lists everything, against what the hub holds; true when the task must be stopped.
     fn mend(&mut self) -> bool {
         self.mending = true;
@@ -314,13 +323,12 @@ impl Watch {
             }
             Read::Found(_) | Read::Failed => {
                 self.rereads.remove(&key);
+                self.index.remember_empty(namespace);
                 Follow::default()
             }
             Read::Forbidden => {
                 // What may not be read one by one may be listed.
-                for ((namespace, name), asked) in std::mem::take(&mut self.rereads) {
-                    self.adopt(&namespace, &name, asked.held.as_ref());
-                }
+                self.leave_to_list();
                 Follow { stop: self.mend(), ..Follow::default() }
             }
         }

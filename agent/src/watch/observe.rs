@@ -27,6 +27,7 @@ impl Watch {
             Observation::Bookmark(version) => self.bookmark(version, context.now),
             Observation::ListStarted { epoch } => {
                 self.epoch = epoch;
+                self.leave_to_list();
                 self.index.begin(epoch);
                 self.queue.restart();
                 // One that is tried again goes on failing until something comes of it, which is not said again; and it

@@ -172,7 +172,8 @@ impl<S: Store> Core<S> {
             let states = vec![State::Pending, State::Orphaned];
             self.scan_placements(PlacementFilter { source: Some(id), states, ..PlacementFilter::default() });
         }
-        if moved {
+        // The checkpoint of a list may come before the news that its watch is live, and the next one long after.
+        if moved || !was_live {
             self.ask_for_echoes(id, number);
         }
         if !census.is_empty() {

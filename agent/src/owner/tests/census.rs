@@ -284,3 +284,36 @@ fn a_read_that_failed_is_forgotten_until_the_next_census() {
     }
     assert_eq!((rig.told(), mismatches(&rig)), (vec![], (2, 2)));
 }
+
+/// Sim seed 60033: nobody asks again for what a list interrupted.
+#[test]
+fn i2_what_was_being_read_again_is_told_by_a_list_that_begins() {
+    let mut rig = live(&[("a", 1, "prod"), ("b", 2, "prod")]);
+    let effects = compare(&mut rig, vec![entry("a", 1, true), entry("ghost", 5, true)]);
+    assert_eq!(asked(&effects), ["b", "ghost"]);
+    rig.by_hand = true;
+    answer(&mut rig, "ghost", Read::Absent);
+    let effects = rig.take_effects();
+    let [Effect::ReadLease { read }] = effects.as_slice() else { panic!("{effects:?}") };
+    rig.by_hand = false;
+    rig.observe(1, Observation::ListStarted { epoch: 5 });
+    let lease = held(rig.lease.unwrap());
+    rig.read(*read, lease);
+    rig.observe(1, listed("a", 1, "prod")).observe(1, listed("b", 2, "prod"));
+    assert_eq!(rig.told(), ["+b"], "against what the hub holds");
+    rig.observe(1, completed(5, 120)).live(1).discovered(served(&[("", "ConfigMap")]));
+    assert_eq!(rig.told(), ["~ghost"], "under the guards of every list");
+}
+
+#[test]
+fn i2_a_namespace_of_which_only_the_hub_knows_is_counted_until_that_is_settled() {
+    let mut rig = live(&[]);
+    assert_eq!(asked(&compare(&mut rig, vec![entry("ghost", 5, true)])), ["ghost"]);
+    answer(&mut rig, "ghost", Read::Failed);
+    assert_eq!(counted(&mut rig, 60), [(1, "shop".into(), 0)]);
+    assert_eq!(counted(&mut rig, 60), []);
+    rig.observe(1, Observation::ListStarted { epoch: 5 });
+    assert_eq!(compare(&mut rig, vec![entry("ghost", 5, true)]), [], "a list is under way");
+    rig.observe(1, completed(5, 120)).live(1);
+    assert_eq!(counted(&mut rig, 60), [(1, "shop".into(), 0)]);
+}

@@ -175,16 +175,25 @@ impl Fleet {
 
     /// The watch found its server rewound; these come from the list that follows.
     pub(super) fn rewound(&mut self, name: &'static str, items: Vec<v1::Item>) {
-        let status = |phase: v1::WatchPhase, reason: &str, digest: [u8; 32]| v1::WatchStatus {
+        self.stands(name, items, v1::WatchPhase::Failing, "RewindSuspected");
+    }
+
+    /// The watch is live, and no further than before.
+    pub(super) fn lives(&mut self, name: &'static str) {
+        self.stands(name, Vec::new(), v1::WatchPhase::Live, "");
+    }
+
+    /// How the watch is, without a checkpoint.
+    fn stands(&mut self, name: &'static str, items: Vec<v1::Item>, phase: v1::WatchPhase, reason: &str) {
+        self.received(name);
+        let status = v1::WatchStatus {
             phase: phase.into(),
             reason: reason.into(),
             api_version: "v1".into(),
-            interest: digest.to_vec().into(),
+            interest: self.agents[name].watches["ConfigMap"].1.digest().to_vec().into(),
             ..v1::WatchStatus::default()
         };
-        self.received(name);
-        let digest = self.agents[name].watches["ConfigMap"].1.digest();
-        self.tell(name, items, Some(status(v1::WatchPhase::Failing, "RewindSuspected", digest)), Vec::new());
+        self.tell(name, items, Some(status), Vec::new());
     }
 
     pub(super) fn heartbeat(&mut self, name: &'static str, lease_counter: u64) {

@@ -372,3 +372,18 @@ fn i2_what_we_wrote_and_no_watch_told_of_is_asked_for_until_one_does() {
     fleet.live("b", vec![]);
     assert!(!fleet.asks_to_compare("b"));
 }
+
+/// Sim seed 60033: the checkpoint of a list came before the news that its watch is live, and no other after it.
+#[test]
+fn i2_what_a_list_passed_is_asked_for_when_its_watch_is_live() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let create = fleet.one_step("b");
+    fleet.perform("b", &create, "t0", 40, false);
+    fleet.section("b", vec![foreign("other", "o", 50)], Some(v1::WatchPhase::Failing));
+    assert!(!fleet.asks_to_compare("b"), "nothing follows from what a watch lacks that is not live");
+    fleet.lives("b");
+    assert!(fleet.asks_to_compare("b"));
+    fleet.lives("b");
+    assert!(!fleet.asks_to_compare("b"), "it is asked for once while that session lasts");
+}
