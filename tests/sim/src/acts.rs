@@ -195,7 +195,7 @@ impl World {
             Act::LoseHubData { for_ms } => {
                 self.hub.kill().await;
                 self.forgot.fill(true);
-                self.hub.lose_data()?;
+                self.hub.lose_data(self.clock.now())?;
                 self.later(for_ms, End::Hub);
             }
             Act::ArchiveAway { for_ms } => {

@@ -1,12 +1,12 @@
 //! The hub as a process: started, killed, its disk lost or full.
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
-use lockstep_engine::ClusterName;
 use lockstep_engine::clock::Clock;
+use lockstep_engine::{ClusterName, Millis};
 use lockstep_hub::archive::{Archiver, ArchiverParts, Keyring, Tombstones};
 use lockstep_hub::blocking::Blocking;
 use lockstep_hub::config::Secrets;
@@ -53,6 +53,8 @@ struct Process {
     inputs: mpsc::Sender<Input>,
     readers: Readers,
     pages: PageLimit,
+    /// How many agents are connected.
+    sessions: Arc<AtomicUsize>,
     down: CancellationToken,
     core: JoinHandle<()>,
     archiver: JoinHandle<()>,
@@ -79,6 +81,11 @@ impl Hub {
 
     pub(crate) fn runs(&self) -> bool {
         self.lock().process.is_some()
+    }
+
+    /// How many agents are connected.
+    pub(crate) fn sessions(&self) -> usize {
+        self.lock().process.as_ref().map_or(0, |process| process.sessions.load(Ordering::Relaxed))
     }
 
     /// What agents connect to, and what tells that it went down. None: it does not run.
@@ -108,10 +115,10 @@ impl Hub {
     }
 
     /// The data directory is gone. The hub must not run.
-    pub(crate) fn lose_data(&self) -> Result<()> {
+    pub(crate) fn lose_data(&self, now: Millis) -> Result<()> {
         let mut inner = self.lock();
         inner.disk = disk()?;
-        inner.oracle.hub_data_lost();
+        inner.oracle.hub_data_lost(now);
         Ok(())
     }
 
@@ -193,7 +200,10 @@ impl Inner {
         };
         let (oracle, log, mut reader) = (self.oracle.clone(), self.log.clone(), readers()?);
         let mut deltas = 0;
+        let sessions = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&sessions);
         let observe = move |counts: &lockstep_hub::core::Counts, connected: usize, _| {
+            seen.store(connected, Ordering::Relaxed);
             if counts.deltas != deltas {
                 deltas = counts.deltas;
                 log.say(
@@ -221,7 +231,7 @@ impl Inner {
         let service = SessionService::new(inputs.clone(), readers.clone(), Blocking::Here, down.clone());
         // The channel is new and empty.
         let _ = inputs.try_send(Input::Policies(told(self.policies.clone())));
-        Ok(Process { service, inputs, readers, pages, down, core, archiver })
+        Ok(Process { service, inputs, readers, pages, sessions, down, core, archiver })
     }
 }
 

@@ -189,6 +189,9 @@ impl Member {
         if request.method == "GET" {
             let reply = inner.server.handle(now, request);
             self.met(request, &reply, false);
+            // With --trace sim=trace.
+            let (path, query, status) = (&request.path, &request.query, reply.status());
+            tracing::trace!(target: "sim", "{} GET {path}?{query}: {status}", self.name());
             return Some(reply);
         }
         let subject = subject(&request.path);
@@ -333,7 +336,10 @@ impl Transport {
         self.link.pass(generation).await?;
         match reply.response {
             Response::Full(answer) => full(answer),
-            Response::Watch(id) => Ok(self.stream(id, generation)),
+            Response::Watch(id) => {
+                tracing::trace!(target: "sim", "{} opens {id:?} for {}?{}", self.member.name(), request.path, request.query);
+                Ok(self.stream(id, generation))
+            }
             Response::Dropped => Err(Broken.into()),
         }
     }
@@ -386,7 +392,9 @@ impl Open {
                     member.oracle.met_with("410 within a watch");
                 }
                 link.pass(self.generation).await.ok()?;
-                return Some(Bytes::from(lines.concat()));
+                let lines = Bytes::from(lines.concat());
+                tracing::trace!(target: "sim", "{} {:?} tells {}", member.name(), self.id, String::from_utf8_lossy(&lines));
+                return Some(lines);
             }
             if !self.ended {
                 // A change, or the clock: either way it looks again.

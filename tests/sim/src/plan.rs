@@ -1,5 +1,6 @@
 //! What is done to a fleet: drawn from a seed beforehand, so that a history can be shortened and run again.
 
+use crate::closeup;
 use crate::dice::Dice;
 use crate::link::Mode;
 use crate::objects::{CLUSTERS, FileState, Kind, POLICIES, Refusal, SLOTS};
@@ -222,7 +223,7 @@ impl Plan {
                 at += dice.between(0, 2 * SPACING);
                 let act = if !allowed.is_empty() && dice.chance(trouble) {
                     let fault = dice.pick(&allowed);
-                    draw_fault(fault, &mut dice)
+                    draw_fault(fault, &mut dice, &EVERYWHERE)
                 } else {
                     draw_use(&mut dice)
                 };
@@ -253,6 +254,10 @@ impl Plan {
         }
         if seed < REWINDS_FROM {
             return self;
+        }
+        if is_close_up(seed) {
+            let acts = closeup::draw(&mut Dice::new(seed, 4), self.acts.len());
+            return Self { acts, ..self }.without_unseen_rewinds();
         }
         if seed % 5 == 1 { self.with_rewinds(&mut Dice::new(seed, 3)) } else { self }.without_unseen_rewinds()
     }
@@ -316,8 +321,24 @@ impl Plan {
 
 /// Seeds below have rewinds by chance only, also to a moment ago: they stay what they were.
 const REWINDS_FROM: u64 = 20_000;
+/// From here on every second seed is a close-up.
+const CLOSE_UPS_FROM: u64 = 60_000;
 /// A restore to a moment before that is noticed (docs/decisions/0008-rewinds.md), ms.
 const LONG_AGO: u32 = 16_000;
+
+fn is_close_up(seed: u64) -> bool {
+    seed >= CLOSE_UPS_FROM && seed % 2 == 1
+}
+
+/// Where faults are drawn, and for how long.
+pub(crate) struct Scope<'a> {
+    /// One of them each.
+    pub(crate) clusters: &'a [usize],
+    /// Of a disturbance, ms: from and to.
+    pub(crate) duration: (u32, u32),
+}
+
+const EVERYWHERE: Scope<'static> = Scope { clusters: &[0, 1, 2], duration: DURATION };
 
 /// A source object: cluster, kind and slot that some policy is about.
 fn source(dice: &mut Dice) -> (usize, Kind, usize) {
@@ -326,7 +347,7 @@ fn source(dice: &mut Dice) -> (usize, Kind, usize) {
 }
 
 /// A copy: the same, and a target of that policy.
-fn copy(dice: &mut Dice) -> (usize, Kind, usize, usize) {
+pub(crate) fn copy(dice: &mut Dice) -> (usize, Kind, usize, usize) {
     let policy = &POLICIES[dice.index(POLICIES.len())];
     let kind = policy.kinds[dice.index(policy.kinds.len())];
     (policy.source, kind, dice.index(SLOTS), policy.targets[dice.index(policy.targets.len())])
@@ -355,12 +376,12 @@ fn draw_use(dice: &mut Dice) -> Act {
 }
 
 /// How many kinds of faults there are.
-const FAULTS: usize = 24;
+pub(crate) const FAULTS: usize = 24;
 
-fn draw_fault(fault: usize, dice: &mut Dice) -> Act {
-    let cluster = dice.index(CLUSTERS.len());
+pub(crate) fn draw_fault(fault: usize, dice: &mut Dice, scope: &Scope<'_>) -> Act {
+    let cluster = dice.pick(scope.clusters);
     let agent = cluster;
-    let for_ms = dice.between(DURATION.0, DURATION.1);
+    let for_ms = dice.between(scope.duration.0, scope.duration.1);
     let times = dice.between(1, 5);
     let to_hub = dice.chance(50);
     match fault {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use lockstep_engine::status::State;
 use lockstep_engine::{GroupKind, ObjectKey, marks};
-use lockstep_hub::store::{PlacementFilter, PlacementRow, Reader, TombstoneFilter};
+use lockstep_hub::store::{Phase, PlacementFilter, PlacementRow, Reader, TombstoneFilter};
 
 use crate::journal::Actor;
 use crate::link::Mode;
@@ -155,7 +155,19 @@ fn differences(world: &World) -> Vec<String> {
         }
     }
     differences.extend(leftovers(world, &mut hub));
+    differences.extend(unknown(world, &mut hub));
     differences
+}
+
+/// What the hub cannot know yet.
+fn unknown(world: &World, hub: &mut Hub) -> Option<String> {
+    let away = CLUSTERS.len() - world.hub.sessions();
+    if away > 0 {
+        return Some(format!("{away} agents are not connected"));
+    }
+    let watches = hub.as_mut()?.watches(None).unwrap_or_default();
+    let watch = watches.iter().find(|watch| watch.phase != Phase::Live)?;
+    Some(format!("the watch of {} is {:?}", watch.gk, watch.phase))
 }
 
 fn difference(
@@ -176,6 +188,8 @@ fn difference(
         Some((uid, _, _)) if world.others.contains_key(&(target, uid.clone())) => None,
         None if world.refusal.refuses(target, key) => refused(world, hub, key, target),
         None => Some(format!("{policy}: {key} is missing at {name}")),
+        // An object of others that nobody can tell from a copy, with what it had besides.
+        Some((uid, _, _)) if world.oracle.passes_for_a_copy(&uid) => None,
         Some((uid, _, _)) if !world.oracle.is_copy(&uid) => {
             if !has_genuine_marks(world, target, key) {
                 remove(world, target, key);
@@ -234,6 +248,7 @@ fn remove(world: &World, target: usize, key: &Key) {
 
 /// Nobody remembers which fields of a copy were ours when the hub's data is lost, or when nobody heard of its creation. Where
 /// somebody changed some of them and the source changed, too, the conflict is a person's to resolve, who deletes the copy.
+/// So is a field that others took again and again.
 fn resolve(world: &World) {
     let Some(mut reader) = world.hub.reader() else { return };
     let filter = PlacementFilter { states: vec![State::Conflict], ..PlacementFilter::default() };
@@ -249,7 +264,9 @@ fn resolve(world: &World) {
             journal.live(&key).map(|(uid, life)| (oracle.is_copy(uid), life.touched, oracle.is_unheard(uid)))
         });
         let (ours, touched, unheard) = there.unwrap_or_default();
-        if ours && (row.status.reason == "Exists" || !touched) || !(world.forgot[at] || unheard) {
+        if ours && touched && row.status.reason == "Contested" {
+            world.oracle.met_with("a contest over fields that a person ended");
+        } else if ours && (row.status.reason == "Exists" || !touched) || !(world.forgot[at] || unheard) {
             // What lockstep made and does not know again, or what nobody else wrote to, is no person's to resolve.
             continue;
         }

@@ -30,6 +30,12 @@ fn a_fixed_set_of_histories_violates_nothing() {
     (1_000..1_008).for_each(|seed| holds(seed, 100));
 }
 
+/// Everything happens to one or two copies (`closeup.rs`).
+#[test]
+fn a_fixed_set_of_close_ups_violates_nothing() {
+    (60_001..60_017).step_by(2).for_each(|seed| holds(seed, EVENTS));
+}
+
 /// Of several lives under one name the agent told the end of the last only, and the hub kept the first.
 #[test]
 fn seed_4_names_that_live_twice_while_the_hub_is_away() {
@@ -203,4 +209,10 @@ fn seed_26227_an_approval_deletes_nothing_that_a_create_met() {
 #[test]
 fn seed_26356_a_delete_of_the_history_before_a_restore_is_held() {
     holds(26_356, EVENTS);
+}
+
+/// What was written went again in a gap of the watch; it was asked for too late, and then a list began.
+#[test]
+fn seed_60033_what_a_list_interrupts_is_told_by_it() {
+    holds(60_033, EVENTS);
 }
