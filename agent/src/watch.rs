@@ -256,8 +256,9 @@ impl Watch {
         if gone {
             // Bodies that the hub holds are of a version that no longer exists here: send them anew.
             self.resource = None;
+            let stop = self.stage != Stage::AwaitingResume && self.relist();
             self.index.reflag(|flags| flags.body_sent = false);
-            return self.stage != Stage::AwaitingResume && self.relist();
+            return stop;
         }
         self.looked(look, now);
         false

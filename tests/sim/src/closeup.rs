@@ -8,7 +8,7 @@ use crate::dice::Dice;
 use crate::objects::{Kind, NAMESPACES};
 use crate::plan::{Act, FAULTS, Scope, copy, draw_fault};
 
-/// Copies that users write to, and what they do.
+/// What users and others do beside writing to the source; each history has some of it.
 const USES: [Use; 9] = [
     Use::Unselect,
     Use::Delete,
