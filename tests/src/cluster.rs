@@ -24,8 +24,8 @@ const TOKEN_SECONDS: u32 = 24 * 60 * 60;
 /// A request that takes longer met a frozen API server; waiting loops then try again.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How often an apply is repeated whose answer came too late.
-const LATE_ANSWERS: usize = 3;
+/// How often a write is repeated whose answer came too late.
+pub(crate) const LATE_ANSWERS: usize = 3;
 
 /// What discovery said, by apiVersion and kind.
 type Kinds = BTreeMap<(String, String), (ApiResource, Scope)>;
@@ -326,8 +326,14 @@ fn value_of(object: DynamicObject) -> Result<Value> {
     serde_json::to_value(object).context("an object as JSON")
 }
 
-fn is_late(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.message.contains("request timed out") || status.code == 504)
+/// Did etcd or the API server take too long? On a busy machine that happens.
+pub(crate) fn is_late(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.message.contains("request timed out") || status.code == 504,
+        // No answer at all within [`REQUEST_TIMEOUT`].
+        kube::Error::Service(_) => true,
+        _ => false,
+    }
 }
 
 /// A definition of the kind `Queue` in that group, namespaced and of any content: YAML.

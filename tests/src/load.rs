@@ -5,10 +5,14 @@ use futures::TryStreamExt as _;
 use kube::api::{Api, DeleteParams, DynamicObject, PostParams};
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, LATE_ANSWERS, is_late};
 
 /// Requests at a time: as many as an API server takes on before it slows down.
 const WRITERS: usize = 32;
+/// What an API server says to a create of what is there.
+const ALREADY_THERE: u16 = 409;
+/// What it says to a delete of what is not.
+const NOT_THERE: u16 = 404;
 
 /// ConfigMaps of one namespace that a policy selects by the label `sync: yes`.
 #[derive(Clone)]
@@ -40,7 +44,7 @@ impl Maps {
     /// # Errors
     /// When the API server refuses one.
     pub async fn create(&self, names: &[String], value: &str) -> Result<()> {
-        self.each(names, async |name| {
+        self.each(names, ALREADY_THERE, async |name| {
             self.api.create(&PostParams::default(), &self.object(name, value, true)?).await?;
             Ok(())
         })
@@ -52,7 +56,7 @@ impl Maps {
     /// # Errors
     /// When the API server refuses one.
     pub async fn create_others(&self, names: &[String]) -> Result<()> {
-        self.each(names, async |name| {
+        self.each(names, ALREADY_THERE, async |name| {
             self.api.create(&PostParams::default(), &self.object(name, "", false)?).await?;
             Ok(())
         })
@@ -64,7 +68,7 @@ impl Maps {
     /// # Errors
     /// When the API server refuses one, or one is not there.
     pub async fn replace(&self, names: &[String], value: &str) -> Result<()> {
-        self.each(names, async |name| {
+        self.each(names, ALREADY_THERE, async |name| {
             self.api.replace(name, &PostParams::default(), &self.object(name, value, true)?).await?;
             Ok(())
         })
@@ -76,7 +80,7 @@ impl Maps {
     /// # Errors
     /// When the API server refuses one, or one is not there.
     pub async fn delete(&self, names: &[String]) -> Result<()> {
-        self.each(names, async |name| {
+        self.each(names, NOT_THERE, async |name| {
             self.api.delete(name, &DeleteParams::background()).await?;
             Ok(())
         })
@@ -95,11 +99,23 @@ impl Maps {
         named.collect()
     }
 
-    async fn each(&self, names: &[String], write: impl AsyncFn(&str) -> Result<()>) -> Result<()> {
+    /// A write whose answer came too late is repeated; `done` is what the server says if the first one did it.
+    async fn each(&self, names: &[String], done: u16, write: impl AsyncFn(&str) -> Result<()>) -> Result<()> {
+        let repeated = async |name: &str| {
+            for attempt in 0..LATE_ANSWERS {
+                let Err(error) = write(name).await else { return Ok(()) };
+                match error.downcast_ref::<kube::Error>() {
+                    Some(error) if is_late(error) => {}
+                    Some(kube::Error::Api(status)) if attempt > 0 && status.code == done => return Ok(()),
+                    _ => return Err(error),
+                }
+            }
+            write(name).await
+        };
         let names = futures::stream::iter(names.iter().map(anyhow::Ok));
         names
             .try_for_each_concurrent(WRITERS, async |name| {
-                write(name).await.with_context(|| format!("ConfigMap {name}"))
+                repeated(name).await.with_context(|| format!("ConfigMap {name}"))
             })
             .await
     }
