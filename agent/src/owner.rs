@@ -304,7 +304,7 @@ impl Owner {
                 // The hub trusts no status of an earlier session: it is told again, behind what is
                 // sent again.
                 self.watches.values_mut().for_each(Watch::tell_again);
-                self.lease_opened(now, effects);
+                self.lease_opened(opened.resumed, now, effects);
             }
             AgentEffect::Forget => self.forget(effects),
             AgentEffect::Started { watch, interest } => self.started(watch, &interest),

@@ -394,9 +394,6 @@ fn decide_known(input: &Input<'_>, known: &Known<'_>, desired: [u8; 32]) -> Deci
         (Some(recorded), OwnedView::Digest(seen)) if recorded == seen && guard::on(Guard::OwnedProjection) => {
             in_step.taking_over(marked)
         }
-        // Its record is of an older write, as after a restore of the hub's data: what it holds now is what
-        // we take it to hold.
-        (None, OwnedView::Digest(_)) if marked && input.record.is_some() => in_step.taking_over(true),
         // Recognised by its marks: that body was written, and nobody knows what has become of it since.
         (None, OwnedView::Digest(_)) if !known.as_written => Decision::act(
             Act::Update,

@@ -23,7 +23,7 @@ pub mod retry;
 pub mod run;
 pub mod seal;
 pub mod session;
-mod settle;
+pub mod settle;
 pub mod space;
 pub mod store;
 pub mod tls;

@@ -35,10 +35,11 @@ use crate::problem::Problems;
 use crate::restore::Restorer;
 use crate::seal::HubKey;
 use crate::session::{Readers, SessionService};
+use crate::settle::Settling;
 use crate::space::Space;
 use crate::store::sqlite::{Damage, SqliteReader, SqliteStore};
 use crate::tls::{self, TlsListener};
-use crate::{listen, owner, policies_dir, settle};
+use crate::{listen, owner, policies_dir};
 
 pub use error::HubError;
 
@@ -235,8 +236,11 @@ impl Running {
         }));
         tasks.spawn(part("the commands", forward(asked, inputs.clone(), stop.clone())));
         tasks.spawn(part("the state store", watch_damage(damage.clone(), stop.clone())));
-        let settling = settle::run(readers.clone(), inputs.clone(), problems.clone(), stop.clone());
-        tokio::spawn(settling);
+        let clock = Clock::new(owner::now);
+        if let Some(settling) = Settling::begin(&mut *readers()?, problems.clone(), clock, Blocking::Threads)?
+        {
+            tokio::spawn(settling.run(readers.clone(), inputs.clone(), stop.clone()));
+        }
         let keeper = Keeper::new(KeeperParts {
             tombstones: archive.clone(),
             readers: readers.clone(),

@@ -273,11 +273,11 @@ impl Owner {
         self.guard.want();
     }
 
-    /// A session has begun.
-    pub(super) fn lease_opened(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+    /// A session has begun. `resumed`: the hub knows this process.
+    pub(super) fn lease_opened(&mut self, resumed: bool, now: Millis, effects: &mut Vec<Effect>) {
         if self.guard.holds() {
-            if self.guard.greeted == self.guard.counter() {
-                // The Hello said it.
+            if resumed && self.guard.greeted == self.guard.counter() {
+                // The Hello said it. A hub that was restored itself may know an older counter only.
                 self.guard.hold = Hold::None;
             } else {
                 self.guard.hold = Hold::NextBatch;

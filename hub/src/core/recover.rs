@@ -40,14 +40,22 @@ impl<S: Store> Core<S> {
         }
         let placed = self.store.placement(id, key)?;
         let creating = placed.as_ref().and_then(|row| row.fields.creating.as_ref());
-        if placed.as_ref().is_some_and(|row| row.record.is_some())
-            || creating.is_some_and(|creating| is_left_by(creating, managed))
-        {
+        let recorded = placed.as_ref().and_then(|row| row.record.as_ref());
+        // What only marks told of may have been made anew before its end is heard of: marks tell of that, too.
+        let stands = |record: &Record| {
+            let of = record.uid.as_ref();
+            record.implicit || of.is_some_and(|uid| *uid == object.uid || !is_recovered(record))
+        };
+        if recorded.is_some_and(stands) || creating.is_some_and(|creating| is_left_by(creating, managed)) {
             return Ok(());
         }
         let labels = std::collections::BTreeMap::from([(marks::MANAGED.to_owned(), "true".to_owned())]);
         let Some(read) = marks::read_marks(&managed.marks, &labels) else { return Ok(()) };
         if !self.is_genuine(id, key, &read) || managed.marks.contains_key(marks::MET) {
+            return Ok(());
+        }
+        // Of a record without a uid (a restore, of the cluster or of the hub's data) only this very write still counts.
+        if recorded.is_some_and(|record| record.uid.is_none() && record.rendered == read.rendered) {
             return Ok(());
         }
         let Ok(source) = ClusterName::new(&read.source.cluster) else { return Ok(()) };
@@ -106,15 +114,20 @@ impl<S: Store> Core<S> {
     }
 
     /// What a create had left on an object of others was taken back by this resourceVersion: until a watch, which may
-    /// be silent for long, tells of that, what it tells counts without its marks.
+    /// be silent for long, tells of that, what it tells counts without its marks, and so does what it has told.
     pub(super) fn taken_back(&mut self, row: &PlacementRow, version: &str) -> Result<(), StoreError> {
         let version = ResourceVersion::new(version);
         let known = self.store.object(row.target, &row.key)?;
-        let is_known = known.is_some_and(|known| known.resource_version.ordinal() >= version.ordinal());
-        if let Some(cluster) = self.clusters.get_mut(&row.target)
-            && version.ordinal().is_some()
-            && !is_known
-        {
+        let is_known =
+            known.as_ref().is_some_and(|known| known.resource_version.ordinal() >= version.ordinal());
+        if version.ordinal().is_none() || is_known {
+            return Ok(());
+        }
+        if let Some(known) = known.filter(|known| known.managed.is_some()) {
+            // The placement, which remembers the create, may end before that.
+            self.store.put_object(&ObjectRow { managed: None, ..known })?;
+        }
+        if let Some(cluster) = self.clusters.get_mut(&row.target) {
             cluster.echoes.insert(row.key.clone(), version);
         }
         Ok(())

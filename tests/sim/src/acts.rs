@@ -14,13 +14,28 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::Actor;
-use crate::member::AGENT;
+use crate::member::{AGENT, Ambush};
 use crate::objects::{self, CLUSTERS, FileState, Key, Kind, NAMESPACES, key};
 use crate::plan::Act;
 use crate::world::{End, World};
 
 /// The counter in an agent's Lease is raised at least this often, ms.
 const LEASE_MS: i64 = 15_000;
+
+/// What somebody has under the name of a copy.
+fn foreign(key: &Key, slot: usize) -> Value {
+    let mut object = objects::object(key, 0, false);
+    object["metadata"]["labels"] = json!({ "owner": "somebody" });
+    if slot % 2 == 1 {
+        // Nothing of it is in the way of what is written.
+        for content in ["data", "spec"] {
+            if object.get(content).is_some() {
+                object[content] = json!({ "mine": "bWluZQ==" });
+            }
+        }
+    }
+    object
+}
 
 impl World {
     pub(crate) async fn act(&mut self, act: &Act) -> Result<()> {
@@ -37,18 +52,12 @@ impl World {
             }
             Act::DeleteCopy { source, kind, slot, target } => self.delete(target, source, kind, slot),
             Act::Foreign { source, kind, slot, target } => {
-                let mut object = objects::object(&key(source, kind, slot), 0, false);
-                object["metadata"]["labels"] = json!({ "owner": "somebody" });
-                if slot % 2 == 1 {
-                    // Nothing of it is in the way of what is written.
-                    for content in ["data", "spec"] {
-                        if object.get(content).is_some() {
-                            object[content] = json!({ "mine": "bWluZQ==" });
-                        }
-                    }
-                }
+                let object = foreign(&key(source, kind, slot), slot);
                 self.members[target]
                     .with(Actor::User, |server, now| server.user_create(now, "somebody", &object));
+            }
+            Act::Ambush { source, kind, slot, target, hub, kill } => {
+                self.lie_in_wait(key(source, kind, slot), slot, target, hub, kill);
             }
             Act::Forge { source, kind, slot, target } => self.forge(source, kind, slot, target),
             Act::OtherHub { source, kind, slot, target, goes } => {
@@ -114,7 +123,13 @@ impl World {
             Act::Restore { cluster, .. }
                 if self.noticed_only && self.members[cluster].lease_counter() < self.saved[cluster].1 + 2 => {
             }
+            // Nor one to just before the backup that the hub came back from: that counter is all that it knows.
+            Act::Restore { cluster, .. }
+                if self.hub_restored
+                    && self.saved[cluster].0 < self.backed_up
+                    && self.backed_up < self.saved[cluster].0 + 2 * LEASE_MS => {}
             Act::Restore { cluster, bumped } => {
+                self.rewound_since |= self.saved[cluster].0 < self.backed_up;
                 let form = if bumped { Restore::Bumped } else { Restore::Plain };
                 if self.members[cluster].restore(form) {
                     self.oracle.met_with("a cluster that was restored");
@@ -196,6 +211,22 @@ impl World {
                 self.hub.kill().await;
                 self.forgot.fill(true);
                 self.hub.lose_data(self.clock.now())?;
+                self.later(for_ms, End::Hub);
+            }
+            Act::BackUpHub => {
+                self.hub.back_up(self.clock.now())?;
+                self.backed_up = self.log.elapsed();
+                self.rewound_since = false;
+            }
+            // What of a lost history is in the backup nobody could tell from what is there.
+            Act::RestoreHub { .. } if self.rewound_since => {}
+            Act::RestoreHub { for_ms } => {
+                self.hub.kill().await;
+                self.forgot.fill(true);
+                if self.hub.restore(self.clock.now())? {
+                    self.hub_restored = true;
+                    self.oracle.met_with("a hub that was restored");
+                }
                 self.later(for_ms, End::Hub);
             }
             Act::ArchiveAway { for_ms } => {
@@ -292,6 +323,24 @@ impl World {
             self.oracle.met_with("a write of another hub");
             self.others.entry((target, uid)).or_default().insert(content);
         }
+    }
+
+    /// Where our next create under this name arrives, somebody was faster.
+    fn lie_in_wait(&mut self, key: Key, slot: usize, target: usize, hub: bool, kill: Option<u32>) {
+        let object = if hub {
+            self.serial += 1;
+            objects::of_other_hub(&key, CLUSTERS[target], self.serial)
+        } else {
+            foreign(&key, slot)
+        };
+        let free = self.traps[target].is_none() && self.agents[target].runs();
+        let trap = kill.filter(|_| free).map(|for_ms| {
+            let trap = CancellationToken::new();
+            self.forgot[target] = true;
+            self.traps[target] = Some((trap.clone(), for_ms));
+            trap
+        });
+        self.members[target].set_ambush(Some(Ambush { key, object, hub, trap }));
     }
 
     fn strip(&self, source: usize, kind: Kind, slot: usize, target: usize) {

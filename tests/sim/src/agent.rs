@@ -1,6 +1,7 @@
 //! Agents as processes: started, killed, each with its ways to API server and hub.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use lockstep_agent::{AgentConfig, AgentMetrics, Ambient, Deleters, Dial, Line, Token};
 use lockstep_cluster::ClusterClient;
@@ -8,7 +9,8 @@ use lockstep_engine::ClusterName;
 use lockstep_engine::clock::Clock;
 use lockstep_hub::seal::BearerToken;
 use lockstep_hub::session::SessionService;
-use lockstep_wire::v1::{AgentMessage, HubMessage};
+use lockstep_hub::store::Reader;
+use lockstep_wire::v1::{AgentMessage, HubMessage, agent_message, hub_message};
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -22,9 +24,13 @@ use crate::hub::Hub;
 use crate::link::Link;
 use crate::member::{Member, Transport};
 use crate::objects::{CLUSTERS, Refusal};
+use crate::oracle::Oracle;
+use crate::plan::Plan;
 
 /// Messages under way in each direction.
 const UNDER_WAY: usize = 64;
+/// The hub's end of a connection that broke stays open for so long twice, at most: what was on its way still arrives.
+const LINGER_MS: u32 = 3_000;
 
 /// The agent of one cluster, running or not.
 pub(crate) struct Agent {
@@ -37,6 +43,9 @@ pub(crate) struct Agent {
     clock: Clock,
     dice: Arc<Mutex<Dice>>,
     refusal: Refusal,
+    /// How long the hub's end of a broken connection may stay open.
+    lingers: Option<Arc<Mutex<Dice>>>,
+    oracle: Oracle,
     process: Option<Process>,
 }
 
@@ -52,13 +61,28 @@ impl Agent {
         hub: Hub,
         token: String,
         clock: Clock,
-        seed: u64,
-        refusal: Refusal,
+        plan: &Plan,
+        oracle: Oracle,
     ) -> Self {
-        let stream = |n: u64| Dice::new(seed, 100 + 10 * index as u64 + n);
+        let stream = |n: u64| Dice::new(plan.seed, 100 + 10 * index as u64 + n);
         let (to_api, to_hub) = (Link::new(stream(0)), Link::new(stream(1)));
         let dice = Arc::new(Mutex::new(stream(2)));
-        Self { index, member, hub, token, to_api, to_hub, clock, dice, refusal, process: None }
+        let lingers = plan.lingers.then(|| Arc::new(Mutex::new(stream(3))));
+        let refusal = plan.refusal;
+        Self {
+            index,
+            member,
+            hub,
+            token,
+            to_api,
+            to_hub,
+            clock,
+            dice,
+            refusal,
+            lingers,
+            oracle,
+            process: None,
+        }
     }
 
     pub(crate) fn runs(&self) -> bool {
@@ -95,10 +119,13 @@ impl Agent {
         let random = move || dice.lock().unwrap_or_else(PoisonError::into_inner).number();
         let ambient = Ambient { clock: self.clock.clone(), random: Arc::new(random) };
         let dial = Way {
+            index: self.index,
             link: self.to_hub.clone(),
             hub: self.hub.clone(),
             token: self.token.clone(),
             killed: killed.clone(),
+            lingers: self.lingers.clone(),
+            oracle: self.oracle.clone(),
         };
         let metrics = AgentMetrics::register(&mut Registry::default());
         let never = CancellationToken::new();
@@ -122,21 +149,24 @@ impl Agent {
 }
 
 /// An agent's way to the hub.
+#[derive(Clone)]
 struct Way {
+    index: usize,
     link: Link,
     hub: Hub,
     token: String,
     killed: CancellationToken,
+    lingers: Option<Arc<Mutex<Dice>>>,
+    oracle: Oracle,
 }
 
 /// A connection that was accepted.
 pub(crate) struct Connection {
-    link: Link,
+    way: Way,
     generation: u64,
     service: SessionService,
     down: CancellationToken,
-    token: String,
-    killed: CancellationToken,
+    reader: Box<dyn Reader>,
 }
 
 impl Dial for Way {
@@ -146,8 +176,8 @@ impl Dial for Way {
         let generation = self.link.generation();
         self.link.pass(generation).await.map_err(|error| error.to_string())?;
         let (service, down) = self.hub.service().ok_or("connection refused")?;
-        let (link, token, killed) = (self.link.clone(), self.token.clone(), self.killed.clone());
-        Ok(Connection { link, generation, service, down, token, killed })
+        let reader = self.hub.reader().ok_or("connection refused")?;
+        Ok(Connection { way: self.clone(), generation, service, down, reader })
     }
 }
 
@@ -155,38 +185,116 @@ impl Line for Connection {
     type Incoming = ReceiverStream<Result<HubMessage, Status>>;
 
     async fn session(self, mut outgoing: ReceiverStream<AgentMessage>) -> Result<Self::Incoming, Status> {
-        let Self { link, generation, service, down, token, killed } = self;
+        let Self { way, generation, service, down, mut reader } = self;
+        let Way { index, link, token, killed, lingers, oracle, .. } = way;
         let (up, heard) = mpsc::channel(UNDER_WAY);
         let (told, incoming) = mpsc::channel(UNDER_WAY);
         let mut answers = service.serve(BearerToken::new(&token), ReceiverStream::new(heard));
-        let (sent, way) = (up, link.clone());
-        let upward = async move {
-            while let Some(message) = outgoing.next().await {
-                if way.pass(generation).await.is_err() || sent.send(Ok(message)).await.is_err() {
-                    return;
-                }
-            }
-        };
-        let (way, say) = (link.clone(), told.clone());
-        let downward = async move {
-            while let Some(answer) = answers.next().await {
-                if way.pass(generation).await.is_err() || say.send(answer).await.is_err() {
-                    return;
-                }
-            }
-        };
         tokio::spawn(async move {
+            // What is under way when the connection breaks.
+            let mut flying = None;
+            let seen = Seen { oracle, index, instance: OnceLock::new() };
+            let upward = async {
+                while let Some(message) = outgoing.next().await {
+                    flying = Some(message);
+                    if link.pass(generation).await.is_err() {
+                        return;
+                    }
+                    if let Some(message) = flying.take()
+                        && seen.sent(&up, message).await.is_err()
+                    {
+                        return;
+                    }
+                }
+            };
+            let downward = async {
+                while let Some(answer) = answers.next().await {
+                    if let Ok(message) = &answer
+                        && !down.is_cancelled()
+                    {
+                        seen.answered(&mut *reader, message);
+                    }
+                    if link.pass(generation).await.is_err() || told.send(answer).await.is_err() {
+                        return;
+                    }
+                }
+            };
             tokio::select! {
                 biased;
-                () = killed.cancelled() => return,
+                () = killed.cancelled() => {}
                 () = down.cancelled() => {}
                 () = link.broken(generation) => {}
                 () = upward => {}
                 () = downward => {}
             }
-            // The agent may have gone.
-            let _ = told.send(Err(Status::unavailable("the connection broke"))).await;
+            if !killed.is_cancelled() {
+                // The agent may have gone.
+                let _ = told.send(Err(Status::unavailable("the connection broke"))).await;
+            }
+            drop(told);
+            let Some(dice) = lingers else { return };
+            let late = || {
+                let ms = dice.lock().unwrap_or_else(PoisonError::into_inner).between(0, LINGER_MS);
+                tokio::time::sleep(Duration::from_millis(ms.into()))
+            };
+            let lingering = async {
+                late().await;
+                let mut left = outgoing.into_inner();
+                left.close();
+                for message in flying.into_iter().chain(std::iter::from_fn(|| left.try_recv().ok())) {
+                    seen.oracle.met_with("a message that came after its connection had broken");
+                    if seen.sent(&up, message).await.is_err() {
+                        return;
+                    }
+                }
+                late().await;
+            };
+            // Nobody is there any more when the hub goes.
+            down.run_until_cancelled(lingering).await;
         });
         Ok(ReceiverStream::new(incoming))
     }
 }
+
+/// What passes on one connection, for the oracle.
+struct Seen {
+    oracle: Oracle,
+    index: usize,
+    /// The agent's, once it has said it.
+    instance: OnceLock<String>,
+}
+
+impl Seen {
+    /// Gives the hub a message.
+    async fn sent(
+        &self,
+        up: &mpsc::Sender<Result<AgentMessage, Status>>,
+        message: AgentMessage,
+    ) -> Result<(), Gone> {
+        match (&message.body, self.instance.get()) {
+            (Some(agent_message::Body::Hello(hello)), _) => {
+                // Said once.
+                let _ = self.instance.set(hello.instance.clone());
+            }
+            (Some(agent_message::Body::Batch(batch)), Some(instance)) => {
+                self.oracle.batch_arrives(self.index, instance, batch.sequence);
+            }
+            _ => {}
+        }
+        up.send(Ok(message)).await.map_err(|_| Gone)
+    }
+
+    /// The hub has said something.
+    fn answered(&self, reader: &mut dyn Reader, message: &HubMessage) {
+        let Some(instance) = self.instance.get() else { return };
+        let sequence = match &message.body {
+            Some(hub_message::Body::Ack(ack)) => ack.sequence,
+            Some(hub_message::Body::Welcome(welcome)) if welcome.same_instance => welcome.committed,
+            _ => return,
+        };
+        self.oracle.acknowledged(reader, self.index, instance, sequence);
+    }
+}
+
+/// The other end is not there any more.
+struct Gone;

@@ -5,8 +5,8 @@
 //! others, ISSTA 2012).
 
 use crate::dice::Dice;
-use crate::objects::{Kind, NAMESPACES};
-use crate::plan::{Act, FAULTS, Scope, copy, draw_fault};
+use crate::objects::{Kind, NAMESPACES, POLICIES};
+use crate::plan::{Act, FAULTS, Scope, copy, draw_fault, fault};
 
 /// What users and others do beside writing to the source; each history has some of it.
 const USES: [Use; 9] = [
@@ -19,6 +19,35 @@ const USES: [Use; 9] = [
     Use::Forge,
     Use::StripMarks,
     Use::OtherHub,
+];
+/// And, in close-ups of the second kind:
+const AMBUSHES: [Use; 2] = [Use::Ambush, Use::AmbushOfHub];
+/// Of 100 close-ups of the second kind, those in which a cluster is restored to what it was before a pause.
+const RESTORED: u32 = 35;
+/// How long such a pause is, ms: the counter in an agent's Lease moves on twice.
+const PAUSE_MS: (u32, u32) = (32_000, 45_000);
+/// Of 100 close-ups of the second kind, those with two faults of which one is worst in the moment of the other.
+const PAIRED: u32 = 50;
+/// Such pairs, as [`draw_fault`] numbers them.
+const PAIRS: [[usize; 2]; 14] = [
+    // Definitions and namespaces go while a watch is silent, agents are cut off or the hub is away.
+    [fault::DEFINITION, fault::SILENCE],
+    [fault::DEFINITION, fault::HOLE],
+    [fault::NAMESPACE, fault::SILENCE],
+    [fault::NAMESPACE, fault::KILL_HUB],
+    // What would tell is forgotten.
+    [fault::KILL_AT_WRITE, fault::COMPACT],
+    [fault::KILL_AGENT, fault::COMPACT],
+    [fault::HOLE, fault::COMPACT],
+    // A connection breaks while both ends find out what the other has.
+    [fault::LOSE_DATA, fault::RESET],
+    [fault::SLOW, fault::RESET],
+    // Policies change while somebody is away.
+    [fault::POLICY, fault::KILL_HUB],
+    [fault::POLICY, fault::KILL_AT_COMMIT],
+    [fault::POLICY, fault::KILL_AGENT],
+    [fault::POLICY, fault::FORBID],
+    [fault::DISK, fault::KILL_AT_COMMIT],
 ];
 /// Mean times between two acts, ms.
 const SPACINGS: [u32; 3] = [15, 50, 150];
@@ -37,37 +66,65 @@ enum Use {
     Forge,
     StripMarks,
     OtherHub,
+    Ambush,
+    AmbushOfHub,
     Approve,
 }
 
 /// A copy: cluster of its source, kind, slot, target.
 type Stage = (usize, Kind, usize, usize);
 
-/// Draws so many acts.
-pub(crate) fn draw(dice: &mut Dice, acts: usize) -> Vec<(u32, Act)> {
+/// Draws so many acts. `second`: with ambushes, restores that must be noticed, and faults that concern what happens.
+pub(crate) fn draw(dice: &mut Dice, acts: usize, second: bool) -> Vec<(u32, Act)> {
     let stages: Vec<Stage> = (0..dice.between(1, 2)).map(|_| copy(dice)).collect();
     let mut uses = vec![Use::Write, Use::Write];
     uses.extend(USES.into_iter().filter(|_| dice.chance(40)));
+    if second {
+        uses.extend(AMBUSHES.into_iter().filter(|_| dice.chance(40)));
+    }
     if dice.chance(30) {
         uses.push(Use::Approve);
     }
-    let faults: Vec<usize> = (0..dice.between(1, 4)).map(|_| dice.index(FAULTS)).collect();
+    let mut faults: Vec<usize> = (0..dice.between(1, 4)).map(|_| dice.index(FAULTS)).collect();
+    if second && dice.chance(PAIRED) {
+        faults.truncate(2);
+        faults.extend(dice.pick(&PAIRS));
+    }
     let (trouble, spacing) = (dice.between(10, 60), dice.pick(&SPACINGS));
     let duration = dice.pick(&DURATIONS);
     let mut at = 0;
-    (0..acts)
+    let acts = (0..acts)
         .map(|_| {
             at += dice.between(0, 2 * spacing);
             let stage = dice.pick(&stages);
             if dice.chance(trouble) {
                 let clusters = [stage.3, stage.3, stage.0];
                 let fault = dice.pick(&faults);
-                (at, near(stage, draw_fault(fault, dice, &Scope { clusters: &clusters, duration })))
+                let fault = near(stage, draw_fault(fault, dice, &Scope { clusters: &clusters, duration }));
+                (at, if second { nearer(stage, fault) } else { fault })
             } else {
                 (at, used(dice.pick(&uses), stage, dice))
             }
         })
-        .collect()
+        .collect();
+    if second && dice.chance(RESTORED) { with_restore(acts, stages[0], dice) } else { acts }
+}
+
+/// A cluster is saved, a while later nothing happens, and soon after that it is as it was.
+fn with_restore(mut acts: Vec<(u32, Act)>, stage: Stage, dice: &mut Dice) -> Vec<(u32, Act)> {
+    let cluster = dice.pick(&[stage.0, stage.3]);
+    let third = acts.len() / 3;
+    if third == 0 {
+        return acts;
+    }
+    let saved = dice.index(third);
+    let pause = saved + dice.index(third);
+    let restored = pause + dice.index(third);
+    let long = dice.between(PAUSE_MS.0, PAUSE_MS.1);
+    acts[saved].1 = Act::Save { cluster };
+    acts[restored].1 = Act::Restore { cluster, bumped: dice.chance(50) };
+    acts.iter_mut().skip(pause).for_each(|(at, _)| *at += long);
+    acts
 }
 
 fn used(what: Use, (source, kind, slot, target): Stage, dice: &mut Dice) -> Act {
@@ -83,6 +140,10 @@ fn used(what: Use, (source, kind, slot, target): Stage, dice: &mut Dice) -> Act 
         Use::Forge => Act::Forge { source, kind, slot, target },
         Use::StripMarks => Act::StripMarks { source, kind, slot, target },
         Use::OtherHub => Act::OtherHub { source, kind, slot, target, goes: dice.chance(40) },
+        Use::Ambush | Use::AmbushOfHub => {
+            let kill = dice.chance(40).then(|| dice.between(10, 3_000));
+            Act::Ambush { source, kind, slot, target, hub: matches!(what, Use::AmbushOfHub), kill }
+        }
         Use::Approve => Act::Approve,
     }
 }
@@ -94,6 +155,22 @@ fn near((source, kind, slot, _): Stage, fault: Act) -> Act {
         // Of the namespaces the second one is deleted.
         Act::DeleteNamespace { for_ms, .. } if slot % NAMESPACES.len() == 1 => {
             Act::DeleteNamespace { cluster: source, for_ms }
+        }
+        other => other,
+    }
+}
+
+/// And of its policy, and of its kind.
+fn nearer((source, kind, _, target): Stage, fault: Act) -> Act {
+    match fault {
+        Act::Policy { policy, state, for_ms } => {
+            let brings = POLICIES
+                .iter()
+                .position(|p| p.source == source && p.targets.contains(&target) && p.kinds.contains(&kind));
+            Act::Policy { policy: brings.unwrap_or(policy), state, for_ms }
+        }
+        Act::DeleteDefinition { for_ms, .. } if kind == Kind::Widget => {
+            Act::DeleteDefinition { cluster: source, for_ms }
         }
         other => other,
     }

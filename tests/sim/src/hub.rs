@@ -1,6 +1,6 @@
 //! The hub as a process: started, killed, its disk lost or full.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,8 +8,9 @@ use anyhow::{Context as _, Result};
 use lockstep_engine::clock::Clock;
 use lockstep_engine::{ClusterName, Millis};
 use lockstep_hub::archive::{Archiver, ArchiverParts, Keyring, Tombstones};
+use lockstep_hub::backup::{BackupOptions, RestoreOptions, backup, restore};
 use lockstep_hub::blocking::Blocking;
-use lockstep_hub::config::Secrets;
+use lockstep_hub::config::{STATE_FILE, Secrets};
 use lockstep_hub::core::command::{Command, CommandError, Reply};
 use lockstep_hub::core::{Core, Input, Keys, Parts};
 use lockstep_hub::metrics::Metrics;
@@ -17,6 +18,7 @@ use lockstep_hub::owner::{self, Care};
 use lockstep_hub::problem::Problems;
 use lockstep_hub::seal::HubKey;
 use lockstep_hub::session::{Readers, SessionService};
+use lockstep_hub::settle::Settling;
 use lockstep_hub::space::Space;
 use lockstep_hub::store::Reader;
 use lockstep_hub::store::sqlite::{PageLimit, SqliteStore};
@@ -28,9 +30,6 @@ use crate::archive::MemoryArchive;
 use crate::log::Log;
 use crate::oracle::Oracle;
 
-/// File of the state store in the data directory.
-const STATE: &str = "state.db";
-
 /// Clones are the same hub.
 #[derive(Clone)]
 pub(crate) struct Hub(Arc<Mutex<Inner>>);
@@ -38,6 +37,10 @@ pub(crate) struct Hub(Arc<Mutex<Inner>>);
 struct Inner {
     /// The disk: on a file system in memory where there is one.
     disk: tempfile::TempDir,
+    /// Backups, the last one, and how many there were.
+    backups: tempfile::TempDir,
+    backup: Option<PathBuf>,
+    backed_up: u32,
     key: HubKey,
     archive: MemoryArchive,
     /// Files of the policies directory.
@@ -62,9 +65,12 @@ struct Process {
 
 impl Hub {
     pub(crate) fn new(archive: MemoryArchive, clock: Clock, log: Log, oracle: Oracle) -> Result<Self> {
-        let (disk, key) = (disk()?, HubKey::from_bytes([7; 32]));
+        let (disk, backups, key) = (disk()?, disk()?, HubKey::from_bytes([7; 32]));
         Ok(Self(Arc::new(Mutex::new(Inner {
             disk,
+            backups,
+            backup: None,
+            backed_up: 0,
             key,
             archive,
             policies: Vec::new(),
@@ -122,11 +128,36 @@ impl Hub {
         Ok(())
     }
 
+    /// Makes a backup, whether it runs or not, if there is anything to back up.
+    pub(crate) fn back_up(&self, now: Millis) -> Result<()> {
+        let mut inner = self.lock();
+        if !inner.disk.path().join(STATE_FILE).exists() {
+            return Ok(());
+        }
+        inner.backed_up += 1;
+        let to = inner.backups.path().join(inner.backed_up.to_string());
+        let (data_dir, archive_dir) = (inner.disk.path().to_owned(), None);
+        backup(&BackupOptions { data_dir, archive_dir, to: to.clone(), now }, &mut |_| {})?;
+        inner.backup = Some(to);
+        Ok(())
+    }
+
+    /// Puts the last backup in the place of its data. The hub must not run. Answers whether there was one.
+    pub(crate) fn restore(&self, now: Millis) -> Result<bool> {
+        let inner = self.lock();
+        let Some(from) = inner.backup.clone() else { return Ok(false) };
+        let (data_dir, sealer) = (inner.disk.path().to_owned(), Some(inner.key.sealer()));
+        let options = RestoreOptions { from, data_dir, archive_dir: None, force: true, sealer, now };
+        restore(&options, &mut |_| {})?;
+        inner.oracle.hub_data_lost(now);
+        Ok(true)
+    }
+
     /// From now on the disk is as full as the file is long, or not.
     pub(crate) fn set_full(&self, full: bool) {
         let inner = self.lock();
         let Some(process) = &inner.process else { return };
-        let size = std::fs::metadata(inner.disk.path().join(STATE)).map_or(0, |file| file.len());
+        let size = std::fs::metadata(inner.disk.path().join(STATE_FILE)).map_or(0, |file| file.len());
         let pages = u32::try_from(size / 4096).unwrap_or(u32::MAX).max(1);
         process.pages.store(if full { pages } else { 0 }, Ordering::Release);
     }
@@ -174,7 +205,7 @@ impl Hub {
 
 impl Inner {
     fn begin(&self) -> Result<Process> {
-        let database = self.disk.path().join(STATE);
+        let database = self.disk.path().join(STATE_FILE);
         let store = SqliteStore::open_or_rebuild(&database, self.key.sealer(), self.clock.now())?;
         let (damage, outbox, pages) = (store.damage(), store.open_reader()?, store.page_limit());
         pages.store(0, Ordering::Release);
@@ -199,6 +230,7 @@ impl Inner {
             clock: self.clock.clone(),
         };
         let (oracle, log, mut reader) = (self.oracle.clone(), self.log.clone(), readers()?);
+        oracle.hub_started(&mut *reader);
         let mut deltas = 0;
         let sessions = Arc::new(AtomicUsize::new(0));
         let seen = Arc::clone(&sessions);
@@ -229,6 +261,10 @@ impl Inner {
         });
         let archiver = tokio::spawn(archiver.run(down.clone()));
         let service = SessionService::new(inputs.clone(), readers.clone(), Blocking::Here, down.clone());
+        let (problems, clock) = (Problems::default(), self.clock.clone());
+        if let Some(settling) = Settling::begin(&mut *readers()?, problems, clock, Blocking::Here)? {
+            tokio::spawn(settling.run(readers.clone(), inputs.clone(), down.clone()));
+        }
         // The channel is new and empty.
         let _ = inputs.try_send(Input::Policies(told(self.policies.clone())));
         Ok(Process { service, inputs, readers, pages, sessions, down, core, archiver })

@@ -18,6 +18,7 @@ use lockstep_engine::clock::Clock;
 use lockstep_tests::model::{
     Answer, ApiServer, Polled, Reply, Request, Response, Restore, Snapshot, WatchId,
 };
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tower::{BoxError, Service};
 
@@ -58,11 +59,33 @@ struct Inner {
     saved: Option<(Snapshot, Journal)>,
     /// Told of the agent's next write, whose reply then never arrives.
     trap: Option<CancellationToken>,
+    /// Who is faster than the agent's next create.
+    ambush: Option<Ambush>,
+    /// What other hubs wrote so: uid and content.
+    ambushed: Vec<(String, String)>,
+}
+
+/// An object that comes one revision before a create of ours under its name.
+#[derive(Debug)]
+pub(crate) struct Ambush {
+    pub(crate) key: Key,
+    pub(crate) object: Value,
+    /// It is another hub's.
+    pub(crate) hub: bool,
+    /// Told of that create, whose reply then never arrives.
+    pub(crate) trap: Option<CancellationToken>,
 }
 
 impl Member {
     pub(crate) fn new(index: usize, server: ApiServer, clock: Clock, log: Log, oracle: Oracle) -> Self {
-        let inner = Inner { server, journal: Journal::default(), saved: None, trap: None };
+        let inner = Inner {
+            server,
+            journal: Journal::default(),
+            saved: None,
+            trap: None,
+            ambush: None,
+            ambushed: Vec::new(),
+        };
         let (inner, changes) = (Mutex::new(inner), Signal::default());
         Self { index, inner, changes, writes: AtomicU64::new(0), clock, log, oracle }
     }
@@ -137,6 +160,15 @@ impl Member {
         self.lock().trap = trap;
     }
 
+    pub(crate) fn set_ambush(&self, ambush: Option<Ambush>) {
+        self.lock().ambush = ambush;
+    }
+
+    /// What other hubs wrote in ambushes since this was asked: uid and content.
+    pub(crate) fn ambushed(&self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.lock().ambushed)
+    }
+
     /// Controllers, until dropped.
     pub(crate) async fn controllers(self: Arc<Self>) {
         loop {
@@ -195,6 +227,13 @@ impl Member {
             return Some(reply);
         }
         let subject = subject(&request.path);
+        if let Some(key) = subject.as_ref().filter(|_| request.method == "PATCH")
+            && !request.query.contains("dryRun")
+            && inner.spring_ambush(key, now)
+        {
+            self.log.say(self.name(), format_args!("somebody makes {key} a moment before"));
+            self.oracle.met_with("an object that came one revision before our create");
+        }
         let before = subject.as_ref().and_then(|key| inner.journal.current.get(key).cloned());
         let revision = inner.server.revision();
         let reply = inner.server.handle(now, request);
@@ -259,6 +298,30 @@ impl Inner {
     fn absorb(&mut self, actor: Actor, now: Millis) {
         let changes = self.server.changed_since(self.journal.seen());
         self.journal.absorb(changes, actor, now);
+    }
+
+    /// Where an agent is about to create what somebody else wants to make, that is made first.
+    fn spring_ambush(&mut self, key: &Key, now: Millis) -> bool {
+        let springs = |ambush: &mut Ambush| ambush.key == *key;
+        if self.journal.current.contains_key(key) {
+            return false;
+        }
+        let Some(ambush) = self.ambush.take_if(springs) else { return false };
+        if ambush.hub {
+            self.server.user_apply(now, "lockstep", &ambush.object, false);
+        } else {
+            self.server.user_create(now, "somebody", &ambush.object);
+        }
+        self.absorb(Actor::User, now);
+        let Some((uid, life)) = self.journal.live(key) else { return false };
+        if ambush.hub {
+            let content = life.latest().map(|state| state.content.clone()).unwrap_or_default();
+            self.ambushed.push((uid.clone(), content));
+        }
+        if ambush.trap.is_some() {
+            self.trap = ambush.trap;
+        }
+        true
     }
 }
 

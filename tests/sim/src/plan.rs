@@ -74,6 +74,17 @@ pub(crate) enum Act {
         target: usize,
         goes: bool,
     },
+    /// Somebody, or another hub, is faster: where our next create under this name arrives there is an object already, since one
+    /// revision.
+    Ambush {
+        source: usize,
+        kind: Kind,
+        slot: usize,
+        target: usize,
+        hub: bool,
+        /// The agent is killed before it hears of it, and starts after so many ms.
+        kill: Option<u32>,
+    },
     DeleteNamespace {
         cluster: usize,
         for_ms: u32,
@@ -159,6 +170,12 @@ pub(crate) enum Act {
     LoseHubData {
         for_ms: u32,
     },
+    /// A backup of the hub's data is made.
+    BackUpHub,
+    /// The hub's data is that of the last backup.
+    RestoreHub {
+        for_ms: u32,
+    },
     ArchiveAway {
         for_ms: u32,
     },
@@ -193,6 +210,8 @@ pub struct Plan {
     pub(crate) grace_s: u32,
     /// What the last cluster's agent refuses.
     pub(crate) refusal: Refusal,
+    /// Does what was on its way to the hub still arrive when the connection has broken, as in a half-open one?
+    pub(crate) lingers: bool,
     /// When each act happens, ms after the first sync; in order.
     pub(crate) acts: Vec<(u32, Act)>,
 }
@@ -230,7 +249,9 @@ impl Plan {
                 (at, act)
             })
             .collect();
-        Self { seed, versions, budget, grace_s: 0, refusal: Refusal::Nothing, acts }.among_others(seed)
+        let lingers = seed >= AMBUSHES_FROM && Dice::new(seed, 5).chance(50);
+        let refusal = Refusal::Nothing;
+        Self { seed, versions, budget, grace_s: 0, refusal, lingers, acts }.among_others(seed)
     }
 
     /// Some fleets have an agent that refuses something or a grace period, some clusters another hub. Drawn beside all
@@ -255,11 +276,29 @@ impl Plan {
         if seed < REWINDS_FROM {
             return self;
         }
-        if is_close_up(seed) {
-            let acts = closeup::draw(&mut Dice::new(seed, 4), self.acts.len());
-            return Self { acts, ..self }.without_unseen_rewinds();
+        let plan = if is_close_up(seed) {
+            let acts = closeup::draw(&mut Dice::new(seed, 4), self.acts.len(), seed >= AMBUSHES_FROM);
+            Self { acts, ..self }
+        } else if seed % 5 == 1 {
+            self.with_rewinds(&mut Dice::new(seed, 3))
+        } else {
+            self
+        };
+        let backups = seed >= BACKUPS_FROM && seed % 3 == 1;
+        if backups { plan.with_backups(&mut Dice::new(seed, 6)) } else { plan }.without_unseen_rewinds()
+    }
+
+    /// The hub's data is backed up, and that comes back later, once or twice.
+    fn with_backups(mut self, dice: &mut Dice) -> Self {
+        let half = self.acts.len() / 2;
+        if half == 0 {
+            return self;
         }
-        if seed % 5 == 1 { self.with_rewinds(&mut Dice::new(seed, 3)) } else { self }.without_unseen_rewinds()
+        self.acts[dice.index(half)].1 = Act::BackUpHub;
+        for _ in 0..dice.between(1, 2) {
+            self.acts[half + dice.index(half)].1 = Act::RestoreHub { for_ms: dice.between(10, 2_000) };
+        }
+        self
     }
 
     /// What was saved a moment ago is not restored: nobody can notice that in every case.
@@ -325,6 +364,11 @@ const REWINDS_FROM: u64 = 20_000;
 const CLOSE_UPS_FROM: u64 = 60_000;
 /// A restore to a moment before that is noticed (docs/decisions/0008-rewinds.md), ms.
 const LONG_AGO: u32 = 16_000;
+/// From here on close-ups have ambushes and restores that must be noticed, and half of all histories half-open connections.
+const AMBUSHES_FROM: u64 = 70_000;
+
+/// From here on a third of all histories brings an older state of the hub back.
+const BACKUPS_FROM: u64 = 80_000;
 
 fn is_close_up(seed: u64) -> bool {
     seed >= CLOSE_UPS_FROM && seed % 2 == 1
@@ -378,6 +422,25 @@ fn draw_use(dice: &mut Dice) -> Act {
 /// How many kinds of faults there are.
 pub(crate) const FAULTS: usize = 24;
 
+/// Numbers of some of them.
+pub(crate) mod fault {
+    pub(crate) const NAMESPACE: usize = 0;
+    pub(crate) const DEFINITION: usize = 1;
+    pub(crate) const COMPACT: usize = 2;
+    pub(crate) const SILENCE: usize = 9;
+    pub(crate) const FORBID: usize = 10;
+    pub(crate) const HOLE: usize = 12;
+    pub(crate) const SLOW: usize = 13;
+    pub(crate) const RESET: usize = 14;
+    pub(crate) const KILL_AGENT: usize = 15;
+    pub(crate) const KILL_AT_WRITE: usize = 16;
+    pub(crate) const KILL_HUB: usize = 17;
+    pub(crate) const KILL_AT_COMMIT: usize = 18;
+    pub(crate) const DISK: usize = 19;
+    pub(crate) const LOSE_DATA: usize = 20;
+    pub(crate) const POLICY: usize = 22;
+}
+
 pub(crate) fn draw_fault(fault: usize, dice: &mut Dice, scope: &Scope<'_>) -> Act {
     let cluster = dice.pick(scope.clusters);
     let agent = cluster;
@@ -385,9 +448,9 @@ pub(crate) fn draw_fault(fault: usize, dice: &mut Dice, scope: &Scope<'_>) -> Ac
     let times = dice.between(1, 5);
     let to_hub = dice.chance(50);
     match fault {
-        0 => Act::DeleteNamespace { cluster: dice.index(2), for_ms },
-        1 => Act::DeleteDefinition { cluster: dice.between(1, 2) as usize, for_ms },
-        2 => Act::Compact { cluster },
+        fault::NAMESPACE => Act::DeleteNamespace { cluster: dice.index(2), for_ms },
+        fault::DEFINITION => Act::DeleteDefinition { cluster: dice.between(1, 2) as usize, for_ms },
+        fault::COMPACT => Act::Compact { cluster },
         3 => Act::RestartApi { cluster },
         4 => Act::Save { cluster },
         5 => Act::Restore { cluster, bumped: dice.chance(50) },
@@ -397,23 +460,23 @@ pub(crate) fn draw_fault(fault: usize, dice: &mut Dice, scope: &Scope<'_>) -> Ac
         }
         7 => Act::LoseReplies { cluster, verb: dice.pick(&["apply", "delete", "list"]), times },
         8 => Act::LoseRequests { cluster, times },
-        9 => Act::Silence { cluster, for_ms },
-        10 => {
+        fault::SILENCE => Act::Silence { cluster, for_ms },
+        fault::FORBID => {
             let verb = dice.pick(&["list", "watch", "patch", "delete", "get"]);
             Act::Forbid { cluster, verb, kind: dice.pick(&Kind::ALL), for_ms }
         }
         11 => Act::Network { agent, to_hub, mode: Mode::Cut, for_ms },
-        12 => Act::Network { agent, to_hub, mode: Mode::Hole, for_ms },
-        13 => Act::Slow { agent, to_hub, for_ms },
-        14 => Act::Reset { agent, to_hub },
-        15 => Act::KillAgent { agent, for_ms },
-        16 => Act::KillAgentAtWrite { agent, for_ms },
-        17 => Act::KillHub { for_ms },
-        18 => Act::KillHubAtCommit { after_ms: dice.between(0, 40), for_ms },
-        19 => Act::FillDisk { for_ms },
-        20 => Act::LoseHubData { for_ms },
+        fault::HOLE => Act::Network { agent, to_hub, mode: Mode::Hole, for_ms },
+        fault::SLOW => Act::Slow { agent, to_hub, for_ms },
+        fault::RESET => Act::Reset { agent, to_hub },
+        fault::KILL_AGENT => Act::KillAgent { agent, for_ms },
+        fault::KILL_AT_WRITE => Act::KillAgentAtWrite { agent, for_ms },
+        fault::KILL_HUB => Act::KillHub { for_ms },
+        fault::KILL_AT_COMMIT => Act::KillHubAtCommit { after_ms: dice.between(0, 40), for_ms },
+        fault::DISK => Act::FillDisk { for_ms },
+        fault::LOSE_DATA => Act::LoseHubData { for_ms },
         21 => Act::ArchiveAway { for_ms },
-        22 => {
+        fault::POLICY => {
             let state = dice.pick(&[
                 FileState::Suspended,
                 FileState::Broken,

@@ -70,27 +70,32 @@ pub(crate) async fn settle(world: &mut World) -> Result<()> {
 /// I6: what another hub wrote is as that hub wrote it.
 fn others(world: &World) {
     let mut reader = world.hub.reader();
-    for ((at, uid), contents) in &world.others {
-        let (name, found) =
-            (CLUSTERS[*at], world.members[*at].with_journal(|journal| journal.lives.get(uid).cloned()));
-        let Some(life) = found.filter(|life| life.end.is_none()) else { continue };
-        let content = life.latest().map(|state| state.content.clone()).unwrap_or_default();
-        let hub = world.members[*at].with(Actor::User, |server, _| {
-            let (kind, key) = (life.key.kind, &life.key);
-            let object = server.find(kind.api_version(), kind.name(), &key.namespace, &key.name)?;
-            object["metadata"]["annotations"][marks::HUB].as_str().map(str::to_owned)
-        });
-        let conflict =
-            placement(&mut reader, *at, &life.key).is_some_and(|row| row.status.state == State::Conflict);
-        if world.oracle.may_keep_marks(uid, conflict) {
-            continue;
-        }
-        if !contents.contains(&content) || hub.as_deref() != Some(OTHER_HUB) {
-            world
-                .oracle
-                .fail("I6", format_args!("{} of {OTHER_HUB} at {name} is {content} of {hub:?}", life.key));
+    for (at, uid) in world.others.keys() {
+        if let Some(what) = changed(world, &mut reader, *at, uid) {
+            world.oracle.fail("I6", format_args!("{what}"));
         }
     }
+}
+
+/// What another hub wrote, and is not as that hub wrote it.
+fn changed(world: &World, hub: &mut Hub, at: usize, uid: &String) -> Option<String> {
+    let contents = world.others.get(&(at, uid.clone()))?;
+    let life = world.members[at].with_journal(|journal| journal.lives.get(uid).cloned());
+    let life = life.filter(|life| life.end.is_none())?;
+    let content = life.latest().map(|state| state.content.clone()).unwrap_or_default();
+    let mark = world.members[at].with(Actor::User, |server, _| {
+        let (kind, key) = (life.key.kind, &life.key);
+        let object = server.find(kind.api_version(), kind.name(), &key.namespace, &key.name)?;
+        object["metadata"]["annotations"][marks::HUB].as_str().map(str::to_owned)
+    });
+    if contents.contains(&content) && mark.as_deref() == Some(OTHER_HUB) {
+        return None;
+    }
+    let conflict = placement(hub, at, &life.key).is_some_and(|row| row.status.state == State::Conflict);
+    if world.oracle.may_keep_marks(uid, conflict) {
+        return None;
+    }
+    Some(format!("{} of {OTHER_HUB} at {} is {content} of {mark:?}", life.key, CLUSTERS[at]))
 }
 
 /// I12: while one target is frozen the other comes in step at its own pace, and the frozen one afterwards.
@@ -184,8 +189,10 @@ fn difference(
         Some((uid.clone(), life.by, life.latest()?.content.clone()))
     });
     match there {
-        // Something of another hub is in the way, and stays.
-        Some((uid, _, _)) if world.others.contains_key(&(target, uid.clone())) => None,
+        // Something of another hub is in the way, and stays as it is.
+        Some((uid, _, _)) if world.others.contains_key(&(target, uid.clone())) => {
+            changed(world, hub, target, &uid)
+        }
         None if world.refusal.refuses(target, key) => refused(world, hub, key, target),
         None => Some(format!("{policy}: {key} is missing at {name}")),
         // An object of others that nobody can tell from a copy, with what it had besides.

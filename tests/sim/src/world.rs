@@ -159,6 +159,11 @@ pub(crate) struct World {
     faults: BTreeMap<String, u64>,
     /// When each cluster's etcd was saved last, and the counter in its agent's Lease then.
     pub(crate) saved: [(i64, u64); 3],
+    /// When the hub's data was backed up last, and whether that came back.
+    pub(crate) backed_up: i64,
+    pub(crate) hub_restored: bool,
+    /// A cluster was restored to what it was before that backup, and after it.
+    pub(crate) rewound_since: bool,
     /// Restores that nobody can notice are left out, wherever they come from.
     pub(crate) noticed_only: bool,
     /// The hub's data was lost once, or an answer may have been lost with its process or connection.
@@ -218,6 +223,9 @@ impl World {
             traps: vec![None; CLUSTERS.len()],
             faults: BTreeMap::new(),
             saved: [(0, 0); 3],
+            backed_up: 0,
+            hub_restored: false,
+            rewound_since: false,
             noticed_only: plan.noticed_only(),
             forgot: [false; CLUSTERS.len()],
             released: false,
@@ -232,8 +240,8 @@ impl World {
             let token = world.hub.token(name).await?;
             world.tokens.push(token.clone());
             let (member, clock) = (Arc::clone(&world.members[index]), skewed(&world.skews[index]));
-            let mut agent =
-                Agent::new(index, member, world.hub.clone(), token, clock, plan.seed, plan.refusal);
+            let (hub, oracle) = (world.hub.clone(), world.oracle.clone());
+            let mut agent = Agent::new(index, member, hub, token, clock, plan, oracle);
             agent.start();
             world.agents.push(agent);
         }
@@ -295,6 +303,7 @@ impl World {
 
     /// Agents whose trap a write has sprung are killed.
     fn spring_traps(&mut self) {
+        self.note_ambushes();
         for index in 0..self.traps.len() {
             let sprung = self.traps[index].as_ref().is_some_and(|(trap, _)| trap.is_cancelled());
             if sprung && let Some((_, for_ms)) = self.traps[index].take() {
@@ -302,6 +311,15 @@ impl World {
                 self.oracle.met_with("an agent killed between its write and the answer");
                 self.agents[index].kill();
                 self.later(for_ms, End::Agent(index));
+            }
+        }
+    }
+
+    /// What other hubs made in ambushes is theirs.
+    fn note_ambushes(&mut self) {
+        for (index, member) in self.members.iter().enumerate() {
+            for (uid, content) in member.ambushed() {
+                self.others.entry((index, uid)).or_default().insert(content);
             }
         }
     }
@@ -332,6 +350,7 @@ impl World {
     /// All disturbances end now.
     pub(crate) async fn heal(&mut self) -> Result<()> {
         self.log.say("heal", format_args!("from here on nothing is disturbed"));
+        self.note_ambushes();
         let ends = std::mem::take(&mut self.ends);
         for end in ends.into_values().filter(|end| !matches!(end, End::KillHub(_))) {
             self.end(end).await?;
@@ -342,6 +361,7 @@ impl World {
         for index in 0..self.members.len() {
             self.members[index].with(Actor::User, |server, _| server.heal_all());
             self.members[index].set_trap(None);
+            self.members[index].set_ambush(None);
             self.traps[index] = None;
             self.create_namespace(index, NAMESPACES[0]);
             self.create_namespace(index, NAMESPACES[1]);

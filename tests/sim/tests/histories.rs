@@ -216,3 +216,27 @@ fn seed_26356_a_delete_of_the_history_before_a_restore_is_held() {
 fn seed_60033_what_a_list_interrupts_is_told_by_it() {
     holds(60_033, EVENTS);
 }
+
+/// The clock of a hub that was restored was set back before everything had caught up.
+#[test]
+fn seed_80008_a_restored_hub_asks_no_clock() {
+    holds(80_008, EVENTS);
+}
+
+/// A copy was written after the backup that the hub comes back from, and a field of it changed since.
+#[test]
+fn seed_80200_drift_of_what_was_written_after_a_backup_is_seen() {
+    holds(80_200, EVENTS);
+}
+
+/// Hub and source cluster were restored, and only the agent knew of the latter.
+#[test]
+fn seed_80395_a_rewind_is_told_to_a_hub_that_was_restored() {
+    holds(80_395, EVENTS);
+}
+
+/// Copies were made anew after the backup.
+#[test]
+fn seed_80494_a_copy_that_was_made_anew_after_a_backup_is_ours() {
+    holds(80_494, EVENTS);
+}

@@ -322,6 +322,21 @@ fn i3_a_watch_that_the_hub_asks_for_before_it_heard_of_the_rewind_starts_no_ordi
     assert_eq!(rig.starts()[0].start, Start::Rewound);
 }
 
+/// Sim seed 80395: the hub comes back from a backup, and what it knows of the counter is older than the rewind.
+#[test]
+fn i3_a_rewind_of_which_a_restored_hub_cannot_know_is_told_by_every_watch() {
+    let mut rig = resumed(&[("lost", 450, true)]);
+    rig.apply(Action::Disconnected);
+    rig.lease = rig.lease.map(|counter| counter - 1);
+    rig.pass(10).take_effects();
+    rig.welcome(false);
+    let prod = interest("ConfigMap", "prod");
+    rig.interests(&[(1, &prod)]).resume(1, "100", &prod, &[("lost", 90, true)]);
+    assert_eq!(rig.starts().last().unwrap().start, Start::Rewound);
+    rig.observe(1, began(4)).observe(1, rewound(4, 300)).live(1);
+    assert_eq!(rig.told(), ["!lost"]);
+}
+
 #[test]
 fn i3_a_rewind_outlives_a_change_of_interest_and_a_kind_that_comes_and_goes() {
     let mut rig = resumed(&[("lost", 450, true)]);

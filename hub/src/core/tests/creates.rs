@@ -268,6 +268,27 @@ fn i6_a_merge_that_was_taken_back_is_no_news_whenever_it_is_told() {
     assert_eq!(fleet.status("b", "cm-0"), "Conflict/Exists");
 }
 
+/// Found by the simulation: the policy went and came while the watch had told of the merge only.
+#[test]
+fn i6_a_merge_that_was_taken_back_is_forgotten_with_its_placement() {
+    // Another one keeps the watches.
+    let other = POLICY.replace("name: maps", "name: others").replace("sync: 'yes'", "sync: 'no'");
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY), ("q.yaml", &other)]);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let create = fleet.one_step("b");
+    fleet.section("b", vec![left_by(&create, "theirs", 40)], None);
+    fleet.policies(&[("q.yaml", &other)]);
+    let conflict =
+        v1::Failed { class: "Conflict".into(), resource_version: "41".into(), ..Default::default() };
+    fleet.outcome("b", create.step, v1::outcome::Result::Failed(conflict));
+    fleet.live("a", Vec::new());
+    fleet.policies(&[("p.yaml", POLICY), ("q.yaml", &other)]);
+    fleet.live("a", vec![source("cm-0", "s0", 10, "1")]);
+    fleet.live("b", Vec::new());
+    assert_eq!(fleet.status("b", "cm-0"), "Conflict/Exists");
+    assert!(fleet.steps("b").is_empty(), "nothing of it is written");
+}
+
 /// A Job that has finished is not copied anew; one that is ours stays, also where that is known by its marks only.
 #[test]
 fn i11_a_finished_job_that_only_marks_tell_of_stays() {

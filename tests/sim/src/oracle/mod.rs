@@ -1,6 +1,7 @@
 //! Judges what agents do at API servers and what the hub commits, against what really happened.
 
 mod commits;
+mod sessions;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,6 +75,8 @@ struct Known {
     met: BTreeMap<&'static str, u64>,
     /// The hub's clusters: they change with sessions only.
     clusters: Vec<ClusterRow>,
+    /// Batches that the hub has or may still commit.
+    arrived: sessions::Arrived,
     violation: Option<String>,
     counts: Counts,
 }
@@ -159,6 +162,7 @@ impl Oracle {
         known.stored.clear();
         known.told.clear();
         known.clusters.clear();
+        known.arrived.clear();
     }
 
     pub(crate) fn fail(&self, invariant: &str, what: std::fmt::Arguments<'_>) {
