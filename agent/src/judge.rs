@@ -29,8 +29,9 @@ pub(crate) struct Bench<'a> {
     pub(crate) api_version: &'a str,
     pub(crate) secret_key: &'a [u8; 32],
     pub(crate) now: Millis,
-    /// Out of a list, or read by itself: then the hub may not know of our own write to it.
-    pub(crate) listed: bool,
+    /// The hub may not know of our own write to it: out of a list, read by itself, or told by a watch that catches up. Then
+    /// the fields that are ours are told.
+    pub(crate) with_fields: bool,
 }
 
 /// What an object turned out to be.
@@ -145,7 +146,7 @@ impl Bench<'_> {
             }
         }
         // The hub may know nothing of what it sees here for the first time: the fields tell it what is ours.
-        let first = self.listed || same.is_none_or(|entry| entry.digest() == SEEDED);
+        let first = self.with_fields || same.is_none_or(|entry| entry.digest() == SEEDED);
         let upsert = v1::Upsert {
             body: self.body(bytes, judged.flags.body_sent)?,
             left: held && !judged.flags.body_sent,

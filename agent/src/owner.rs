@@ -368,7 +368,7 @@ impl Owner {
         if watch.stage == Stage::Running {
             effects.push(Effect::Stop { watch: watch.id });
         }
-        watch.resume(resumed);
+        watch.resume(resumed, now);
         if let Some(served) = &self.served {
             // An answer from before: it confirms no list.
             watch.discovered(served, 0, now);

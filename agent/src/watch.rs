@@ -134,6 +134,8 @@ pub(crate) struct Watch {
     /// What is being read again, by name within its namespace.
     rereads: BTreeMap<(Box<str>, Box<str>), Asked>,
     pub(crate) last_event: Millis,
+    /// When the hub said where to go on.
+    resumed_at: Millis,
     tally: Tally,
 }
 
@@ -171,12 +173,14 @@ impl Watch {
             mending: false,
             rereads: BTreeMap::new(),
             last_event: 0,
+            resumed_at: 0,
             tally: Tally::default(),
         }
     }
 
     /// Takes where to go on. The owner has stopped the task, if one ran.
-    pub(crate) fn resume(&mut self, resumed: Resumed) {
+    pub(crate) fn resume(&mut self, resumed: Resumed, now: Millis) {
+        self.resumed_at = now;
         let Resumed { watch: _, epoch, checkpoint, interest, api_version, entries, rewound } = resumed;
         // Keys that we know and the hub does not (yet) stay: batches that create them may be under
         // way, and only a key in the index can be found missing from a list.

@@ -346,7 +346,7 @@ impl Watch {
             api_version: &api_version,
             secret_key: context.secret_key,
             now: context.now,
-            listed: true,
+            with_fields: true,
         };
         let judged = bench.judge(bytes, &object);
         let version = object.resource_version();

@@ -16,6 +16,9 @@ use super::{Context, Follow, Stage, Watch};
 use crate::judge::{Bench, SEEDED, Telling, may_be_ahead, undecodable};
 use crate::spill::Held;
 
+/// A watch that goes on from the hub's checkpoint may still tell of what came before for so long.
+const CATCHING_UP_MS: Millis = 60_000;
+
 impl Watch {
     /// Takes an observation of the running task.
     pub(crate) fn observe(&mut self, observation: Observation<Bytes>, context: &Context<'_>) -> Follow {
@@ -110,7 +113,7 @@ impl Watch {
             api_version: &api_version,
             secret_key: context.secret_key,
             now: context.now,
-            listed,
+            with_fields: listed || context.now < self.resumed_at + CATCHING_UP_MS,
         };
         let judged = bench.judge(bytes, &object);
         let known = self.index.get(&judged.namespace, &judged.name).cloned();
@@ -172,7 +175,7 @@ impl Watch {
             api_version: &api_version,
             secret_key: context.secret_key,
             now: context.now,
-            listed: false,
+            with_fields: false,
         };
         let judged = bench.judge(bytes, &object);
         match self.index.get(&judged.namespace, &judged.name) {

@@ -102,7 +102,8 @@ impl<S: Store> Core<S> {
             (Answer::Released(released), Purpose::Release) => self.released(&row, &released),
             (Answer::Gone(_), Purpose::Release) => self.let_go(&row),
             (Answer::Gone(_), Purpose::Image | Purpose::Delete { .. }) => self.gone(id, row),
-            (Answer::Gone(_) | Answer::Probed(_), Purpose::Retract) => self.retracted(row),
+            (Answer::Gone(_), Purpose::Retract) => self.retracted(row),
+            (Answer::Probed(probed), Purpose::Retract) => self.made(row, &probed.uid, now),
             (Answer::Failed(failed), purpose) => self.failed(row, failed, &purpose, now),
             (_, purpose) => {
                 tracing::warn!(cluster = self.cluster_name(id), object = %step.key, ?purpose, "an answer that does not fit its step");
@@ -326,7 +327,27 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
-    /// It left nothing on what is not ours. If it made what is there, marks tell.
+    /// It made what is there: that is a copy, of which is known why it ends. It is dealt with once a watch has told of it.
+    fn made(&mut self, mut row: PlacementRow, uid: &str, now: Millis) -> Result<(), StoreError> {
+        let object = self.store.object(row.target, &row.key)?.filter(|object| object.uid.as_str() == uid);
+        let Some((object, managed)) = object.and_then(|mut o| o.managed.take().map(|managed| (o, managed)))
+        else {
+            let seed = u64::from(row.target.0) ^ u64::from(row.attempts);
+            row.next_attempt = Some(now.saturating_add_unsigned(RETRY.delay_ms(seed, row.attempts)));
+            row.attempts += 1;
+            self.store.put_placement(&row)?;
+            self.note_due(row.next_attempt);
+            return Ok(());
+        };
+        row.fields.creating = None;
+        (row.attempts, row.next_attempt, row.barred) = (0, None, None);
+        self.store.put_placement(&row)?;
+        self.recover(&object, &managed, bytes::Bytes::new(), now)?;
+        let recovered = self.store.placement(row.target, &row.key)?.and_then(|placed| placed.record);
+        self.store.put_placement(&PlacementRow { record: recovered.or(row.record.take()), ..row })
+    }
+
+    /// It left nothing on what is not ours.
     fn retracted(&mut self, mut row: PlacementRow) -> Result<(), StoreError> {
         row.fields.creating = None;
         (row.attempts, row.next_attempt, row.barred) = (0, None, None);

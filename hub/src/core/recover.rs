@@ -54,8 +54,13 @@ impl<S: Store> Core<S> {
         if !self.is_genuine(id, key, &read) || managed.marks.contains_key(marks::MET) {
             return Ok(());
         }
-        // Of a record without a uid (a restore, of the cluster or of the hub's data) only this very write still counts.
-        if recorded.is_some_and(|record| record.uid.is_none() && record.rendered == read.rendered) {
+        // Of a record without a uid (a restore, of the cluster or of the hub's data) only this very write still counts. What
+        // only marks told of may have been written again, or made anew, before the watch caught up: they tell of that, too.
+        let stands = |record: &Record| match &record.uid {
+            None => record.rendered == read.rendered,
+            Some(uid) => *uid == object.uid && (record.rendered == read.rendered || field_set.is_empty()),
+        };
+        if recorded.is_some_and(stands) {
             return Ok(());
         }
         let Ok(source) = ClusterName::new(&read.source.cluster) else { return Ok(()) };
@@ -87,7 +92,8 @@ impl<S: Store> Core<S> {
             },
         };
         // Its source may have come first, also another one of the same name: it is updated in place (I5).
-        let known = placed.filter(|row| row.ending.is_none());
+        // And what was written before, for whom, and why it ends, is known where there is a record.
+        let known = placed.filter(|row| row.ending.is_none() || row.record.is_some());
         let mut placement = known.unwrap_or_else(|| PlacementRow {
             policy: read.policy,
             source: Some(SourceRef {

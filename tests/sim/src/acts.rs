@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
-use lockstep_engine::Millis;
+use lockstep_engine::{Millis, marks};
 use lockstep_hub::seal::BearerToken;
 use lockstep_tests::model::{Effect, Fault, Forbid, Matcher, Restore};
 use lockstep_wire::v1::{self, agent_message, hub_message};
@@ -60,6 +60,24 @@ impl World {
                 self.lie_in_wait(key(source, kind, slot), slot, target, hub, kill);
             }
             Act::Forge { source, kind, slot, target } => self.forge(source, kind, slot, target),
+            Act::Counterfeit { source, kind, slot, target } => {
+                let name = format!("forged{slot}");
+                let forged = self.taken_from(target, &key(source, kind, slot)).map(|mut object| {
+                    if let Some(mark) = object["metadata"]["annotations"][marks::TARGET].as_str()
+                        && let Ok(mut mark) = serde_json::from_str::<Value>(mark)
+                    {
+                        mark["name"] = name.as_str().into();
+                        object["metadata"]["annotations"][marks::TARGET] = mark.to_string().into();
+                    }
+                    object["metadata"]["name"] = name.into();
+                    object
+                });
+                self.velero(target, forged);
+            }
+            Act::Carry { source, kind, slot, target, to } => {
+                let carried = self.taken_from(target, &key(source, kind, slot));
+                self.velero(to, carried);
+            }
             Act::OtherHub { source, kind, slot, target, goes } => {
                 self.other_hub(&key(source, kind, slot), target, goes);
             }
@@ -282,17 +300,32 @@ impl World {
     }
 
     fn forge(&self, source: usize, kind: Kind, slot: usize, target: usize) {
-        let key = key(source, kind, slot);
-        self.members[target].with(Actor::User, |server, now| {
+        let forged = self.taken_from(target, &key(source, kind, slot)).map(|mut object| {
+            object["metadata"]["name"] = format!("forged{slot}").into();
+            object
+        });
+        self.velero(target, forged);
+    }
+
+    /// An object as a tool for backups keeps it.
+    fn taken_from(&self, cluster: usize, key: &Key) -> Option<Value> {
+        self.members[cluster].with(Actor::User, |server, _| {
+            let kind = key.kind;
             let mut object = server.find(kind.api_version(), kind.name(), &key.namespace, &key.name)?;
             let metadata = object["metadata"].as_object_mut()?;
             for server_side in ["uid", "resourceVersion", "managedFields", "creationTimestamp", "generation"]
             {
                 metadata.remove(server_side);
             }
-            metadata.insert("name".to_owned(), format!("forged{slot}").into());
-            server.user_create(now, "velero", &object)
-        });
+            Some(object)
+        })
+    }
+
+    /// And puts it back, where nothing has that name.
+    fn velero(&self, cluster: usize, object: Option<Value>) {
+        if let Some(object) = object {
+            self.members[cluster].with(Actor::User, |server, now| server.user_create(now, "velero", &object));
+        }
     }
 
     /// What a second hub does: where nothing has that name it makes a copy of its own, as we do and under the same field
@@ -344,9 +377,9 @@ impl World {
     }
 
     fn strip(&self, source: usize, kind: Kind, slot: usize, target: usize) {
-        let marks = ["policy", "source", "target", "hub", "rendered", "mac", "intent"];
+        let names = ["policy", "source", "target", "hub", "rendered", "mac", "intent"];
         let annotations: serde_json::Map<String, Value> =
-            marks.iter().map(|mark| (format!("lockstep.dev/{mark}"), Value::Null)).collect();
+            names.iter().map(|mark| (format!("lockstep.dev/{mark}"), Value::Null)).collect();
         let patch = json!({ "metadata": {
             "labels": { "lockstep.dev/managed": null }, "annotations": annotations,
         } });

@@ -5,7 +5,7 @@
 //! others, ISSTA 2012).
 
 use crate::dice::Dice;
-use crate::objects::{Kind, NAMESPACES, POLICIES};
+use crate::objects::{CLUSTERS, Kind, NAMESPACES, POLICIES};
 use crate::plan::{Act, FAULTS, Scope, copy, draw_fault, fault};
 
 /// What users and others do beside writing to the source; each history has some of it.
@@ -20,13 +20,15 @@ const USES: [Use; 9] = [
     Use::StripMarks,
     Use::OtherHub,
 ];
-/// And, in close-ups of the second kind:
+/// And, from the second generation on:
 const AMBUSHES: [Use; 2] = [Use::Ambush, Use::AmbushOfHub];
-/// Of 100 close-ups of the second kind, those in which a cluster is restored to what it was before a pause.
+/// And from the third on:
+const FORGERIES: [Use; 2] = [Use::Counterfeit, Use::Carry];
+/// Of 100 close-ups from the second generation on, those in which a cluster is restored to what it was before a pause.
 const RESTORED: u32 = 35;
 /// How long such a pause is, ms: the counter in an agent's Lease moves on twice.
 const PAUSE_MS: (u32, u32) = (32_000, 45_000);
-/// Of 100 close-ups of the second kind, those with two faults of which one is worst in the moment of the other.
+/// Of 100 close-ups from the second generation on, those with two faults of which one is worst in the moment of the other.
 const PAIRED: u32 = 50;
 /// Such pairs, as [`draw_fault`] numbers them.
 const PAIRS: [[usize; 2]; 14] = [
@@ -68,19 +70,35 @@ enum Use {
     OtherHub,
     Ambush,
     AmbushOfHub,
+    Counterfeit,
+    Carry,
     Approve,
+}
+
+/// What close-ups may have: seeds of before stay what they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Generation {
+    First,
+    /// With ambushes, restores that must be noticed, and faults that concern what happens.
+    Second,
+    /// With copies that are carried elsewhere, and marks that were made to fit.
+    Third,
 }
 
 /// A copy: cluster of its source, kind, slot, target.
 type Stage = (usize, Kind, usize, usize);
 
-/// Draws so many acts. `second`: with ambushes, restores that must be noticed, and faults that concern what happens.
-pub(crate) fn draw(dice: &mut Dice, acts: usize, second: bool) -> Vec<(u32, Act)> {
+/// Draws so many acts.
+pub(crate) fn draw(dice: &mut Dice, acts: usize, generation: Generation) -> Vec<(u32, Act)> {
+    let second = generation >= Generation::Second;
     let stages: Vec<Stage> = (0..dice.between(1, 2)).map(|_| copy(dice)).collect();
     let mut uses = vec![Use::Write, Use::Write];
     uses.extend(USES.into_iter().filter(|_| dice.chance(40)));
     if second {
         uses.extend(AMBUSHES.into_iter().filter(|_| dice.chance(40)));
+    }
+    if generation >= Generation::Third {
+        uses.extend(FORGERIES.into_iter().filter(|_| dice.chance(40)));
     }
     if dice.chance(30) {
         uses.push(Use::Approve);
@@ -144,6 +162,8 @@ fn used(what: Use, (source, kind, slot, target): Stage, dice: &mut Dice) -> Act 
             let kill = dice.chance(40).then(|| dice.between(10, 3_000));
             Act::Ambush { source, kind, slot, target, hub: matches!(what, Use::AmbushOfHub), kill }
         }
+        Use::Counterfeit => Act::Counterfeit { source, kind, slot, target },
+        Use::Carry => Act::Carry { source, kind, slot, target, to: dice.index(CLUSTERS.len()) },
         Use::Approve => Act::Approve,
     }
 }

@@ -1,6 +1,6 @@
 //! What is done to a fleet: drawn from a seed beforehand, so that a history can be shortened and run again.
 
-use crate::closeup;
+use crate::closeup::{self, Generation};
 use crate::dice::Dice;
 use crate::link::Mode;
 use crate::objects::{CLUSTERS, FileState, Kind, POLICIES, Refusal, SLOTS};
@@ -59,6 +59,21 @@ pub(crate) enum Act {
         kind: Kind,
         slot: usize,
         target: usize,
+    },
+    /// Somebody copies a copy with its marks to an object of another name, and makes them name that.
+    Counterfeit {
+        source: usize,
+        kind: Kind,
+        slot: usize,
+        target: usize,
+    },
+    /// Somebody carries a copy, as it is, to another cluster, as a tool for backups does.
+    Carry {
+        source: usize,
+        kind: Kind,
+        slot: usize,
+        target: usize,
+        to: usize,
     },
     StripMarks {
         source: usize,
@@ -277,7 +292,12 @@ impl Plan {
             return self;
         }
         let plan = if is_close_up(seed) {
-            let acts = closeup::draw(&mut Dice::new(seed, 4), self.acts.len(), seed >= AMBUSHES_FROM);
+            let kind = match seed {
+                CARRIED_FROM.. => Generation::Third,
+                AMBUSHES_FROM.. => Generation::Second,
+                _ => Generation::First,
+            };
+            let acts = closeup::draw(&mut Dice::new(seed, 4), self.acts.len(), kind);
             Self { acts, ..self }
         } else if seed % 5 == 1 {
             self.with_rewinds(&mut Dice::new(seed, 3))
@@ -369,6 +389,9 @@ const AMBUSHES_FROM: u64 = 70_000;
 
 /// From here on a third of all histories brings an older state of the hub back.
 const BACKUPS_FROM: u64 = 80_000;
+
+/// From here on close-ups have copies that somebody carries elsewhere, and marks that were made to fit.
+const CARRIED_FROM: u64 = 90_000;
 
 fn is_close_up(seed: u64) -> bool {
     seed >= CLOSE_UPS_FROM && seed % 2 == 1

@@ -7,6 +7,7 @@ use anyhow::Result;
 use lockstep_engine::status::State;
 use lockstep_engine::{GroupKind, ObjectKey, marks};
 use lockstep_hub::store::{Phase, PlacementFilter, PlacementRow, Reader, TombstoneFilter};
+use serde_json::Value;
 
 use crate::journal::Actor;
 use crate::link::Mode;
@@ -289,10 +290,17 @@ fn has_genuine_marks(world: &World, target: usize, key: &Key) -> bool {
     let kind = key.kind;
     world.members[target].with(Actor::User, |server, _| {
         let object = server.find(kind.api_version(), kind.name(), &key.namespace, &key.name);
-        object.is_some_and(|object| {
+        let cluster = server.find("v1", "Namespace", "", "kube-system");
+        object.zip(cluster).is_some_and(|(object, cluster)| {
             let annotations = &object["metadata"]["annotations"];
-            let mark = annotations[marks::TARGET].as_str().unwrap_or_default();
-            mark.contains(&format!("{}\"", key.name)) && annotations[marks::HUB] != OTHER_HUB
+            let mark: Value = annotations[marks::TARGET]
+                .as_str()
+                .and_then(|mark| serde_json::from_str(mark).ok())
+                .unwrap_or_default();
+            // What somebody carried here names the cluster that it comes from.
+            mark["name"] == key.name
+                && mark["cluster"] == cluster["metadata"]["uid"]
+                && annotations[marks::HUB] != OTHER_HUB
         })
     })
 }

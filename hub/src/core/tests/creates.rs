@@ -167,7 +167,46 @@ fn i11_a_create_without_an_answer_is_deleted_with_its_source() {
     assert_eq!(nonce, absent(&create).nonce);
     let made = v1::Probed { uid: "t0".into(), ..v1::Probed::default() };
     fleet.outcome("b", step, v1::outcome::Result::Probed(made));
-    assert!(fleet.status("b", "cm-0").starts_with("Held/"), "{}", fleet.status("b", "cm-0"));
+    assert!(fleet.status("b", "cm-0").starts_with("Pending/"), "{}", fleet.status("b", "cm-0"));
+}
+
+/// The agent knows what its create made before a watch tells of it.
+#[test]
+fn i11_what_a_create_without_an_answer_made_is_waited_for() {
+    let (mut fleet, create) = unanswered_and_unasked();
+    fleet.live("b", Vec::new());
+    let made = || v1::outcome::Result::Probed(v1::Probed { uid: "t0".into(), ..v1::Probed::default() });
+    let (step, _) = retract(&mut fleet);
+    fleet.outcome("b", step, made());
+    assert!(fleet.steps("b").is_empty(), "it is not asked again at once");
+    fleet.section("b", vec![left_by(&create, "t0", 40)], None);
+    fleet.tick(60_000);
+    let (step, _) = retract(&mut fleet);
+    fleet.outcome("b", step, made());
+    assert!(fleet.status("b", "cm-0").starts_with("Pending/"), "{}", fleet.status("b", "cm-0"));
+}
+
+/// A copy that is made again has a record already: why it ends is known, whatever its create left.
+#[test]
+fn i11_a_copy_made_again_without_an_answer_is_deleted_with_its_source() {
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let create = fleet.one_step("b");
+    fleet.perform("b", &create, "t0", 40, true);
+    fleet.disconnect("b");
+    fleet.section("a", vec![source("cm-0", "s0", 15, "2")], None);
+    fleet.connect("b");
+    fleet.live("b", vec![deleted("cm-0", "t0", 41)]);
+    let again = fleet.one_step("b");
+    fleet.disconnect("b");
+    fleet.section("a", vec![deleted("cm-0", "s0", 20)], None);
+    fleet.connect("b");
+    fleet.live("b", vec![left_by(&again, "t1", 50)]);
+    let (step, _) = retract(&mut fleet);
+    let made = v1::Probed { uid: "t1".into(), ..v1::Probed::default() };
+    fleet.outcome("b", step, v1::outcome::Result::Probed(made));
+    fleet.section("b", vec![left_by(&again, "t1", 50)], None);
+    assert!(fleet.status("b", "cm-0").starts_with("Pending/"), "{}", fleet.status("b", "cm-0"));
 }
 
 /// Sim seeds 42939, 43126: nobody would have taken back what the create left on an object of others. 26227: a person's
