@@ -41,12 +41,8 @@ impl<S: Store> Core<S> {
         let placed = self.store.placement(id, key)?;
         let creating = placed.as_ref().and_then(|row| row.fields.creating.as_ref());
         let recorded = placed.as_ref().and_then(|row| row.record.as_ref());
-        // What only marks told of may have been made anew before its end is heard of: marks tell of that, too.
-        let stands = |record: &Record| {
-            let of = record.uid.as_ref();
-            record.implicit || of.is_some_and(|uid| *uid == object.uid || !is_recovered(record))
-        };
-        if recorded.is_some_and(stands) || creating.is_some_and(|creating| is_left_by(creating, managed)) {
+        let written = |record: &Record| record.implicit || record.uid.is_some() && !is_recovered(record);
+        if recorded.is_some_and(written) || creating.is_some_and(|creating| is_left_by(creating, managed)) {
             return Ok(());
         }
         let labels = std::collections::BTreeMap::from([(marks::MANAGED.to_owned(), "true".to_owned())]);
