@@ -2,7 +2,7 @@
 //! budget and status.
 //!
 //! Architecture invariant: nothing in this crate does I/O, reads a clock, draws randomness or
-//! looks at the environment. `now` ([`Millis`]) and seeds are arguments. `tests/tests/purity.rs`
+//! looks at the environment. `now` ([`Millis`]) and seeds are arguments. `tests/tests/repository/purity.rs`
 //! reads `cargo metadata` and fails when a dependency breaks that.
 
 pub mod acts;

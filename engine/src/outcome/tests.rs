@@ -8,7 +8,7 @@ use FailureClass as C;
 use Operation as O;
 
 /// Written by hand after KUBERNETES.md, except the two about base64 and `protocol`, which 1.20.2 sent. What real
-/// servers answer is tried in tests/tests/cluster_writer/main.rs.
+/// servers answer is tried in tests/tests/cluster/writer/mod.rs.
 const TABLE: &[(u16, Operation, &str, FailureClass)] = &[
     (
         500,

@@ -3,7 +3,7 @@
 //! [`ApiServer::handle`] takes a request and the time and gives a reply; [`ApiServer::poll`] asks an open watch;
 //! [`ApiServer::tick`] lets the controllers take a step. The same requests at the same times give the same bytes. It
 //! behaves as Kubernetes 1.20 does, and as newer versions where [`Config::version`] says so, in everything that
-//! lockstep's correctness depends on; `tests/tests/conformance.rs` compares it with a real API server, row by row.
+//! lockstep's correctness depends on; `tests/tests/model/conformance` compares it with a real API server, row by row.
 //!
 //! [`serve`] puts it behind HTTP on loopback, hundreds in one process, for agents and hub to run against unchanged.
 //!

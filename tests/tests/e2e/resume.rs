@@ -1,7 +1,7 @@
 //! Hub and agents end and come back: they go on from their checkpoints, list nothing and write nothing.
 //!
 //! `ten_thousand` is the size that the project promises; it takes minutes in a debug build, so it runs on demand:
-//! `cargo nextest run -p lockstep-tests --run-ignored only -E 'binary(e2e_resume)'` within `testbed run --audit`.
+//! `cargo nextest run -p lockstep-tests --run-ignored only -E 'binary(e2e) and test(/^resume::/)'` within `testbed run --audit`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::collections::BTreeMap;

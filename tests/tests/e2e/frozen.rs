@@ -1,6 +1,6 @@
 //! One target does not answer for a while, under load: the other gets every change meanwhile, and the frozen one the net
 //! effect afterwards. Times are printed, not judged; `a_minute` judges them, and runs on demand:
-//! `cargo nextest run -p lockstep-tests --run-ignored only -E 'binary(e2e_frozen)'` within `testbed run`.
+//! `cargo nextest run -p lockstep-tests --run-ignored only -E 'binary(e2e) and test(/^frozen::/)'` within `testbed run`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::collections::BTreeMap;

@@ -7,7 +7,7 @@ use lockstep_tests::lockstep::{Fleet, Lockstep};
 use lockstep_tests::testbed::Testbed;
 use serde_json::json;
 
-const POLICY: &str = include_str!("../../policies/examples/production-deployments.yaml");
+const POLICY: &str = include_str!("../../../policies/examples/production-deployments.yaml");
 
 fn deployment(namespace: &str, name: &str) -> String {
     format!(

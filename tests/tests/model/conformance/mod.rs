@@ -29,7 +29,7 @@ use normal::{differences, events, normal};
 use script::{Case, Step, at, parse};
 use serde_json::{Value, json};
 
-const TABLE: &str = include_str!("../../model/conformance.txt");
+const TABLE: &str = include_str!("../../../model/conformance.txt");
 /// Cases at a time: watches wait for their timeouts.
 const AT_ONCE: usize = 8;
 /// Longest that one request may take; watches end after their own timeouts.

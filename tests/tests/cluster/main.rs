@@ -1,0 +1,5 @@
+//! The crate `cluster` against real API servers.
+
+mod lease;
+mod watch;
+mod writer;

@@ -1,0 +1,35 @@
+//! End to end: the `lockstep` binary on real control planes. One module per subject, one binary for all: it is linked once.
+
+mod acts;
+mod archive;
+mod capture;
+mod chaos_short;
+mod deleters;
+mod deletes;
+mod deploy;
+mod deployments;
+mod disk;
+mod drift;
+mod faults;
+mod fields;
+mod frozen;
+mod gaps;
+mod guard;
+mod hubdata;
+mod kinds;
+mod loss;
+mod members;
+mod ownership;
+mod policies;
+mod quiet;
+mod restart;
+mod restore;
+mod resume;
+mod rewind;
+mod safety;
+mod secrets;
+mod spill;
+mod testbed;
+mod testbed_snapshot;
+mod tls;
+mod undo;

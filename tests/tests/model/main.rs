@@ -1,0 +1,6 @@
+//! The model of an API server: held against a real one, and served over HTTP.
+
+mod agents;
+mod conformance;
+mod schema;
+mod server;
