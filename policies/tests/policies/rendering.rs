@@ -1,14 +1,13 @@
 //! What copies look like.
 #![allow(clippy::unwrap_used)] // helpers of tests may
 
-mod common;
-
 use std::error::Error as _;
 
-use common::{gk, good, policy};
 use lockstep_engine::ObjectKey;
 use lockstep_policies::{RenderError, RenderInput, Rendered, canonical, render};
 use serde_json::json;
+
+use crate::common::{gk, good, policy};
 
 fn rendered(group: &str, kind: &str, body: &[u8], key: [u8; 32]) -> Result<Rendered, RenderError> {
     let set = good(&policy("p", "a", "b", "{ kind: ConfigMap }"));

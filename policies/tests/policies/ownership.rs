@@ -1,8 +1,8 @@
 //! `spec.ownership`: an entry says more than the policy, and what contradicts is an error.
 
-mod common;
-
 use lockstep_engine::plan::OnConflict;
+
+use crate::common;
 
 const HEAD: &str = "apiVersion: sync.k8s.io/v1
 kind: ClusterSyncPolicy

@@ -1,5 +1,5 @@
 //! What the tests of this crate share.
-#![allow(dead_code, clippy::unwrap_used)] // each test binary uses a part
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 

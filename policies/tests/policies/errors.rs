@@ -1,10 +1,9 @@
 //! Bad files, and exactly what is said about them.
 #![allow(clippy::unwrap_used)] // helpers of tests may
 
-mod common;
-
-use common::{file, known, load_one, policy};
 use lockstep_policies::{LoadedFile, PolicySet, load};
+
+use crate::common::{file, known, load_one, policy};
 
 const HEAD: &str = "apiVersion: sync.k8s.io/v1\nkind: ClusterSyncPolicy\nmetadata: { name: p }\n";
 

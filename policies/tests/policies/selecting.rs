@@ -1,11 +1,10 @@
 //! Selection, the interests that follow from it, and how the set is queried.
 #![allow(clippy::unwrap_used)] // helpers of tests may
 
-mod common;
-
-use common::{gk, good, policy, verdict};
 use lockstep_policies::{PolicySet, Selection};
 use serde_json::{Value, json};
+
+use crate::common::{gk, good, policy, verdict};
 
 fn why(set: &PolicySet, kind: &str, body: &Value) -> (String, String) {
     let policy = set.by_name("p").unwrap();

@@ -1,10 +1,9 @@
 //! Loading keeps what was good (I10).
 #![allow(clippy::unwrap_used)] // helpers of tests may
 
-mod common;
-
-use common::{file, policy};
 use lockstep_policies::{Change, LoadOutcome, LoadedFile, PolicySet, load};
+
+use crate::common::{self, file, policy};
 
 fn one(name: &str) -> String {
     policy(name, "a", "b", "{ kind: ConfigMap }")

@@ -1,10 +1,9 @@
 //! The examples are policies, and the first is the one that the design promises.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a test may read the examples
 
-mod common;
-
-use common::{file, gk};
 use lockstep_policies::{Disposition, PolicySet, load};
+
+use crate::common::{self, file, gk};
 
 #[test]
 fn every_example_loads_together_with_the_others() {
@@ -23,7 +22,7 @@ fn every_example_loads_together_with_the_others() {
 
 #[test]
 fn the_policy_that_must_work_as_it_stands() {
-    let set = common::good(include_str!("../examples/production-deployments.yaml"));
+    let set = common::good(include_str!("../../examples/production-deployments.yaml"));
     let policy = set.by_name("production-deployments").unwrap();
     assert_eq!(policy.spec.source_cluster.as_str(), "cluster-a");
     let targets: Vec<_> = policy.spec.target_clusters.iter().map(|name| name.as_str()).collect();
@@ -40,7 +39,7 @@ fn the_policy_that_must_work_as_it_stands() {
 
 #[test]
 fn the_defaults_that_are_explained_are_the_defaults() {
-    let set = common::good(include_str!("../examples/everything-optional-explained.yaml"));
+    let set = common::good(include_str!("../../examples/everything-optional-explained.yaml"));
     let explained = &set.by_name("everything-explained").unwrap().spec;
     let plain = common::good(&common::policy("p", "a", "b", "{ kind: ConfigMap }"));
     let plain = &plain.by_name("p").unwrap().spec;

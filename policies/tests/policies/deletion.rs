@@ -1,9 +1,9 @@
 //! `spec.deletion`: durations, and what they are refused for.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use lockstep_policies::{Disposition, OnContainer, PolicySet, load};
+
+use crate::common;
 
 fn with(deletion: &str) -> String {
     let policy = common::policy("p", "a", "b", "{ kind: ConfigMap }");

@@ -1,16 +1,15 @@
 //! ArchivePolicy: what is read, what is refused, what is captured.
 #![allow(clippy::unwrap_used)] // helpers of tests may
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{file, gk, good, policy};
 use lockstep_engine::interest::Interest;
 use lockstep_engine::object::RawObject;
 use lockstep_engine::retention::Limits;
 use lockstep_engine::{GroupKind, ObjectKey};
 use lockstep_policies::{Change, Kind, PolicySet, load};
+
+use crate::common::{self, file, gk, good, policy};
 
 fn archive(name: &str, spec: &str) -> String {
     format!("apiVersion: sync.k8s.io/v1\nkind: ArchivePolicy\nmetadata: {{ name: {name} }}\nspec: {spec}\n")

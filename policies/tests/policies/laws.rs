@@ -1,15 +1,14 @@
 //! Laws that hold for all inputs.
 #![allow(clippy::unwrap_used)] // helpers of tests may
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{file, gk, good, policy, verdict};
 use lockstep_engine::ObjectKey;
 use lockstep_policies::{PolicySet, RenderInput, Selection, canonical, load, render};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+
+use crate::common::{self, file, gk, good, policy, verdict};
 
 const KINDS: [(&str, &str); 6] = [
     ("", "Service"),
@@ -171,7 +170,7 @@ proptest! {
         len in 0..20_usize,
         with in "[a-z0-9 :{}\\[\\],&*!|>'\"#%@`~\\n\\t-]{0,12}",
     ) {
-        let mut text = include_str!("../examples/everything-optional-explained.yaml").to_owned();
+        let mut text = include_str!("../../examples/everything-optional-explained.yaml").to_owned();
         // The example is ASCII.
         let at = at.min(text.len());
         let end = (at + len).min(text.len());
