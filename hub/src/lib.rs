@@ -28,5 +28,9 @@ pub mod space;
 pub mod store;
 pub mod tls;
 
+/// What a test waits for happens within seconds on a busy machine. Only a failing test waits so long.
+#[cfg(test)]
+pub(crate) const TEST_PATIENCE: std::time::Duration = std::time::Duration::from_secs(300);
+
 pub use config::HubConfig;
 pub use run::{HubError, RunningHub, run};

@@ -116,7 +116,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     async fn next(inputs: &mut mpsc::Receiver<Input>) -> PolicyFiles {
-        let input = tokio::time::timeout(Duration::from_secs(30), inputs.recv()).await.unwrap().unwrap();
+        let input = tokio::time::timeout(crate::TEST_PATIENCE, inputs.recv()).await.unwrap().unwrap();
         let Input::Policies(files) = input else { panic!("{input:?}") };
         files
     }

@@ -14,6 +14,7 @@ use kube::{Api, Client, Config};
 use serde_json::{Value, json};
 
 use crate::harness::{PATIENCE, eventually};
+use crate::patience::scaled;
 use crate::testbed::kubeconfig::{Credentials, Entry, render};
 use crate::testbed::{ClusterState, ControlPlane, State};
 
@@ -47,7 +48,7 @@ impl Cluster {
         let options = KubeConfigOptions { context: Some(state.name.clone()), ..KubeConfigOptions::default() };
         let kubeconfig = Kubeconfig::read_from(&testbed.kubeconfig)?;
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await?;
-        config.read_timeout = Some(REQUEST_TIMEOUT);
+        config.read_timeout = Some(scaled(REQUEST_TIMEOUT));
         let client = Client::try_from(config)?;
         let control_plane = ControlPlane::new(testbed.socket.clone(), state.clone(), client.clone());
         Ok(Self {

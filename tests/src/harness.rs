@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 
 use crate::cluster::Cluster;
+use crate::patience::scaled;
 use crate::testbed::random;
 
 /// Keep the namespaces of failed tests when this environment variable is `1`.
 pub const KEEP_VARIABLE: &str = "LOCKSTEP_KEEP";
-/// Enough for anything that a test waits for on a loaded machine with two cores; a passing test does not wait so long.
+/// Enough for anything that a test waits for on an idle machine; [`eventually`] and [`in_time`] give slower ones more. A
+/// passing test does not wait so long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// First pause between polls; it doubles up to the next constant.
 const FIRST_POLL: Duration = Duration::from_millis(10);
@@ -19,17 +21,28 @@ const LONGEST_POLL: Duration = Duration::from_millis(200);
 /// Deleting a namespace at the end of a failed test must not hang the test.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Polls until `condition` succeeds. When time is up, gives its last error.
+/// Waits for a future, for so long as this machine needs where an idle one needs `limit`.
+///
+/// # Errors
+/// If it does not end in time.
+pub async fn in_time<T>(limit: Duration, description: &str, future: impl Future<Output = T>) -> Result<T> {
+    let limit = scaled(limit);
+    let ended = tokio::time::timeout(limit, future).await;
+    ended.map_err(|_| anyhow!("waited {:.1} s in vain until: {description}", limit.as_secs_f32()))
+}
+
+/// Polls until `condition` succeeds, for so long as this machine needs where an idle one needs `limit`. When time is up,
+/// gives its last error.
 ///
 /// # Errors
 /// If the condition does not hold in time.
 pub async fn eventually<T>(
-    timeout: Duration,
+    limit: Duration,
     description: &str,
     mut condition: impl AsyncFnMut() -> Result<T>,
 ) -> Result<T> {
     let began = Instant::now();
-    let deadline = tokio::time::Instant::now() + timeout;
+    let deadline = tokio::time::Instant::now() + scaled(limit);
     let mut pause = FIRST_POLL;
     let mut last = anyhow!("the first check did not end");
     loop {
@@ -153,7 +166,7 @@ impl Drop for TestNamespace {
             runtime.block_on(async {
                 let deletion =
                     async { cluster.reconnect().await?.delete("v1", "Namespace", None, &name).await };
-                tokio::time::timeout(DELETE_TIMEOUT, deletion).await?
+                in_time(DELETE_TIMEOUT, "the namespace is deleted", deletion).await?
             })
         });
         if let Ok(Err(error)) = deletion.join() {

@@ -13,6 +13,7 @@ pub mod identity;
 pub mod load;
 pub mod lockstep;
 pub mod model;
+pub mod patience;
 pub mod proxy;
 pub mod requests;
 pub mod scene;

@@ -10,7 +10,8 @@ use tokio::process::{Child, Command};
 
 use crate::cluster::Cluster;
 use crate::deploy;
-use crate::harness::{PATIENCE, TestNamespace, eventually, unique_name};
+use crate::harness::{PATIENCE, TestNamespace, eventually, in_time, unique_name};
+use crate::patience::scaled;
 use crate::testbed::Testbed;
 
 /// "Within a second" of the issue, on an idle machine. Tests run several at a time on two cores, and
@@ -276,7 +277,7 @@ impl Lockstep {
         let id = i32::try_from(child.id().context("it runs")?)?;
         let pid = rustix::process::Pid::from_raw(id).context("a process id")?;
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        let ended = tokio::time::timeout(STOP_PATIENCE, child.wait()).await.context("it does not stop")??;
+        let ended = in_time(STOP_PATIENCE, "lockstep has stopped", child.wait()).await??;
         ensure!(ended.success(), "it ended with {ended}");
         Ok(())
     }
@@ -338,6 +339,14 @@ impl Lockstep {
         Ok(printed.stdout)
     }
 
+    /// Waits by `lockstep wait` until a policy is in step.
+    ///
+    /// # Errors
+    /// When it does not come to be.
+    pub async fn wait(&self, policy: &str) -> Result<String> {
+        self.text(&["wait", policy, "--timeout", &wait_limit()]).await
+    }
+
     /// Runs a command with `-o json`.
     ///
     /// # Errors
@@ -373,6 +382,12 @@ impl Lockstep {
         })
         .await
     }
+}
+
+/// What `lockstep wait --timeout` should be given.
+#[must_use]
+pub fn wait_limit() -> String {
+    format!("{}s", scaled(PATIENCE).as_secs())
 }
 
 fn text_of(value: &Value) -> &str {

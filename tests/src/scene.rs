@@ -173,6 +173,6 @@ spec:
     /// # Errors
     /// When that does not come to be.
     pub async fn in_step(&self) -> Result<()> {
-        self.hub.text(&["wait", "faults", "--timeout", "60s"]).await.map(drop)
+        self.hub.wait("faults").await.map(drop)
     }
 }

@@ -231,7 +231,7 @@ fn bed(down: usize, names: &[&str]) -> Bed {
 
 impl Bed {
     async fn archived(&mut self) -> (i64, Filed) {
-        match tokio::time::timeout(Duration::from_secs(60), self.inputs.recv()).await.unwrap().unwrap() {
+        match tokio::time::timeout(crate::TEST_PATIENCE, self.inputs.recv()).await.unwrap().unwrap() {
             Input::Archived { id, file } => (id, file),
             other => panic!("{other:?}"),
         }

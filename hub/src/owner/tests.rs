@@ -94,7 +94,7 @@ impl Bed {
     fn until(&self, what: &str, mut check: impl FnMut(&Self) -> bool) {
         let begun = Instant::now();
         while !check(self) {
-            assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
+            assert!(begun.elapsed() < crate::TEST_PATIENCE, "waited in vain until {what}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }

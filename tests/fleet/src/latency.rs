@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use lockstep_tests::chaos::dice::Dice;
+use lockstep_tests::harness::in_time;
 use serde_json::Value;
 use tokio::runtime::Handle;
 
@@ -46,9 +47,7 @@ pub(crate) async fn measure(
         tokio::time::sleep(PAUSE).await;
         let began = Instant::now();
         members.first().context("a source")?.served.with(|server, now| apply(server, now, &body))?;
-        let arrived: Vec<_> = tokio::time::timeout(patience, waiting.collect::<Vec<_>>())
-            .await
-            .context("a change does not arrive")?;
+        let arrived: Vec<_> = in_time(patience, "a change has arrived", waiting.collect::<Vec<_>>()).await?;
         let times = arrived.into_iter().map(|at| Ok(at?.saturating_duration_since(began)));
         let times = times.collect::<Result<Vec<_>>>()?;
         all.last.extend(times.iter().max());

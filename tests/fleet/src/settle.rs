@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use lockstep_tests::chaos::compare::{Key, essence, is_copy, key_of, mark_of, shown};
 use lockstep_tests::harness::eventually;
 use lockstep_tests::model::serve::{Asked, Traffic};
+use lockstep_tests::patience::scaled;
 use serde_json::Value;
 
 use crate::fleet::{Fleet, Member};
@@ -34,7 +35,7 @@ pub(crate) async fn in_step(fleet: &Fleet, patience: Duration, tell: impl Fn(&st
             tell(&format!("{:.0} s: not in step: {text}", began.elapsed().as_secs_f32()));
             last = text;
         }
-        if began.elapsed() > patience {
+        if began.elapsed() > scaled(patience) {
             let behind = behind(fleet).await.unwrap_or_default().join("\n");
             return Err(error.context(format!("not in step within {} s:\n{behind}\n", patience.as_secs())));
         }

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
+use lockstep_tests::patience;
 use lockstep_tests::requests::AuditEvent;
 use lockstep_tests::testbed::{
-    Binaries, Options, STATE_VARIABLE, Signal, State, Testbed, dying_with_parent, remove_data,
+    Binaries, Component, Options, STATE_VARIABLE, Signal, State, Testbed, dying_with_parent, remove_data,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -48,7 +49,11 @@ enum Commands {
     Down(Place),
     /// Tell what runs
     Status(Place),
-    /// Start control planes for one command, with LOCKSTEP_TESTBED set; exit with its code
+    /// Freeze the API servers of clusters: connections stay open and nothing answers
+    Pause(Chosen),
+    /// Let frozen API servers go on
+    Resume(Chosen),
+    /// Start control planes for one command, with LOCKSTEP_TESTBED and LOCKSTEP_PATIENCE set; exit with its code
     Run {
         #[command(flatten)]
         planes: Planes,
@@ -58,13 +63,13 @@ enum Commands {
     },
     /// Find or build the binaries; print their directory
     Binaries,
-    /// Run in the foreground until a signal comes (`up` starts this)
     /// Compare every request that lockstep made so far with an allow-list (needs `--audit`)
     CheckRequests {
         /// One shape per line; `#` begins a comment
         #[arg(long)]
         allow: PathBuf,
     },
+    /// Run in the foreground until a signal comes (`up` starts this)
     #[command(hide = true)]
     Serve {
         #[command(flatten)]
@@ -79,6 +84,15 @@ struct Place {
     /// Where kubeconfig, state, data and logs are
     #[arg(long, default_value = DIRECTORY)]
     dir: PathBuf,
+}
+
+#[derive(Args)]
+struct Chosen {
+    #[command(flatten)]
+    place: Place,
+    /// Names of clusters
+    #[arg(required = true)]
+    clusters: Vec<String>,
 }
 
 #[derive(Args, Clone)]
@@ -101,6 +115,8 @@ async fn main() -> ExitCode {
         Commands::Up { place, planes } => up(&place.dir, &planes).await.map(|()| 0),
         Commands::Down(place) => down(&place.dir).await.map(|()| 0),
         Commands::Status(place) => status(&place.dir),
+        Commands::Pause(chosen) => freeze(&chosen, true).await.map(|()| 0),
+        Commands::Resume(chosen) => freeze(&chosen, false).await.map(|()| 0),
         Commands::Run { planes, command } => run(&planes, &command).await,
         Commands::Binaries => binaries().map(|()| 0),
         Commands::CheckRequests { allow } => check_requests(&allow).await.map(|()| 0),
@@ -198,7 +214,7 @@ async fn up(directory: &Path, planes: &Planes) -> Result<()> {
 }
 
 fn usage(directory: &Path) -> Result<()> {
-    let State { kubernetes_version, kubeconfig, binaries, clusters, .. } =
+    let State { kubernetes_version, kubeconfig, binaries, clusters, patience_percent, .. } =
         State::read(&State::path(directory))?;
     let names: Vec<_> = clusters.iter().map(|cluster| cluster.name.as_str()).collect();
     let kubeconfig = shown(&kubeconfig);
@@ -211,7 +227,12 @@ fn usage(directory: &Path) -> Result<()> {
         binaries.display()
     );
     println!("  lockstep up --kubeconfig {kubeconfig} --policies policies/examples");
-    println!("  {STATE_VARIABLE}={} cargo test", shown(&State::path(directory)));
+    let patience = f64::from(patience_percent) / 100.0;
+    println!(
+        "  {STATE_VARIABLE}={} {}={patience} cargo test",
+        shown(&State::path(directory)),
+        patience::VARIABLE
+    );
     println!();
     println!("Stop them: make clusters-down");
     Ok(())
@@ -291,6 +312,18 @@ fn status(directory: &Path) -> Result<u8> {
     Ok(u8::from(!state.is_alive()))
 }
 
+async fn freeze(chosen: &Chosen, frozen: bool) -> Result<()> {
+    let testbed = Testbed::open(&State::path(&absolute(&chosen.place.dir)?)).await?;
+    for name in &chosen.clusters {
+        let control_plane = testbed.cluster(name)?.control_plane();
+        match frozen {
+            true => control_plane.pause(Component::ApiServer).await?,
+            false => control_plane.resume(Component::ApiServer).await?,
+        }
+    }
+    Ok(())
+}
+
 async fn serve(directory: &Path, planes: &Planes) -> Result<()> {
     let options = planes.options(Some(absolute(directory)?));
     let testbed = tokio::select! {
@@ -304,6 +337,7 @@ async fn serve(directory: &Path, planes: &Planes) -> Result<()> {
 
 async fn run(planes: &Planes, command: &[OsString]) -> Result<u8> {
     let Some((program, arguments)) = command.split_first() else { bail!("no command") };
+    let set_by_person = patience::set_by_person()?;
     let testbed = tokio::select! {
         testbed = Testbed::start(planes.options(None)) => testbed?,
         name = stop_signal() => {
@@ -312,12 +346,17 @@ async fn run(planes: &Planes, command: &[OsString]) -> Result<u8> {
             return Ok(exit_code_of_signal(number));
         }
     };
+    let factor = set_by_person.unwrap_or(testbed.state().patience());
+    if factor > 1.0 {
+        eprintln!("testbed: tests wait {factor:.1} times as long as on an idle machine");
+    }
     std::io::stderr().flush()?;
     // Spawned by the main thread, which lives as long as this process: see `dying_with_parent`.
     let mut command: tokio::process::Command = dying_with_parent("TERM", program).into();
     let mut child = command
         .args(arguments)
         .env(STATE_VARIABLE, testbed.state_path())
+        .env(patience::VARIABLE, factor.to_string())
         .spawn()
         .context("starting setpriv (util-linux)")?;
     let status = tokio::select! {

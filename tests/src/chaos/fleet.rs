@@ -14,7 +14,7 @@ use super::objects::{Changes, POLICIES, WIDGET_ROLE};
 use super::process::{Nursery, Process};
 use crate::cluster::Cluster;
 use crate::deploy;
-use crate::harness::{PATIENCE, eventually};
+use crate::harness::{PATIENCE, eventually, in_time};
 use crate::lockstep::Printed;
 use crate::testbed::{CLUSTERS, Options, Testbed, free_ports};
 
@@ -188,9 +188,9 @@ impl Fleet {
         command.args(arguments).args(["--server", &format!("http://{}", self.api)]);
         command.arg("--token-file").arg(self.data_dir().join("api-token"));
         command.env_remove("RUST_LOG").env("NO_COLOR", "1").kill_on_drop(true);
-        let output =
-            tokio::time::timeout(COMMAND_TIMEOUT, command.stdin(std::process::Stdio::null()).output());
-        let output = output.await.with_context(|| format!("lockstep {} hangs", arguments.join(" ")))??;
+        let what = format!("lockstep {} ends", arguments.join(" "));
+        let output = command.stdin(std::process::Stdio::null()).output();
+        let output = in_time(COMMAND_TIMEOUT, &what, output).await??;
         Ok(Printed {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

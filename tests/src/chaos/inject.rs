@@ -17,7 +17,7 @@ use super::journal::Journal;
 use super::objects::{Changes, DEFINITION, DEFINITION_NAME, DOOMED, POLICIES, create_namespace};
 use super::process::Process;
 use crate::cluster::Cluster;
-use crate::harness::eventually;
+use crate::harness::{eventually, in_time};
 use crate::testbed::{Component, RestoreForm, Saved, Signal};
 
 /// What a fault does through an API server that others hurt at the same time is tried for so long.
@@ -378,9 +378,9 @@ impl Injector {
 async fn patiently<T>(what: &str, mut act: impl AsyncFnMut() -> Result<T>) -> Result<T> {
     let began = Instant::now();
     eventually(ACT_TIMEOUT, what, async || {
-        tokio::time::timeout(CALL_TIMEOUT, act()).await.with_context(|| {
-            format!("no answer, {:.0} s after the first try", began.elapsed().as_secs_f32())
-        })?
+        in_time(CALL_TIMEOUT, "the API server answers", act())
+            .await
+            .with_context(|| format!("{:.0} s after the first try", began.elapsed().as_secs_f32()))?
     })
     .await
 }

@@ -16,6 +16,7 @@ use super::objects::{
 use super::process::Process;
 use crate::cluster::Cluster;
 use crate::harness::eventually;
+use crate::patience::scaled;
 use crate::testbed::{CLUSTERS, Component, Signal};
 
 /// Between two looks at the status.
@@ -140,7 +141,8 @@ pub(super) async fn settle(
                 settled.waited_for.push(format!("{:.0} s: {line}", settled.seconds));
             }
         }
-        let late = began.elapsed() > patience || in_step_since.is_some_and(|at| at.elapsed() > GRACE);
+        let late = began.elapsed() > scaled(patience)
+            || in_step_since.is_some_and(|at| at.elapsed() > scaled(GRACE));
         if settled.differences.is_empty() {
             return Ok(settled);
         }

@@ -15,7 +15,7 @@ mod state;
 mod supervisor;
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
@@ -27,6 +27,7 @@ pub use snapshot::{RestoreForm, Saved};
 pub use state::{ClusterState, Component, ProcessState, State};
 
 use crate::cluster::Cluster;
+use crate::patience;
 use control_plane::Plan;
 use supervisor::{Request, Supervisor, ask};
 
@@ -40,6 +41,9 @@ pub const CLUSTERS: [&str; 3] = ["cluster-a", "cluster-b", "cluster-c"];
 const DIRECTORY_PREFIX: &str = "lockstep-testbed-";
 /// A port can be taken between its choice and its use; twice in a row is something else.
 const START_ATTEMPTS: u32 = 2;
+
+/// A person who waits longer without a word thinks that it hangs.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// What to start.
 #[derive(Debug, Clone)]
@@ -155,7 +159,7 @@ impl Testbed {
             options,
             &format!("starting {} (Kubernetes {})", options.clusters.join(", "), binaries.version_text()),
         );
-        let state = State::new(&directory, binaries)?;
+        let state = State::new(&directory, options.directory.is_some(), binaries)?;
         let mut plans = vec![];
         for (index, name) in (0..).zip(&options.clusters) {
             plans.push(Plan::prepare(&directory, name, index, binaries, options)?);
@@ -167,15 +171,9 @@ impl Testbed {
         let owned = Some((Supervisor::launch(state, plans)?, temporary));
         let state = State::read(&state_path)?;
         let clusters = connect(&state).await?;
-        let starts = clusters.iter().map(async |cluster| {
-            let began = Instant::now();
-            cluster.control_plane().start_all().await?;
-            let seconds = began.elapsed().as_secs_f32();
-            tell(options, &format!("{} is ready after {seconds:.1} s", cluster.name()));
-            anyhow::Ok(())
-        });
-        futures::future::try_join_all(starts).await?;
-        ask(&socket, &Request::Ready)?;
+        let ready_after = start_all(options, &clusters).await?;
+        let patience_percent = (patience::measured(ready_after) * 100.0).round() as u32;
+        ask(&socket, &Request::Ready { patience_percent })?;
         Ok(Self { state: State::read(&state_path)?, clusters, owned })
     }
 
@@ -241,6 +239,23 @@ impl Testbed {
     #[must_use]
     pub fn is_owned(&self) -> bool {
         self.owned.is_some()
+    }
+}
+
+/// Starts them side by side, and says now and then that it is at it; gives how long it took.
+async fn start_all(options: &Options, clusters: &[Cluster]) -> Result<Duration> {
+    let began = Instant::now();
+    let starts = clusters.iter().map(async |cluster| {
+        cluster.control_plane().start_all().await?;
+        tell(options, &format!("{} is ready after {:.1} s", cluster.name(), began.elapsed().as_secs_f32()));
+        anyhow::Ok(())
+    });
+    let mut starts = std::pin::pin!(futures::future::try_join_all(starts));
+    loop {
+        match tokio::time::timeout(HEARTBEAT, &mut starts).await {
+            Ok(outcome) => return outcome.map(|_| began.elapsed()),
+            Err(_) => tell(options, &format!("still starting, {} s so far", began.elapsed().as_secs())),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::process::{ProcessId, boot_id};
 
 /// Layout of `state.json`; raised when it changes.
-const STATE_VERSION: u32 = 1;
+const STATE_VERSION: u32 = 2;
 
 /// A part of a control plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -46,6 +46,10 @@ pub struct State {
     pub supervisor: ProcessId,
     /// Whether all control planes have become ready.
     pub ready: bool,
+    /// How much longer than on an idle machine tests should wait here, in percent: see [`crate::patience`].
+    pub patience_percent: u32,
+    /// Whether it goes on after the command that it was started for: then tests clear up what they leave behind.
+    pub lasting: bool,
     /// Data, certificates, logs.
     pub directory: PathBuf,
     /// Where the supervisor listens.
@@ -90,12 +94,14 @@ pub struct ProcessState {
 }
 
 impl State {
-    pub(crate) fn new(directory: &Path, binaries: &super::Binaries) -> Result<Self> {
+    pub(crate) fn new(directory: &Path, lasting: bool, binaries: &super::Binaries) -> Result<Self> {
         Ok(Self {
             version: STATE_VERSION,
             boot_id: boot_id().context("reading the boot id")?,
             supervisor: ProcessId::own().context("reading our own start time")?,
             ready: false,
+            patience_percent: 100,
+            lasting,
             directory: directory.to_owned(),
             socket: directory.join("control.sock"),
             kubeconfig: directory.join("kubeconfig"),
@@ -109,6 +115,12 @@ impl State {
     #[must_use]
     pub fn path(directory: &Path) -> PathBuf {
         directory.join("state.json")
+    }
+
+    /// How much longer than on an idle machine tests should wait here.
+    #[must_use]
+    pub fn patience(&self) -> f64 {
+        f64::from(self.patience_percent) / 100.0
     }
 
     /// Reads it.

@@ -32,8 +32,10 @@ pub(crate) enum Request {
         component: Component,
         action: Action,
     },
-    /// All control planes are ready: say so in `state.json`.
-    Ready,
+    /// All control planes are ready, and tests should be so patient: say so in `state.json`.
+    Ready {
+        patience_percent: u32,
+    },
     /// Kill everything and end the thread.
     Shutdown,
 }
@@ -134,7 +136,8 @@ impl Owner {
     fn handle(&mut self, request: Request) -> Result<bool> {
         match request {
             Request::Process { cluster, component, action } => self.act(cluster, component, action),
-            Request::Ready => {
+            Request::Ready { patience_percent } => {
+                self.state.patience_percent = patience_percent;
                 self.state.ready = true;
                 self.state.write()?;
                 Ok(true)

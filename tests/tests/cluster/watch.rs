@@ -12,7 +12,7 @@ use lockstep_engine::listwatch::{Absence, Health, Observation, RequestFailure, S
 use lockstep_engine::object::RawObject;
 use lockstep_engine::{GroupKind, ResourceVersion};
 use lockstep_tests::cluster::Cluster;
-use lockstep_tests::harness::{PATIENCE, TestNamespace, unique_name};
+use lockstep_tests::harness::{PATIENCE, TestNamespace, in_time, unique_name};
 use lockstep_tests::testbed::{Component, Options, Testbed};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -61,9 +61,10 @@ impl Watch {
     async fn until(&mut self, fits: impl Fn(&Observation<Bytes>) -> bool) -> Result<Vec<Observation<Bytes>>> {
         let mut seen = vec![];
         loop {
-            let next = tokio::time::timeout(PATIENCE, self.observations.recv()).await;
-            let Ok(Some(observation)) = next else {
-                bail!("waited in vain after {} observations", seen.len())
+            let next = in_time(PATIENCE, "another observation", self.observations.recv()).await;
+            let Some(observation) = next.with_context(|| format!("{} observations so far", seen.len()))?
+            else {
+                bail!("the watch ended after {} observations", seen.len())
             };
             let done = fits(&observation);
             seen.push(observation);

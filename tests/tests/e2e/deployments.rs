@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 use lockstep_tests::harness::{PATIENCE, eventually};
-use lockstep_tests::lockstep::{Fleet, Lockstep};
+use lockstep_tests::lockstep::{Fleet, Lockstep, wait_limit};
 use lockstep_tests::testbed::Testbed;
 use serde_json::json;
 
@@ -119,7 +119,7 @@ async fn get_shows_the_fleet_and_explain_says_why() -> Result<()> {
     fleet.everywhere("apps/v1", "Deployment", "web", |_| true).await?;
     lockstep.stands("deployment/web", namespace, "cluster-b", "InStep").await?;
     lockstep.stands("deployment/web", namespace, "cluster-c", "InStep").await?;
-    let printed = lockstep.text(&["wait", "explained", "--for=InStep", "--timeout", "60s"]).await?;
+    let printed = lockstep.text(&["wait", "explained", "--for=InStep", "--timeout", &wait_limit()]).await?;
     ensure!(!printed.is_empty());
 
     let shown = lockstep.text(&["get", "deployments", "-n", namespace]).await?;

@@ -12,7 +12,7 @@ use lockstep_engine::GroupKind;
 use lockstep_engine::census::{Census, Member};
 use lockstep_engine::interest::{Condition, Interest};
 use lockstep_tests::cluster::Cluster;
-use lockstep_tests::harness::TestNamespace;
+use lockstep_tests::harness::{TestNamespace, in_time};
 use lockstep_tests::lockstep::binary;
 use lockstep_tests::testbed::Testbed;
 use lockstep_wire::v1::item::Change;
@@ -70,7 +70,7 @@ impl Hub {
             }
             anyhow::Ok(())
         };
-        let searched = tokio::time::timeout(PATIENCE, search).await;
+        let searched = in_time(PATIENCE, "the agent tells all of it", search).await;
         let told = std::mem::take(&mut self.told);
         searched.with_context(|| format!("waited for {wanted:?}, was told {told:?}"))?
     }
@@ -192,7 +192,7 @@ async fn agent(
         .stderr(log)
         .kill_on_drop(true)
         .spawn()?;
-    let stream = tokio::time::timeout(PATIENCE, accepted.recv()).await.context("the agent comes")?;
+    let stream = in_time(PATIENCE, "the agent comes", accepted.recv()).await?;
     let Some((incoming, out)) = stream else { bail!("the server is gone") };
     Ok((child, Hub { incoming, out, rows: BTreeMap::new(), told: Vec::new(), census: None }))
 }

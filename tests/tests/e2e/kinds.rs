@@ -278,7 +278,7 @@ async fn every_row_of_the_catalogue() -> Result<()> {
     for (n, row) in ROWS.iter().enumerate() {
         check_row(&fleet, row, &format!("{label}-{n}")).await?;
     }
-    lockstep.text(&["wait", "kinds", "--timeout", "60s"]).await?;
+    lockstep.wait("kinds").await?;
     Ok(())
 }
 
@@ -360,7 +360,7 @@ metadata: {{ name: last, namespace: {namespace} }}
     })
     .await?;
     fleet.everywhere("v1", "ConfigMap", "last", |_| true).await?;
-    lockstep.text(&["wait", "everything", "--timeout", "60s"]).await?;
+    lockstep.wait("everything").await?;
     let managed = "lockstep.dev/managed=true";
     for target in fleet.targets() {
         for (version, kind) in [("v1", "Secret"), ("v1", "Pod"), ("apps/v1", "ReplicaSet")] {
@@ -418,6 +418,6 @@ spec:
     fleet.everywhere("v1", "Service", "web", |web| web["spec"]["ports"][0]["port"] == 8080).await?;
     let after = b.get("v1", "Service", Some(namespace), "web").await?;
     ensure!(own(&after).0 == own(&copy).0, "{after}");
-    lockstep.text(&["wait", "services", "--timeout", "60s"]).await?;
+    lockstep.wait("services").await?;
     lockstep.stop().await
 }

@@ -59,7 +59,7 @@ async fn i11_after_the_loss_of_the_data_directory_nothing_is_written_and_leftove
     for n in 0..OBJECTS {
         fleet.everywhere("v1", "ConfigMap", &format!("m{n}"), |_| true).await?;
     }
-    lockstep.text(&["wait", "losses", "--timeout", "60s"]).await?;
+    lockstep.wait("losses").await?;
     let before = states(&fleet).await?;
 
     lockstep.kill().await?;

@@ -60,14 +60,14 @@ async fn after_a_kill_nothing_in_step_is_rewritten_and_the_rest_converges() -> R
     for n in 0..OBJECTS {
         fleet.everywhere("v1", "ConfigMap", &format!("m{n}"), |_| true).await?;
     }
-    lockstep.text(&["wait", "restarts", "--timeout", "60s"]).await?;
+    lockstep.wait("restarts").await?;
     let before = requests(&fleet, WRITES)?.len();
     ensure!(before == 2 * OBJECTS, "one apply per object and target: {before}");
 
     lockstep.kill().await?;
     lockstep.start().await?;
     lockstep.settled().await?;
-    lockstep.text(&["wait", "restarts", "--timeout", "60s"]).await?;
+    lockstep.wait("restarts").await?;
     ensure!(requests(&fleet, WRITES)?.len() == before, "a restart wrote: {:?}", requests(&fleet, WRITES)?);
 
     // Changes while it is away: of 40 one is changed, one deleted, one is new.
@@ -79,7 +79,7 @@ async fn after_a_kill_nothing_in_step_is_rewritten_and_the_rest_converges() -> R
     fleet.everywhere("v1", "ConfigMap", "m0", |m| m["data"]["k"] == "2").await?;
     fleet.everywhere("v1", "ConfigMap", "new", |_| true).await?;
     fleet.nowhere("v1", "ConfigMap", "m1").await?;
-    lockstep.text(&["wait", "restarts", "--timeout", "60s"]).await?;
+    lockstep.wait("restarts").await?;
     let writes = requests(&fleet, WRITES)?.len() - before;
     ensure!(writes == 6, "one write per change and target, no more: {writes}");
     // A graceful stop ends in time and with 0.
@@ -104,7 +104,7 @@ async fn killed_in_the_middle_of_a_burst_it_converges() -> Result<()> {
     for n in 0..3 * OBJECTS {
         fleet.everywhere("v1", "ConfigMap", &format!("m{n}"), |m| m["data"]["k"] == "1").await?;
     }
-    lockstep.text(&["wait", "restarts", "--timeout", "60s"]).await?;
+    lockstep.wait("restarts").await?;
     let status = lockstep.json(&["status"]).await?;
     ensure!(!status.to_string().contains("\"Conflict\""), "{status}");
     Ok(())

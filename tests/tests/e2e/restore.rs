@@ -205,7 +205,7 @@ async fn objects_of_thirteen_kinds_come_back_there_in_another_namespace_and_in_a
     for row in &kinds {
         source.apply_value(&object(namespace, row)).await?;
     }
-    lockstep.text(&["wait", "restores", "--timeout", "60s"]).await?;
+    lockstep.wait("restores").await?;
     for (api_version, kind, name, _) in &kinds {
         before.push(source.get(api_version, kind, Some(namespace), name).await?);
     }
@@ -249,7 +249,7 @@ async fn objects_of_thirteen_kinds_come_back_there_in_another_namespace_and_in_a
     }
     // The sync follows the source.
     fleet.everywhere_but(c, "apps/v1", "Deployment", "web", |copy| copy["spec"]["replicas"] == 0).await?;
-    lockstep.text(&["wait", "restores", "--timeout", "60s"]).await?;
+    lockstep.wait("restores").await?;
     ensure!(!lockstep.logged()?.contains("canary-value"), "a value of a Secret was logged");
     other.close().await
 }
@@ -281,7 +281,7 @@ async fn deleted(
     value: &str,
 ) -> Result<String> {
     source.apply_value(&map(namespace, name, value)).await?;
-    lockstep.text(&["wait", "restores", "--timeout", "60s"]).await?;
+    lockstep.wait("restores").await?;
     source.delete("v1", "ConfigMap", Some(namespace), name).await?;
     Ok(tombstone(lockstep, "cluster-a", "ConfigMap", namespace, name).await?.to_string())
 }
@@ -390,7 +390,7 @@ async fn a_secret_comes_back_and_is_shown_nowhere() -> Result<()> {
             "labels": {"team": "shop"}}, "stringData": {"p": value}})
     };
     source.apply_value(&secret("canary-one")).await?;
-    lockstep.text(&["wait", "restores", "--timeout", "60s"]).await?;
+    lockstep.wait("restores").await?;
     source.delete("v1", "Secret", Some(namespace), "password").await?;
     let id = tombstone(&lockstep, "cluster-a", "Secret", namespace, "password").await?.to_string();
     source.apply_value(&secret("canary-two")).await?;

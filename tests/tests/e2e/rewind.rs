@@ -82,7 +82,7 @@ async fn rewind(bed: &Testbed, form: RestoreForm, agents_are_away: bool) -> Resu
     for n in 0..10 {
         fleet.everywhere("v1", "ConfigMap", &format!("lost{n}"), |_| true).await?;
     }
-    lockstep.text(&["wait", "rewinds", "--timeout", "60s"]).await?;
+    lockstep.wait("rewinds").await?;
     // The guard counts every ten seconds: the counter is to have moved past the snapshot's.
     counted_beyond(source, saved.revision(), if agents_are_away { 2 } else { 1 }).await?;
 
@@ -131,7 +131,7 @@ async fn rewind(bed: &Testbed, form: RestoreForm, agents_are_away: bool) -> Resu
         Ok(())
     })
     .await?;
-    lockstep.text(&["wait", "rewinds", "--timeout", "60s"]).await?;
+    lockstep.wait("rewinds").await?;
     let clusters = lockstep.json(&["clusters", "cluster-a"]).await?;
     ensure!(clusters["items"][0]["rewound"].is_null(), "the alarm is over: {clusters}");
     lockstep.stop().await

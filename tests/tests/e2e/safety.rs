@@ -98,7 +98,7 @@ async fn i7_deletes_beyond_the_budget_are_held_until_approved() -> Result<()> {
     for n in 0..6 {
         fleet.everywhere("v1", "ConfigMap", &format!("m{n}"), |_| true).await?;
     }
-    lockstep.text(&["wait", "budget", "--timeout", "60s"]).await?;
+    lockstep.wait("budget").await?;
     // Each alone is within the budget of three; the fourth is not, and latches.
     for n in 0..3 {
         let name = format!("m{n}");

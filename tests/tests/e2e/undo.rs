@@ -122,7 +122,7 @@ async fn a_deleted_namespace_of_200_objects_is_undone_as_one_act() -> Result<()>
     let lockstep = Lockstep::with_policy(&bed, &policy(namespace)).await?;
     lockstep.settled().await?;
     fill(source, namespace, 20).await?;
-    lockstep.text(&["wait", "undone", "--timeout", "60s"]).await?;
+    lockstep.wait("undone").await?;
     let before = objects(source, namespace).await?;
     ensure!(before.len() == 200, "{}", before.len());
     TestNamespace::adopt(source, namespace).close_and_wait().await?;
@@ -153,7 +153,7 @@ async fn a_hub_that_is_killed_in_the_middle_of_an_undo_goes_on() -> Result<()> {
     let mut lockstep = Lockstep::with_policy(&bed, &policy(namespace)).await?;
     lockstep.settled().await?;
     fill(source, namespace, 5).await?;
-    lockstep.text(&["wait", "undone", "--timeout", "60s"]).await?;
+    lockstep.wait("undone").await?;
     let before = objects(source, namespace).await?;
     TestNamespace::adopt(source, namespace).close_and_wait().await?;
     let act = act_of(&lockstep, namespace, 51).await?;

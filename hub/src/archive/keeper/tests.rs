@@ -140,7 +140,7 @@ impl Bed {
     }
 
     async fn finished(&self, work: impl Fn(&Keeper) -> Option<Work>) -> Work {
-        let waited = tokio::time::timeout(std::time::Duration::from_secs(60), async {
+        let waited = tokio::time::timeout(crate::TEST_PATIENCE, async {
             loop {
                 match work(&self.keeper).filter(|work| !work.running) {
                     Some(work) => return work,
@@ -419,7 +419,7 @@ async fn what_cannot_be_read_is_named_and_the_rest_comes_back() {
     let stop = tokio_util::sync::CancellationToken::new();
     let watching = tokio::spawn(watch(after.keeper.clone(), stop.clone()));
     let told = || after.problems.all().iter().any(|problem| problem.code == "LS0244");
-    let waited = tokio::time::timeout(std::time::Duration::from_secs(60), async {
+    let waited = tokio::time::timeout(crate::TEST_PATIENCE, async {
         while !told() {
             tokio::task::yield_now().await;
         }

@@ -108,7 +108,7 @@ async fn a_bucket_that_refuses_is_told_and_works_again_without_a_restart() {
 }
 
 pub(super) async fn until(condition: impl Fn() -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(120), async {
+    let waited = tokio::time::timeout(crate::TEST_PATIENCE, async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

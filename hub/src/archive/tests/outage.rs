@@ -75,7 +75,7 @@ impl Outage {
         while self.paths.len() < up_to {
             let mut told = Vec::new();
             let came = self.inputs.recv_many(&mut told, 64);
-            tokio::time::timeout(Duration::from_secs(180), came).await.unwrap();
+            tokio::time::timeout(crate::TEST_PATIENCE, came).await.unwrap();
             let Self { store, paths, .. } = self;
             within(store, |store| {
                 for input in told {
