@@ -1,11 +1,13 @@
-#!/bin/sh
+#!/bin/bash
 # Switches guards of engine/src/guard.rs off, one at a time, and runs the tests of the libraries until one fails.
 # Usage: tests/guards.sh [NAME,NAME...]; without names, all of them. Ends with 1 if a guard is not missed.
-set -eu
-cd "$(dirname "$0")/.."
+. "$(dirname "${BASH_SOURCE[0]}")/report-errors.sh"
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 names=${1:-$(sed -n 's/^    \([A-Z][A-Za-z]*\) "I[0-9]*" .*/\1/p' engine/src/guard.rs | paste -sd,)}
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+FAILURE_LOG=$log
+remove_log() { rm -f "$log"; }
+ON_EXIT=remove_log
 tests() {
     cargo nextest run --package lockstep-engine --package lockstep-wire --package lockstep-agent --package lockstep-hub \
         --features lockstep-engine/mutants --status-level fail --final-status-level none "$@"
@@ -17,10 +19,10 @@ for name in $(echo "$names" | tr , ' '); do
         echo "$name: no test fails"
         missed=1
     elif grep -q '^ *[A-Z-]* \[' "$log"; then
-        sed -n "s/^ *[A-Z-]* \[.*) *lockstep-\([^ ]*\) \(.*\)/$name: \1 \2/p" "$log" | sort -u | head -n 1
+        sed -n "s/^ *[A-Z-]* \[.*) *lockstep-\([^ ]*\) \(.*\)/$name: \1 \2/p" "$log" | sort -u | sed -n 1p
     else
-        cat "$log"
-        exit 2
+        FAILURE_LOG_LINES=1000
+        die "the tests of $name failed to run"
     fi
 done
-exit $missed
+[ "$missed" -eq 0 ] || FAILURE_LOG='' die "some guards are not missed"

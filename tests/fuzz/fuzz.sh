@@ -1,21 +1,18 @@
 #!/bin/bash
 # Runs one target under libFuzzer, from the corpus in the tree; `make fuzz TARGET=watch_lines SECONDS=60`.
-set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/../report-errors.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 here=tests/fuzz/libfuzzer
 seconds=${1:?seconds} target=${2:-}
 
 if [[ -z $target || ! -f $here/fuzz_targets/$target.rs ]]; then
-  echo "TARGET is one of:" $(cd $here/fuzz_targets && ls | sed 's/\.rs$//') >&2
-  exit 2
+  die "TARGET is one of: $(cd $here/fuzz_targets && echo *.rs | sed 's/\.rs//g')"
 fi
 if ! command -v cargo-fuzz >/dev/null; then
-  echo "cargo-fuzz is missing: cargo install cargo-fuzz" >&2
-  exit 1
+  die "cargo-fuzz is missing: cargo install cargo-fuzz"
 fi
 if ! command -v c++ >/dev/null; then
-  echo "a C++ compiler is missing, which builds libFuzzer: apt-get install g++" >&2
-  exit 1
+  die "a C++ compiler is missing, which builds libFuzzer: apt-get install g++"
 fi
 
 # The versions that lockstep itself is built with.

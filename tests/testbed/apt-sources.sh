@@ -5,7 +5,6 @@
 #   apt-sources.sh DIR    writes DIR/sources.list.d, and DIR/apt.conf for use as APT_CONFIG
 #
 # An entry counts as Debian's when its suite is the release's code name (alone, -updates or -security).
-set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/lib.sh"
 

@@ -1,15 +1,12 @@
 # Shared by the scripts of the test bed: progress, child processes, apt. Sourced, never run.
 # Everything a person reads goes to standard error; standard output carries results only.
+. "$(dirname "${BASH_SOURCE[0]}")/../report-errors.sh"
 
 HEARTBEAT_SECONDS=5 # a silent terminal looks like a hung one; people give up after about ten
 STARTED_AT=$SECONDS
 CHILD=
 
 say() { printf '%4ss  %s\n' "$((SECONDS - STARTED_AT))" "$*" >&2; }
-die() {
-    printf 'error: %s\n' "$*" >&2
-    exit 1
-}
 
 # Background jobs of a script ignore SIGINT, so each step runs in a session of its own and is
 # ended by its process group here.
@@ -20,9 +17,7 @@ stop_child() {
         CHILD=
     fi
 }
-trap stop_child EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
+ON_EXIT=stop_child
 
 # What a step runs under: it gets SIGTERM also when this script dies by SIGKILL, and takes its whole group along.
 GUARD='trap "trap - TERM; kill -TERM -- -\$\$" TERM; "$@" & wait "$!"'
@@ -45,7 +40,7 @@ step() {
     wait "$CHILD" || status=$?
     CHILD=
     if [ "$status" -ne 0 ]; then
-        tail -n 25 "$log" >&2
+        FAILURE_LOG=$log
         die "$what: failed with status $status; the whole log: $log"
     fi
 }

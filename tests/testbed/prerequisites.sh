@@ -3,7 +3,6 @@
 #
 #   prerequisites.sh rust          to compile the workspace and run the test bed
 #   prerequisites.sh kubernetes    to build Kubernetes from Debian's source package
-set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/lib.sh"
 

@@ -1,32 +1,14 @@
 //! What the documentation says, as far as it can be checked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
+use crate::{files, root};
 
 fn read(path: &str) -> Result<String> {
     std::fs::read_to_string(root().join(path)).with_context(|| format!("reading {path}"))
-}
-
-/// Files below a directory whose names end so.
-fn files(place: &Path, ending: &str, found: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in std::fs::read_dir(place).with_context(|| format!("reading {}", place.display()))? {
-        let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if path.is_dir() {
-            if name != "target" && !name.starts_with('.') {
-                files(&path, ending, found)?;
-            }
-        } else if name.ends_with(ending) {
-            found.push(path);
-        }
-    }
-    Ok(())
 }
 
 /// Every text between two backticks of a line.

@@ -7,6 +7,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::root;
+
 /// Crates without effects, and all they depend on.
 const PURE: [&str; 2] = ["lockstep-engine", "lockstep-policies"];
 /// What brings effects. A crate that is not listed is no proof of purity; these are the ones people reach for.
@@ -62,10 +64,6 @@ const FORBIDDEN_PATHS: [&str; 11] = [
     "tokio",
     "tonic",
 ];
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
 
 fn metadata() -> Result<Value> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
