@@ -4,7 +4,7 @@ CARGO ?= cargo
 TESTBED = target/debug/testbed
 
 .DEFAULT_GOAL := help
-.PHONY: help build lint test demo chaos sim sim-guards fleet fuzz test-guards clusters clusters-down clusters-status prerequisites
+.PHONY: help plan-demo plan-test build lint test demo chaos sim sim-guards fleet fuzz test-guards clusters clusters-down clusters-status prerequisites
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -12,18 +12,25 @@ help: ## show this
 prerequisites:
 	@tests/testbed/prerequisites.sh rust
 
+# Before anything is compiled: what is going to take how long.
+plan-demo plan-test: prerequisites
+	@tests/testbed/plan.sh $(@:plan-%=%)
+
 build: prerequisites ## compile everything
 	$(CARGO) build --workspace --all-targets
 
-lint: prerequisites ## formatting, clippy, and licences and advisories where cargo-deny is installed
+lint: prerequisites ## formatting, clippy; licences and advisories where cargo-deny, scripts where shellcheck is installed
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --offline check; else echo "cargo-deny is not installed: licences and advisories were not checked"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck -S warning .ci/run tests/*.sh tests/*/*.sh; else echo "shellcheck is not installed: scripts were not checked by it"; fi
 
-test: lint build ## lint, then every test, on three real control planes of its own (the first time Kubernetes is built: minutes)
+test: plan-test lint build ## lint, then every test, on three real control planes of its own (the first time Kubernetes is built: minutes)
 	@tests/testbed/run-tests.sh $(TESTBED)
 
-demo: build ## watch lockstep keep three clusters in step
+# All of the workspace, so that features of dependencies are the same as in `build`, and what is built here serves there.
+demo: plan-demo ## watch lockstep keep three clusters in step; DELAY=8 lets the targets' agents connect 8 s late
+	$(CARGO) build --workspace --bin lockstep --bin testbed
 	@$(TESTBED) binaries >/dev/null
 	@tests/demo.sh
 

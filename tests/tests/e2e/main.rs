@@ -6,6 +6,7 @@ mod capture;
 mod chaos_short;
 mod deleters;
 mod deletes;
+mod demo;
 mod deploy;
 mod deployments;
 mod disk;
