@@ -31,7 +31,7 @@ async fn register(cluster: &Cluster, namespace: &str, url: &str, ca: &str) -> Re
     cluster.apply_value(&labelled).await?;
     let webhook = json!({"apiVersion": ADMISSION, "kind": "ValidatingWebhookConfiguration",
         "metadata": {"name": name}, "webhooks": [{
-            "name": name, "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 2,
+            "name": name, "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 20,
             "failurePolicy": "Ignore", "clientConfig": {"url": url, "caBundle": STANDARD.encode(ca)},
             "namespaceSelector": {"matchLabels": {"deleters": namespace}},
             "rules": [{"apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*"], "operations": ["DELETE"]}]}]});

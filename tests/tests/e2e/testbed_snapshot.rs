@@ -1,8 +1,11 @@
 //! The test bed takes a control plane back in time, in both forms that operators know.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use lockstep_tests::cluster::Cluster;
+use lockstep_tests::patience::scaled;
 use lockstep_tests::testbed::{Options, RestoreForm, Testbed};
 use serde_json::{Value, json};
 
@@ -21,9 +24,11 @@ async fn now(cluster: &Cluster) -> Result<i64> {
     Ok(list["metadata"]["resourceVersion"].as_str().context("a resourceVersion")?.parse()?)
 }
 
-/// What a watch from a resourceVersion answers first, if anything within a second.
+/// What a watch from a resourceVersion answers first, if anything within a second of an idle machine.
 async fn watch_from(cluster: &Cluster, resource_version: i64) -> Result<String> {
-    let path = format!("/api/v1/configmaps?watch=1&timeoutSeconds=1&resourceVersion={resource_version}");
+    let seconds = scaled(Duration::from_secs(1)).as_secs();
+    let path =
+        format!("/api/v1/configmaps?watch=1&timeoutSeconds={seconds}&resourceVersion={resource_version}");
     cluster.raw(&path).await
 }
 

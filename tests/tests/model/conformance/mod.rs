@@ -24,6 +24,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use lockstep_tests::harness::{PATIENCE, eventually, in_time, unique_name};
 use lockstep_tests::model::serve::Served;
 use lockstep_tests::model::{ApiServer, Config};
+use lockstep_tests::patience::scaled;
 use lockstep_tests::testbed::Testbed;
 use normal::{differences, events, normal};
 use script::{Case, Step, at, parse};
@@ -34,6 +35,9 @@ const TABLE: &str = include_str!("../../../model/conformance.txt");
 const AT_ONCE: usize = 8;
 /// Longest that one request may take; watches end after their own timeouts.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a watch lasts that shall show what has happened already, on an idle machine.
+const WATCHED: Duration = Duration::from_secs(1);
 
 /// Where the model does not answer as the real API server does: the case, and why that may stay so.
 const EXCEPTIONS: &[(&str, &str)] = &[];
@@ -116,7 +120,12 @@ impl Bench {
         let body = json!({"metadata": {"name": namespace}}).to_string();
         let (status, text) = self.send("POST", "/api/v1/namespaces", "application/json", body).await?;
         ensure!(status == 201, "creating namespace {namespace}: {text}");
-        let mut kept = BTreeMap::from([("ns".to_owned(), namespace.clone())]);
+        let wait = scaled(WATCHED).as_secs();
+        let mut kept = BTreeMap::from([
+            ("ns".to_owned(), namespace.clone()),
+            ("wait".to_owned(), wait.to_string()),
+            ("longer".to_owned(), (wait + 3).to_string()),
+        ]);
         let (mut seen, mut wrong) = (Vec::new(), Vec::new());
         for step in &case.steps {
             let (answer, value) = self.step(case, step, &kept).await.with_context(|| step.text.clone())?;

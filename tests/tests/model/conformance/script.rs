@@ -16,9 +16,10 @@
 //!
 //! `KIND.status` is the subresource; `NAME` may carry a query (`a?dryRun=All`). Bodies get apiVersion, kind, name and
 //! namespace where they do not say. `$ns` is the namespace of the case, `$x` what `-> x=metadata.uid` kept of an
-//! earlier answer. A step that begins with `until` is repeated until its expectation holds. What follows `=>` is the
-//! status, a reason, and checks `path=json` or `path!` (not there). `kind w = GROUP/VERSION KIND PLURAL (ns|cluster)`
-//! names a custom kind; `since 1.34` skips older servers.
+//! earlier answer. `$wait` is how many seconds a watch lasts that shows what has happened, `$longer` is three more, for
+//! bookmarks. A step that begins with `until` is repeated until its expectation holds. What follows `=>` is the status,
+//! a reason, and checks `path=json` or `path!` (not there). `kind w = GROUP/VERSION KIND PLURAL (ns|cluster)` names a
+//! custom kind; `since 1.34` skips older servers.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
