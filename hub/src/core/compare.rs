@@ -148,7 +148,8 @@ mod tests {
 
     fn secret(desired: Value, observed: Value) -> Comparison {
         let (desired, observed) = (Some(desired), Some(observed));
-        let comparison = Comparison { target: "b".into(), desired, observed, patch: Vec::new(), status: None };
+        let comparison =
+            Comparison { target: "b".into(), desired, observed, patch: Vec::new(), status: None };
         complete(comparison, &GroupKind::new("", "Secret"), &[7; 32])
     }
 
