@@ -34,6 +34,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const STREAM_WINDOW: u32 = 16 << 20;
 /// A hub that refused and named no time: somebody must change something first.
 const REFUSED_WAIT: Duration = Duration::from_secs(300);
+/// A hub that refuses and names a time is believed up to here: no answer strands an agent for good.
+const LONGEST_REFUSED_WAIT: Duration = Duration::from_secs(60 * 60);
 
 /// What happens on the way to the hub.
 pub(crate) enum StreamEvent {
@@ -224,10 +226,7 @@ impl<D: Dial> Connector<D> {
 
     fn refused(&mut self, refused: &v1::Refused) -> Duration {
         let v1::Refused { code, message, remedy, retry_after_ms } = refused;
-        let wait = match retry_after_ms {
-            0 => REFUSED_WAIT,
-            ms => Duration::from_millis(*ms),
-        };
+        let wait = refused_wait(*retry_after_ms);
         tracing::error!(%code, hub = %self.hub, wait_s = wait.as_secs(), "the hub refused this agent: {message}; {remedy}");
         wait
     }
@@ -253,6 +252,14 @@ impl<D: Dial> Connector<D> {
             tracing::warn!(code, hub = %self.hub, why, "{what}; watches go on, and what they find waits");
             self.told = text;
         }
+    }
+}
+
+/// How long to stay away from a hub that refused.
+fn refused_wait(retry_after_ms: u64) -> Duration {
+    match retry_after_ms {
+        0 => REFUSED_WAIT,
+        ms => Duration::from_millis(ms).min(LONGEST_REFUSED_WAIT),
     }
 }
 
@@ -283,4 +290,16 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         cause = inner;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_answer_of_a_hub_strands_an_agent() {
+        assert_eq!(refused_wait(0), REFUSED_WAIT);
+        assert_eq!(refused_wait(1_500), Duration::from_millis(1_500));
+        assert_eq!(refused_wait(u64::MAX), LONGEST_REFUSED_WAIT);
+    }
 }

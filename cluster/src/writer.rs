@@ -1,6 +1,6 @@
 //! Writing to a cluster: server-side apply, delete, release.
 //!
-//! Every rule here is from KUBERNETES.md, "Writing". A write names what it expects to find; what it
+//! Every rule here is from docs/kubernetes.md. A write names what it expects to find; what it
 //! finds instead is an outcome, never something to be overridden.
 
 mod adopt;

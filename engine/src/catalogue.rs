@@ -3,8 +3,8 @@
 //! Five questions are answered here and nowhere else: may this object be synced at all
 //! ([`eligibility()`]), is it of use in an archive ([`is_made_anew()`]), what is stripped from its body ([`strip()`]), in which order kinds are created
 //! ([`wave()`]), and which kinds and namespaces an agent accepts only by name ([`is_sensitive()`],
-//! [`is_system_namespace()`]). The rows come from KUBERNETES.md, "What to strip, keep and leave to
-//! the target"; each has a test.
+//! [`is_system_namespace()`]). docs/kubernetes.md, "What is stripped, kept and left to the target", is
+//! the summary; each row has a test.
 //!
 //! Architecture invariant: no policy and no state of a cluster is looked at. What a policy asked
 //! for arrives as [`Asked`].

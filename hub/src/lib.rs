@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod owner;
 pub mod policies_dir;
 pub mod problem;
+pub mod pulse;
 mod redact;
 pub mod restore;
 pub mod retry;

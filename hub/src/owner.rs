@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::core::{Core, Counts, Input, PolicyFiles};
 use crate::metrics::Metrics;
 use crate::problem::Problems;
+use crate::pulse::Pulse;
 use crate::space::{FULL, Gauge, News, REMEDY, Space, free_bytes};
 use crate::store::sqlite::Damage;
 use crate::store::{Store, StoreError};
@@ -57,6 +58,8 @@ pub struct Care {
     pub damage: Damage,
     /// Figures.
     pub metrics: Metrics,
+    /// Signs of life.
+    pub pulse: Pulse,
     /// The time.
     pub clock: Clock,
 }
@@ -119,6 +122,7 @@ impl<S: Store> Owner<S> {
         if !more {
             self.wait(&mut batch).await?;
         }
+        self.care.pulse.turned();
         while batch.len() < BATCH {
             match self.inputs.try_recv() {
                 Ok(input) => batch.push(input),
@@ -171,10 +175,12 @@ impl<S: Store> Owner<S> {
         self.idle_until = started + IDLE;
         match self.core.handle(batch, self.care.clock.now()) {
             Ok(again) => {
+                self.care.pulse.committed(self.care.clock.now());
                 (self.observe)(&self.core.counts(), self.core.connected(), started.elapsed());
                 Ok(again)
             }
             Err(error) => {
+                self.care.pulse.refused();
                 self.policies = policies;
                 if self.refused(&error)? {
                     tokio::time::sleep(REFUSED_PAUSE).await;

@@ -32,6 +32,7 @@ use crate::http::{self, Api, ApiParts, ApiToken, SessionFacts};
 use crate::load::{Loaded, load, watch_damage};
 use crate::metrics::{self, Metrics, Scraped};
 use crate::problem::Problems;
+use crate::pulse::Pulse;
 use crate::restore::Restorer;
 use crate::seal::HubKey;
 use crate::session::{Readers, SessionService};
@@ -197,11 +198,13 @@ impl Running {
         let (inputs, received) = mpsc::channel(owner::INPUTS);
         let space = Space { dir: config.data_dir.clone(), min_free: config.min_free_bytes };
         let (noted, figures) = (damage.clone(), metrics.clone());
+        let pulse = Pulse::default();
         let care = owner::Care {
             space,
             problems: problems.clone(),
             damage: noted,
             metrics: figures,
+            pulse: pulse.clone(),
             clock: Clock::new(owner::now),
         };
         let owned = spawn_core(core, received, care)?;
@@ -282,9 +285,9 @@ impl Running {
         if let Some(listener) = probes {
             let router = metrics::router(Scraped {
                 registry,
-                metrics,
                 readers,
                 problems,
+                pulse,
                 database: config.data_dir.join(STATE_FILE),
                 ready: ready.clone(),
             });

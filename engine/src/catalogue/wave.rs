@@ -41,7 +41,7 @@ const WAVES: &[(&str, &str, u16)] = &[
     ("batch", "Job", 150),
     ("autoscaling", "HorizontalPodAutoscaler", 160),
     ("policy", "PodDisruptionBudget", 160),
-    // Not in KUBERNETES.md's list; an Ingress refers to it, so it goes just before.
+    // An Ingress refers to it, so it goes just before.
     ("networking.k8s.io", "IngressClass", 165),
     ("networking.k8s.io", "Ingress", 170),
     // Late: a webhook or an aggregated API that does not answer yet would refuse what comes after.

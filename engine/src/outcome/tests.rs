@@ -7,7 +7,7 @@ fn class(http: u16, operation: Operation, body: &str) -> FailureClass {
 use FailureClass as C;
 use Operation as O;
 
-/// Written by hand after KUBERNETES.md, except the two about base64 and `protocol`, which 1.20.2 sent. What real
+/// Written by hand after docs/kubernetes.md, except the two about base64 and `protocol`, which 1.20.2 sent. What real
 /// servers answer is tried in tests/tests/cluster/writer/mod.rs.
 const TABLE: &[(u16, Operation, &str, FailureClass)] = &[
     (

@@ -1,5 +1,6 @@
 //! An archive in a bucket: S3 and what speaks its protocol, Google Cloud Storage, Azure Blob Storage.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path as ObjectPath;
 use object_store::{
-    BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig, StaticCredentialProvider,
+    BackoffConfig, Certificate, ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig,
+    StaticCredentialProvider,
 };
 
 use super::credentials;
@@ -40,12 +42,15 @@ impl BucketArchive {
     /// # Errors
     /// When the settings, or the keys of a credentials file, cannot be used. Nothing is sent yet.
     pub fn s3(config: &S3Config) -> Result<Self, ArchiveError> {
-        let S3Config { bucket, prefix, region, endpoint, path_style, credentials_file, profile } = config;
+        let S3Config { bucket, prefix, region, endpoint, path_style, credentials_file, profile, ca_file } =
+            config;
         one_provider();
+        let options = trusting(client(endpoint.as_deref()), ca_file.as_deref())
+            .map_err(|source| ArchiveError::Config { setting: "archive.s3.ca_file", source })?;
         let mut builder = AmazonS3Builder::from_env()
             .with_bucket_name(bucket)
             .with_virtual_hosted_style_request(!path_style)
-            .with_client_options(client(endpoint.as_deref()))
+            .with_client_options(options)
             .with_retry(retry());
         if let Some(region) = region {
             builder = builder.with_region(region);
@@ -127,6 +132,17 @@ fn one_provider() {
 fn client(endpoint: Option<&str>) -> ClientOptions {
     let plain = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
     ClientOptions::new().with_allow_http(plain).with_timeout(REQUEST).with_connect_timeout(CONNECT)
+}
+
+/// Takes the authorities of a file as well as the system's.
+fn trusting(options: ClientOptions, ca_file: Option<&Path>) -> Result<ClientOptions, Boxed> {
+    let Some(path) = ca_file else { return Ok(options) };
+    let pem = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let certificates = Certificate::from_pem_bundle(&pem)?;
+    if certificates.is_empty() {
+        return Err(format!("{}: no certificate in PEM form is in it", path.display()).into());
+    }
+    Ok(certificates.into_iter().fold(options, ClientOptions::with_root_certificate))
 }
 
 fn retry() -> RetryConfig {

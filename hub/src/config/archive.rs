@@ -87,6 +87,8 @@ pub struct S3Config {
     pub credentials_file: Option<PathBuf>,
     /// Section of that file; none: `AWS_PROFILE`, else `default`.
     pub profile: Option<String>,
+    /// PEM: certificates of authorities that sign the server's, beside the system's.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// A bucket of Google Cloud Storage. Keys come by `GOOGLE_*`, the application default credentials, or

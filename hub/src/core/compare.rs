@@ -18,8 +18,9 @@ impl<S: Store> Core<S> {
         match self.comparable(object)? {
             Err(refused) => self.answer(reply, Err(refused)),
             Ok((row, comparison)) => {
-                if comparison.observed.is_some() || !self.can_read(&row) {
-                    self.answer(reply, Ok(comparison));
+                if !self.can_read(&row) {
+                    let complete = complete(comparison, &row.key.gk, &self.keys.secret_digest);
+                    self.answer(reply, Ok(complete));
                     return Ok(());
                 }
                 let asker =
@@ -38,6 +39,7 @@ impl<S: Store> Core<S> {
         ours && cluster.session.is_some() && !cluster.busy.contains_key(&row.key) && !self.tickets.is_full()
     }
 
+    /// What is asked for. It holds the values of Secrets until [`complete`] hides them.
     #[allow(clippy::type_complexity)]
     fn comparable(
         &mut self,
@@ -51,7 +53,7 @@ impl<S: Store> Core<S> {
             (Ok(target), Ok((gk, _))) => (target, gk),
             (Err(refused), _) | (_, Err(refused)) => return Ok(Err(refused)),
         };
-        let key = ObjectKey::new(gk.clone(), &object.namespace, &object.name);
+        let key = ObjectKey::new(gk, &object.namespace, &object.name);
         let Some(row) = self.store.placement(target, &key)? else {
             let message = format!("no policy puts {key} into {target_name}");
             return Ok(Err(refusal("LS0200", message, "see `lockstep explain`")));
@@ -69,7 +71,7 @@ impl<S: Store> Core<S> {
             patch: Vec::new(),
             status: Some(row.status.clone()),
         };
-        Ok(Ok((row, self.hide(comparison, &gk))))
+        Ok(Ok((row, comparison)))
     }
 
     pub(super) fn compared(
@@ -83,24 +85,31 @@ impl<S: Store> Core<S> {
             Answer::Image(image) => serde_json::from_slice(&image.body).ok(),
             _ => None,
         };
-        let mut comparison = Comparison { observed, ..comparison };
-        comparison = self.hide(comparison, gk);
-        if let (Some(desired), Some(observed)) = (&comparison.desired, &mut comparison.observed) {
-            *observed = project(observed, desired);
-            let patch = json_patch::diff(observed, desired);
-            comparison.patch = patch.0.iter().filter_map(|op| serde_json::to_value(op).ok()).collect();
-        }
-        self.answer(reply, Ok(comparison));
+        let complete = complete(Comparison { observed, ..comparison }, gk, &self.keys.secret_digest);
+        self.answer(reply, Ok(complete));
     }
+}
 
-    /// Values of Secrets become keyed digests (I13).
-    fn hide(&self, mut comparison: Comparison, gk: &GroupKind) -> Comparison {
-        if gk.is("", "Secret") {
-            for body in [&mut comparison.desired, &mut comparison.observed].into_iter().flatten() {
-                redact::redact(body, &self.keys.secret_digest);
-            }
+/// The comparison as a person gets it: what nobody asked for is left out, values of Secrets are hidden, and what
+/// differs then is the patch.
+fn complete(mut comparison: Comparison, gk: &GroupKind, key: &[u8; 32]) -> Comparison {
+    if let (Some(desired), Some(observed)) = (&comparison.desired, &mut comparison.observed) {
+        *observed = project(observed, desired);
+    }
+    hide(&mut comparison, gk, key);
+    if let (Some(desired), Some(observed)) = (&comparison.desired, &comparison.observed) {
+        let patch = json_patch::diff(observed, desired);
+        comparison.patch = patch.0.iter().filter_map(|op| serde_json::to_value(op).ok()).collect();
+    }
+    comparison
+}
+
+/// Replaces values of Secrets by keyed digests (I13). Done once: the digest of a digest equals nothing.
+fn hide(comparison: &mut Comparison, gk: &GroupKind, key: &[u8; 32]) {
+    if redact::is_secret(&gk.group, &gk.kind) {
+        for body in [&mut comparison.desired, &mut comparison.observed].into_iter().flatten() {
+            redact::redact(body, key);
         }
-        comparison
     }
 }
 
@@ -135,5 +144,25 @@ mod tests {
             project(&observed, &desired),
             json!({"spec": {"replicas": 2, "list": [{"a": 1}, {"b": 1}]}})
         );
+    }
+
+    fn secret(desired: Value, observed: Value) -> Comparison {
+        let (desired, observed) = (Some(desired), Some(observed));
+        let comparison =
+            Comparison { target: "b".into(), desired, observed, patch: Vec::new(), status: None };
+        complete(comparison, &GroupKind::new("", "Secret"), &[7; 32])
+    }
+
+    #[test]
+    fn i13_a_secret_in_step_shows_no_difference_and_no_value() {
+        let desired = json!({"kind": "Secret", "data": {"password": "Y2FuYXJ5"}});
+        let observed = json!({"kind": "Secret", "data": {"password": "Y2FuYXJ5", "theirs": "Y2FuYXJ5"}, "type": "Opaque"});
+        let same = secret(desired.clone(), observed);
+        assert_eq!(same.patch, Vec::<Value>::new());
+        assert_eq!(same.desired, same.observed);
+        let other = secret(desired, json!({"kind": "Secret", "data": {"password": "b3RoZXI="}}));
+        assert_eq!(other.patch[0]["path"], "/data/password");
+        let shown = format!("{same:?} {other:?}");
+        assert!(!shown.contains("Y2FuYXJ5") && !shown.contains("b3RoZXI="), "{shown}");
     }
 }

@@ -1,10 +1,11 @@
-//! While nothing can be written: reads are answered, and everything else is refused in a way that
-//! loses nothing. No transaction is opened.
+//! While there is no room: reads are answered, what frees room is carried out, and everything else is refused in a
+//! way that loses nothing.
 
 use lockstep_engine::Millis;
 use lockstep_wire::v1;
 
 use super::command::{Command, CommandError};
+use super::keeping::Keeping;
 use super::{Core, Input, PolicyFiles};
 use crate::store::{Store, StoreError};
 
@@ -44,6 +45,20 @@ impl<S: Store> Core<S> {
                 self.release_effects();
                 Ok(None)
             }
+            // It frees room, and the files are gone already.
+            Input::Command(Command::Keep(Keeping::Purged { ids, reply })) => {
+                let purged = self.forget_purged(&ids);
+                if purged.is_err() {
+                    self.store.rollback()?;
+                }
+                let answer = purged.map_err(|error| CommandError {
+                    code: why.code.clone(),
+                    message: format!("the files are deleted, their tombstones are still listed: {error}"),
+                    remedy: format!("{}; they go with the next sweep then", why.remedy),
+                });
+                drop(reply.send(answer));
+                Ok(None)
+            }
             Input::Command(command) => {
                 let v1::Refused { code, message, remedy, retry_after_ms: _ } = why.clone();
                 refuse(command, CommandError { code, message, remedy });
@@ -54,6 +69,12 @@ impl<S: Store> Core<S> {
                 Ok(None)
             }
         }
+    }
+
+    fn forget_purged(&mut self, ids: &[i64]) -> Result<(), StoreError> {
+        self.store.begin()?;
+        ids.iter().try_for_each(|id| self.store.forget_tombstone(*id))?;
+        self.store.commit()
     }
 
     /// Writes a little, durably.

@@ -4,10 +4,13 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderValue};
 
 use super::error::ApiError;
+
+/// Where a browser's request comes from: `none` is a person who typed the address.
+const FETCH_SITE: &str = "sec-fetch-site";
 
 /// The token that state-changing calls need. Only its hash is kept; Debug shows nothing.
 #[derive(Clone)]
@@ -70,7 +73,9 @@ pub(super) fn caller(headers: &HeaderMap, token: &ApiToken) -> Result<Caller, Ap
 /// Refuses what a web page could send: a foreign host name that resolves to the loopback (DNS
 /// rebinding), and requests of other origins.
 pub(super) fn check_host(headers: &HeaderMap, allowed: &[String]) -> Result<(), ApiError> {
-    if headers.contains_key(ORIGIN) {
+    // Browsers name the origin of what may change something, and the relation to it of everything else.
+    let site = headers.get(FETCH_SITE).map(HeaderValue::as_bytes);
+    if headers.contains_key(ORIGIN) || site.is_some_and(|site| site != b"none") {
         return Err(ApiError::foreign("it was sent by a web page"));
     }
     let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else {
@@ -126,5 +131,10 @@ mod tests {
         let mut page = headers(HOST, "127.0.0.1");
         page.insert(ORIGIN, "https://evil.example".parse().unwrap());
         assert_eq!(check_host(&page, &allowed).unwrap_err().code(), "LS0261");
+        for (site, taken) in [("none", true), ("cross-site", false), ("same-site", false)] {
+            let mut page = headers(HOST, "127.0.0.1");
+            page.insert(FETCH_SITE, site.parse().unwrap());
+            assert_eq!(check_host(&page, &allowed).is_ok(), taken, "{site}");
+        }
     }
 }

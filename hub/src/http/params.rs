@@ -10,12 +10,24 @@ use super::error::ApiError;
 use super::kinds::did_you_mean;
 use crate::store::{ClusterRow, Reader};
 
+/// Longest query of a call, in bytes. A selector with every condition that is taken is shorter.
+const QUERY_BYTES: usize = 16 << 10;
+
 /// Query parameters.
 pub(super) struct Params<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     type Rejection = ApiError;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let query = parts.uri.query().unwrap_or_default();
+        if query.len() > QUERY_BYTES {
+            let message = format!("the query has {} bytes, and {QUERY_BYTES} are taken", query.len());
+            return Err(ApiError::bad_request(message, "ask for less in one call"));
+        }
+        if query.contains("%00") {
+            let message = "a query parameter holds a NUL character";
+            return Err(ApiError::bad_request(message, "no name, label or text has one: leave it out"));
+        }
         match Query::<T>::from_request_parts(parts, state).await {
             Ok(Query(params)) => Ok(Self(params)),
             Err(rejection) => Err(ApiError::bad_request(

@@ -4,27 +4,50 @@ use std::collections::BTreeSet;
 
 use lockstep_engine::selector::{LabelSelector, Operator, Requirement};
 
+/// Most conditions of one selector. The store takes each into one statement, whose depth is bounded.
+const CONDITIONS: usize = 64;
+/// Most values of all its conditions together.
+const VALUES: usize = 1_000;
+
 /// A selector cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{part}` is not a label condition (`a=b`, `a!=b`, `a in (b,c)`, `a notin (b)`, `a`, `!a`)")]
-pub struct BadSelector {
-    /// The part that cannot be read.
-    pub part: String,
+pub enum BadSelector {
+    /// A part is not a condition.
+    #[error("`{part}` is not a label condition (`a=b`, `a!=b`, `a in (b,c)`, `a notin (b)`, `a`, `!a`)")]
+    NotACondition {
+        /// The part that cannot be read.
+        part: String,
+    },
+    /// It has too many conditions or values.
+    #[error(
+        "the selector has {conditions} conditions with {values} values; {CONDITIONS} conditions with {VALUES} values are taken"
+    )]
+    TooLong {
+        /// Conditions.
+        conditions: usize,
+        /// Values.
+        values: usize,
+    },
 }
 
 /// Reads `env=production,tier notin (db,cache),!legacy`.
 ///
 /// # Errors
-/// Names the first part that is not a condition.
+/// Names the first part that is not a condition, or says how many are taken.
 pub fn parse(text: &str) -> Result<LabelSelector, BadSelector> {
     let mut selector = LabelSelector::default();
     if text.trim().is_empty() {
         return Ok(selector);
     }
     for part in split(text) {
-        let requirement =
-            requirement(part.trim()).ok_or_else(|| BadSelector { part: part.trim().to_owned() })?;
+        let requirement = requirement(part.trim())
+            .ok_or_else(|| BadSelector::NotACondition { part: part.trim().to_owned() })?;
         selector.match_expressions.insert(requirement);
+    }
+    let conditions = selector.match_expressions.len();
+    let values = selector.match_expressions.iter().map(|requirement| requirement.values.len()).sum();
+    if conditions > CONDITIONS || values > VALUES {
+        return Err(BadSelector::TooLong { conditions, values });
     }
     Ok(selector)
 }
@@ -105,7 +128,8 @@ mod tests {
     #[test]
     fn bad_selectors_name_the_part() {
         for (text, part) in [("a=b,c>d", "c>d"), ("a=b,", ""), ("a nope (b)", "a nope (b)"), ("=b", "=b")] {
-            assert_eq!(parse(text).unwrap_err().part, part, "{text}");
+            let part = part.to_owned();
+            assert_eq!(parse(text).unwrap_err(), BadSelector::NotACondition { part }, "{text}");
         }
     }
 }

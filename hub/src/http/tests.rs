@@ -378,6 +378,34 @@ async fn pages_join_to_the_whole_and_selectors_select() {
     bed.refused("objects", "LS0253").await;
 }
 
+/// What SQLite would choke on is refused before it is asked.
+#[tokio::test]
+async fn searches_that_the_store_cannot_take_are_bad_requests() {
+    let bed = bed();
+    let many = |n: usize| (0..n).map(|n| format!("l{n}")).collect::<Vec<_>>().join("%2C");
+    for path in [
+        "tombstones?text=%00%22*%22".to_owned(),
+        "tombstones?text=*".to_owned(),
+        "tombstones?text=%22".to_owned(),
+        format!("tombstones?selector={}", many(65)),
+        format!("tombstones?selector=a+in+({})", many(1_001)),
+        format!("objects?kind=deploy&selector={}", many(3_000)),
+        format!("objects?kind=deploy&name={}", "x".repeat(20_000)),
+    ] {
+        let (status, value) = bed.call(Method::GET, &path, None, "").await;
+        assert_eq!(
+            (status, value["code"].as_str()),
+            (StatusCode::BAD_REQUEST, Some("LS0253")),
+            "{path}: {value}"
+        );
+    }
+    bed.get(&format!("tombstones?selector={}", many(64))).await;
+    for text in ["%22a%22*", "a%27b", "AND", "a+OR+b", "NEAR(a+b)", "x%3Ay", "(", "a*"] {
+        let (status, value) = bed.call(Method::GET, &format!("tombstones?text={text}"), None, "").await;
+        assert!(status == StatusCode::OK || status == StatusCode::BAD_REQUEST, "{text}: {value}");
+    }
+}
+
 #[tokio::test]
 async fn secrets_are_digests_unless_authorised_and_asked_for() {
     let bed = bed();

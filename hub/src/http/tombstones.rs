@@ -69,6 +69,10 @@ pub(super) async fn list(
     let shared = api.clone();
     let selector = selector::parse(query.selector.as_deref().unwrap_or_default())
         .map_err(|bad| ApiError::bad_request(bad.to_string(), "see `lockstep tombstones list --help`"))?;
+    if query.text.as_deref().is_some_and(|text| !text.contains(char::is_alphanumeric)) {
+        let message = "the text to look for holds no letter and no digit";
+        return Err(ApiError::bad_request(message, "give a word, or the beginning of one as in `pass*`"));
+    }
     let act = query.group.as_deref().map(groups::act_id).transpose()?;
     let page = api
         .0

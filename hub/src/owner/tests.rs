@@ -21,6 +21,7 @@ struct Bed {
     pages: PageLimit,
     problems: Problems,
     damage: Damage,
+    pulse: Pulse,
 }
 
 impl Bed {
@@ -39,16 +40,17 @@ impl Bed {
         })
         .unwrap();
         let (inputs, received) = mpsc::channel(INPUTS);
-        let problems = Problems::default();
+        let (problems, pulse) = (Problems::default(), Pulse::default());
         let care = Care {
             space: Space { dir: dir.path().to_owned(), min_free: 0 },
             problems: problems.clone(),
             damage: damage.clone(),
             metrics: Metrics::default(),
+            pulse: pulse.clone(),
             clock: Clock::new(now),
         };
         let thread = std::thread::spawn(move || run(core, received, Box::new(|_, _, _| {}), care));
-        Self { dir, inputs, thread, reader, pages, problems, damage }
+        Self { dir, inputs, thread, reader, pages, problems, damage, pulse }
     }
 
     fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, CommandError> {
@@ -177,6 +179,7 @@ fn a_bound_on_free_space_holds_before_the_disk_is_full() {
         problems: bed.problems.clone(),
         damage: store.damage(),
         metrics: Metrics::default(),
+        pulse: Pulse::default(),
         clock: Clock::new(now),
     };
     let core = Core::load(Parts {
@@ -213,4 +216,24 @@ fn damage_ends_the_owner() {
     }
     bed.thread.join().unwrap();
     assert!(bed.damage.why().is_some());
+}
+
+/// Somebody holds the write lock of the database: nothing can be committed, and probes say so until it can.
+#[test]
+fn a_store_that_takes_no_commit_is_not_ready() {
+    let bed = Bed::new();
+    bed.token("a").unwrap();
+    assert_eq!(bed.pulse.serving(), Ok(()));
+    let committed = bed.pulse.last_commit();
+    assert!(committed > 0);
+    let holder = rusqlite::Connection::open(bed.dir.path().join("state.db")).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let (reply, _answer) = oneshot::channel();
+    let cluster = ClusterName::new("b").unwrap();
+    bed.inputs.blocking_send(Input::Command(Command::CreateToken { cluster, reply })).unwrap();
+    bed.until("it is not ready", |bed| bed.pulse.serving().is_err());
+    holder.execute_batch("ROLLBACK").unwrap();
+    bed.until("it is ready again", |bed| bed.token("c").is_ok() && bed.pulse.serving().is_ok());
+    assert!(bed.pulse.last_commit() >= committed);
+    bed.end();
 }

@@ -6,6 +6,7 @@
 mod acts;
 mod aside;
 mod backup;
+mod before;
 mod body;
 mod check;
 mod clusters;

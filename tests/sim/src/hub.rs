@@ -16,6 +16,7 @@ use lockstep_hub::core::{Core, Input, Keys, Parts};
 use lockstep_hub::metrics::Metrics;
 use lockstep_hub::owner::{self, Care};
 use lockstep_hub::problem::Problems;
+use lockstep_hub::pulse::Pulse;
 use lockstep_hub::seal::HubKey;
 use lockstep_hub::session::{Readers, SessionService};
 use lockstep_hub::settle::Settling;
@@ -227,6 +228,7 @@ impl Inner {
             problems: Problems::default(),
             damage,
             metrics: Metrics::default(),
+            pulse: Pulse::default(),
             clock: self.clock.clone(),
         };
         let (oracle, log, mut reader) = (self.oracle.clone(), self.log.clone(), readers()?);

@@ -1,4 +1,4 @@
-//! Deletes that nobody saw coming (pains 4, 8): they wait, are shown before they are approved, and what is to stay
+//! Deletes that nobody saw coming (pains 4, 8 of docs/pains.md): they wait, are shown before they are approved, and what is to stay
 //! stays as it is.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -1,5 +1,5 @@
-//! Fields of copies that others have a say in: autoscalers, webhooks, people, other appliers (pains 1, 2 and 3 of the
-//! field).
+//! Fields of copies that others have a say in: autoscalers, webhooks, people, other appliers (pains 1, 2 and 3 of
+//! docs/pains.md).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use anyhow::{Result, ensure};

@@ -1,4 +1,4 @@
-//! Members that are away, or gone for good (pains 5, 6, 17): they block nobody, and nothing is concluded from it.
+//! Members that are away, or gone for good (pains 5, 6, 17 of docs/pains.md): they block nobody, and nothing is concluded from it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 
 use super::s3::S3Server;
 use super::*;
-use crate::config::{ArchiveConfig, HubConfig};
+use crate::config::{ArchiveConfig, HubConfig, S3Config};
 use crate::problem::Problems;
 use futures::TryStreamExt;
 
@@ -83,11 +83,27 @@ async fn a_bucket_of_the_s3_protocol_conforms_and_holds_secrets_sealed() {
 }
 
 #[tokio::test]
+async fn a_bucket_over_tls_is_trusted_by_its_own_authority_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = S3Server::start_tls(dir.path()).await;
+    let config = server.config(dir.path());
+    conforms(opened(ArchiveConfig { s3: Some(config.clone()), ..Default::default() }, &dir)).await;
+    let refused = |ca: &str, text: &str| {
+        std::fs::write(dir.path().join(ca), text).unwrap();
+        let config = S3Config { ca_file: Some(dir.path().join(ca)), ..config.clone() };
+        BucketArchive::s3(&config).unwrap_err().to_string()
+    };
+    assert!(refused("empty.pem", "").contains("archive.s3.ca_file"));
+    let missing = S3Config { ca_file: Some(dir.path().join("none.pem")), ..config };
+    assert!(BucketArchive::s3(&missing).unwrap_err().to_string().contains("archive.s3.ca_file"));
+}
+
+#[tokio::test]
 async fn a_bucket_that_refuses_is_told_and_works_again_without_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = S3Server::start(dir.path()).await;
     let config = server.config(dir.path());
-    let wrong = crate::config::S3Config { profile: Some("wrong".to_owned()), ..config.clone() };
+    let wrong = S3Config { profile: Some("wrong".to_owned()), ..config.clone() };
     let wrong = tombstones_in(Arc::new(BucketArchive::s3(&wrong).unwrap()));
     let error = wrong.probe("hub").await.unwrap_err();
     assert_eq!(error.code(), "LS0245");

@@ -10,6 +10,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::aside::{self, Aside};
+use super::before;
 use super::check::{check_key, examine, recognise};
 use super::damage::Damage;
 use super::lock::{DirLock, Marker};
@@ -77,7 +78,8 @@ pub enum OpenError {
     },
     /// A downgrade.
     #[error(
-        "{NEWER}: {path} has schema version {found}, this build knows up to {VERSION}: run the newer version again, or restore the backup from before the upgrade"
+        "{NEWER}: {path} has schema version {found}, this build knows up to {VERSION}: run the newer version again; to go back for good, put the copy from before the upgrade ({copy}) in its place (LS0221 says how)",
+        copy = copy_of(path)
     )]
     Newer {
         /// The file.
@@ -109,6 +111,16 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// No copy could be made before an upgrade.
+    #[error(
+        "{UNUSABLE}: the state store cannot be copied to {path} before its upgrade: make room for as much as the store takes, and start again; the store was not changed"
+    )]
+    NotCopied {
+        /// The copy.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A file beside it cannot be made or opened.
     #[error("{UNUSABLE}: {path}: check that it exists, and that the hub may write there")]
     Io {
@@ -134,9 +146,15 @@ impl OpenError {
             Self::Foreign { .. } => FOREIGN.code,
             Self::Corrupt { .. } => CORRUPT.code,
             Self::WrongKey { .. } => WRONG_KEY.code,
-            Self::Io { .. } | Self::Store(_) => UNUSABLE.code,
+            Self::NotCopied { .. } | Self::Io { .. } | Self::Store(_) => UNUSABLE.code,
         }
     }
+}
+
+/// The copy that the last upgrade made, in words.
+fn copy_of(path: &Path) -> String {
+    let copy = (1..=VERSION).rev().map(|version| before::place(path, version)).find(|copy| copy.exists());
+    copy.map_or("none is there".to_owned(), |copy| copy.display().to_string())
 }
 
 /// Opens the store or makes one.
@@ -235,7 +253,7 @@ fn open_file(path: &Path, sealer: &Sealer, check: Check) -> Result<(Inner, Marke
     let (marker, unclean) = Marker::set(path)?;
     let result = examine(path, &db, unclean, check).and_then(|()| {
         settle(&mut db).map_err(OpenError::from)?;
-        migrate(&mut db)?;
+        migrate(path, &mut db)?;
         let mut inner = Inner::new(db, sealer.clone(), Damage::of(path))?;
         check_key(path, &mut inner)?;
         keep_log(&inner.db, false)?;

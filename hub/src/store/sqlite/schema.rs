@@ -1,8 +1,11 @@
 //! Versions of the schema. Steps are only ever appended; each has a fixture of the version before it
 //! in `hub/fixtures/store`, which a test upgrades.
 
+use std::path::Path;
+
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+use super::before;
 use super::open::OpenError;
 use super::row::database;
 
@@ -21,8 +24,18 @@ const STEPS: &[&str] = &[
 /// The version that this build reads and writes.
 pub const VERSION: i64 = STEPS.len() as i64;
 
-/// Brings a database to [`VERSION`], one transaction per step.
-pub(super) fn migrate(db: &mut Connection) -> Result<(), OpenError> {
+/// Brings the database at `path` to [`VERSION`], one transaction per step. A copy of what is there is made before.
+pub(super) fn migrate(path: &Path, db: &mut Connection) -> Result<(), OpenError> {
+    let from = version(db)?;
+    if (1..VERSION).contains(&from) {
+        let copy = before::keep(path, db, from)?;
+        tracing::info!(
+            ?copy,
+            from,
+            to = VERSION,
+            "the state store is upgraded; this is its copy from before"
+        );
+    }
     loop {
         let found = version(db)?;
         let Some(step) = usize::try_from(found).ok().and_then(|n| STEPS.get(n)) else { return Ok(()) };

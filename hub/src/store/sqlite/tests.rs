@@ -187,6 +187,27 @@ fn secrets_lie_encrypted() {
     clean();
 }
 
+/// Without a copy there is no upgrade, and what is there stays as it is.
+#[test]
+fn a_store_that_cannot_be_copied_is_not_upgraded() {
+    let dir = Dir::new();
+    std::fs::create_dir(dir.path().parent().unwrap()).unwrap();
+    let old = Connection::open(dir.path()).unwrap();
+    old.execute_batch(include_str!("../../../fixtures/store/v4.sql")).unwrap();
+    drop(old);
+    // A directory of that name is in the way.
+    let way = super::before::place(&dir.path(), 4);
+    std::fs::create_dir_all(way.join("x")).unwrap();
+    let error = dir.refusal();
+    assert!(error.code() == "LS0225" && error.to_string().contains("state.db.v4"), "{error}");
+    let db = Connection::open(dir.path()).unwrap();
+    assert_eq!(db.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)).unwrap(), 4);
+    drop(db);
+    std::fs::remove_dir_all(&way).unwrap();
+    dir.open();
+    assert!(way.is_file());
+}
+
 /// What an older version wrote is read by this one. `hub/fixtures/store/v<n>.sql` is a dump, never
 /// regenerated once released.
 #[test]
@@ -213,8 +234,13 @@ fn upgrades(dump: &str) -> (Dir, SqliteStore) {
     std::fs::create_dir(dir.path().parent().unwrap()).unwrap();
     let old = Connection::open(dir.path()).unwrap();
     old.execute_batch(dump).unwrap();
+    let from: i64 = old.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    let before = (schema(&old), from);
     drop(old);
     let mut store = dir.open();
+    let copy = Connection::open(crate::store::sqlite::before::place(&dir.path(), from)).unwrap();
+    let kept: i64 = copy.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!((schema(&copy), kept), before, "the copy is what was there before the upgrade");
     assert_eq!(schema(&store.inner.db), schema(&Dir::new().open().inner.db), "upgraded is not as new");
 
     let secret = store.object(ClusterId(1), &key("Secret", "shop", "s")).unwrap().unwrap();

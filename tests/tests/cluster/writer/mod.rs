@@ -1,4 +1,4 @@
-//! The writer against real API servers: every rule of KUBERNETES.md, "Writing", that it carries out.
+//! The writer against real API servers: every rule of docs/kubernetes.md, "Server-side apply", that it carries out.
 
 mod leave;
 
