@@ -26,7 +26,8 @@ pub use entries::{
 };
 pub use fieldset::{FieldSet, FieldSetError, PathElement};
 pub use handover::{
-    Claims, Handover, ManagerPattern, ManagerPatternError, RESTORE_MANAGER, Retired, displaced, hand_over, reinstate,
+    Claims, Handover, ManagerPattern, ManagerPatternError, RESTORE_MANAGER, Retired, displaced, hand_over,
+    reinstate,
 };
 pub use leave::{Drift, Leave, Left, Share, give_back, share};
 pub use pattern::{Pattern, PatternError};

@@ -5,6 +5,7 @@
 //! manager, and the entry of a controller that is still at work is never touched.
 
 mod retired;
+mod rivals;
 mod split;
 
 use serde_json::{Value, json};
@@ -15,6 +16,7 @@ use super::fieldset::FieldSet;
 use crate::object::ObjectError;
 
 pub use retired::{ManagerPattern, ManagerPatternError, RESTORE_MANAGER, Retired};
+use rivals::{Sides, rivals};
 use split::{Split, metadata_of, split};
 
 /// What a body claims of an object.
@@ -71,7 +73,10 @@ pub fn hand_over(
             entries.push(rest);
         }
     }
-    if from.is_empty() {
+    if let Some(displaced) = claims.displaced {
+        claimed.extend(displaced);
+    }
+    if from.is_empty() && claimed.is_empty() {
         return Ok(None);
     }
     if let Some(ours) = managed.ours().filter(|ours| ours.api_version == version) {
@@ -96,14 +101,12 @@ pub fn reinstate(live: &Value, last: &FieldSet) -> Result<Option<Handover>, Obje
     }
     let version = live.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
     let ours = split(last, Some(live), &[]).claimed;
-    Ok((!ours.is_empty()).then(|| Handover {
-        entries: json!([entry_of_ours(&ours, version, "")]),
-        from: Vec::new(),
-    }))
+    Ok((!ours.is_empty())
+        .then(|| Handover { entries: json!([entry_of_ours(&ours, version, "")]), from: Vec::new() }))
 }
 
-/// Fields that only retired managers own and the body does not have, which the API server says cannot stay: each `cause`
-/// is a field as its answer names it, and says whether the value is there twice.
+/// Fields that the body does not have, that nobody but retired managers own, and that cannot stay beside the body, as the
+/// API server says: each cause is a field as its answer names it, and whether its value is there twice.
 ///
 /// # Errors
 /// When the object's managedFields cannot be read.
@@ -116,12 +119,15 @@ pub fn displaced(
     let version = live.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
     let listed = live.pointer("/metadata/managedFields");
     let managed = listed.map_or(Ok(ManagedFields::default()), ManagedFields::from_value)?;
+    let (mut theirs, mut others) = (FieldSet::default(), FieldSet::default());
+    for entry in managed.0.iter().filter(|entry| entry.api_version == version) {
+        let ends = entry.is_ours() || retired.includes(entry);
+        let set = if ends { &mut theirs } else { &mut others };
+        set.extend(&entry.fields()?);
+    }
     let mut found = FieldSet::default();
-    for entry in managed.0.iter().filter(|entry| entry.api_version == version && retired.includes(entry)) {
-        let theirs = entry.fields()?;
-        for (path, twice) in causes {
-            split::rivals(&theirs, live, body, path, *twice, &mut found);
-        }
+    for (path, twice) in causes {
+        rivals(&Sides { theirs: &theirs, others: Some(&others), live, body }, path, *twice, &mut found);
     }
     Ok(found)
 }
@@ -130,7 +136,7 @@ pub fn displaced(
 fn part(entry: &ManagerEntry, version: &str, claims: Claims<'_>) -> Result<Option<Split>, ObjectError> {
     let theirs = entry.fields()?;
     if entry.api_version == version {
-        let part = split(&theirs, Some(claims.body), &[claims.last, claims.displaced]);
+        let part = split(&theirs, Some(claims.body), &[claims.last]);
         return Ok(part.changed.then_some(part));
     }
     // Paths of another version cannot be compared, but for metadata, which is the same in all of them. What such an entry

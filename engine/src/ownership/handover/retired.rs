@@ -9,7 +9,7 @@ use crate::guard::{self, Guard};
 use crate::ownership::entries::ManagerEntry;
 use crate::ownership::{MANAGER, YIELD_MANAGER};
 
-/// Field manager of writes of ours that are no applies. They are one-time writes.
+/// Field manager of restores. Not the manager of copies: what a person has brought back is not ours.
 pub const RESTORE_MANAGER: &str = "lockstep-restore";
 /// Stands for everybody who wrote before managedFields were kept, or before they were cleared.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
