@@ -136,7 +136,7 @@ pub fn displaced(
 fn part(entry: &ManagerEntry, version: &str, claims: Claims<'_>) -> Result<Option<Split>, ObjectError> {
     let theirs = entry.fields()?;
     if entry.api_version == version {
-        let part = split(&theirs, Some(claims.body), &[claims.last]);
+        let part = split(&theirs, Some(claims.body), &[claims.last, claims.displaced]);
         return Ok(part.changed.then_some(part));
     }
     // Paths of another version cannot be compared, but for metadata, which is the same in all of them. What such an entry

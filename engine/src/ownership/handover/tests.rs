@@ -180,6 +180,9 @@ fn what_cannot_stay_beside_the_body_is_found_by_the_error() {
         let handover = hand_over(&live, claims, &NONE).unwrap().unwrap();
         let ours = FieldSet::from_value(&handover.entries[0]["fieldsV1"]).unwrap();
         assert!(paths.iter().all(|path| ours.contains(path)), "{path}: {ours:?}");
+        let rest = handover.entries.get(1).map_or(&Value::Null, |entry| &entry["fieldsV1"]);
+        let kept = if rest.is_null() { FieldSet::default() } else { FieldSet::from_value(rest).unwrap() };
+        assert!(!paths.iter().any(|path| kept.contains(path)), "{path}: {kept:?}");
     }
     // What somebody at work owns stays, and so does the refusal.
     let mut shared = live.clone();
