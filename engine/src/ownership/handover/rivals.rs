@@ -44,13 +44,40 @@ pub(super) fn rivals(sides: &Sides<'_>, path: &str, twice: bool, found: &mut Fie
         return below(sides, above, Some(name), found);
     }
     let before = found.clone();
-    // Beside `spec` are the parts of an object, of which none excludes another.
-    if !above.is_empty() {
+    // The error may name what holds the fields, as `spec` does for both numbers of a disruption budget,
+    below(sides, &steps, None, found);
+    if *found == before && steps.len() > 1 {
+        // or what holds what holds them, as `spec.defaultBackend` does for the port of its service,
+        at(sides, &steps, &anywhere, found);
+    }
+    if *found == before && !above.is_empty() {
+        // or one of them.
         below(sides, above, None, found);
     }
-    if *found == before {
-        // The error may name what holds the fields, and not one of them.
-        below(sides, &steps, None, found);
+}
+
+/// Goes to a place by members only.
+fn at(sides: &Sides<'_>, steps: &[Step<'_>], go: &dyn Fn(&Sides<'_>, &mut FieldSet), found: &mut FieldSet) {
+    match steps.split_first() {
+        None => go(sides, found),
+        Some((Step::Member(name), rest)) => {
+            let element = PathElement::Field((*name).to_owned());
+            if let (Some(live), Some(body)) = (sides.live.get(name), sides.body.get(name)) {
+                descend(sides, element, live, body, found, |sides, found| at(sides, rest, go, found));
+            }
+        }
+        Some((Step::Item, _)) => {}
+    }
+}
+
+/// Members that the body does not have, at any depth.
+fn anywhere(sides: &Sides<'_>, found: &mut FieldSet) {
+    beside(sides, found);
+    let (Some(live), Some(body)) = (sides.live.as_object(), sides.body.as_object()) else { return };
+    for (name, live) in live {
+        if let Some(body) = body.get(name) {
+            descend(sides, PathElement::Field(name.clone()), live, body, found, anywhere);
+        }
     }
 }
 

@@ -158,18 +158,20 @@ fn what_cannot_stay_beside_the_body_is_found_by_the_error() {
         "k:{\"port\":80,\"protocol\":\"TCP\"}": {".": {}, "f:name": {}, "f:port": {}},
         "k:{\"port\":90,\"protocol\":\"TCP\"}": {".": {}, "f:name": {}, "f:port": {}}},
         "f:volumes": {"k:{\"name\":\"v\"}": {".": {}, "f:name": {}, "f:emptyDir": {}}},
+        "f:backend": {"f:service": {"f:port": {"f:number": {}}}},
         "f:minAvailable": {}, "f:strategy": {"f:type": {}, "f:rollingUpdate": {".": {}, "f:maxSurge": {}}}}});
-    let spec = json!({"minAvailable": 1, "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}},
+    let spec = json!({"minAvailable": 1, "backend": {"service": {"port": {"number": 1}}}, "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}},
         "ports": [{"port": 80, "name": "http"}, {"port": 90, "name": "own"}],
         "volumes": [{"name": "v", "emptyDir": {}}]});
     let live = object(&[entry("kubectl", "Update", &theirs)], &json!({ "spec": spec }));
-    let body = json!({"spec": {"maxUnavailable": 1, "strategy": {"type": "Recreate"},
+    let body = json!({"spec": {"maxUnavailable": 1, "backend": {"service": {"port": {"name": "x"}}}, "strategy": {"type": "Recreate"},
         "ports": [{"port": 8080, "name": "http"}], "volumes": [{"name": "v", "configMap": {"name": "c"}}]}});
     for (path, twice, found) in [
         ("spec.ports[1].name", true, &[".spec.ports[port=80,protocol=\"TCP\"]"][..]),
         ("spec.volumes[0].configMap", false, &[".spec.volumes[name=\"v\"].emptyDir"]),
         ("spec", false, &[".spec.minAvailable"]),
         ("spec.strategy.rollingUpdate", false, &[".spec.strategy.rollingUpdate"]),
+        ("spec.backend", false, &[".spec.backend.service.port.number"]),
         ("spec.nothing.there", false, &[]),
     ] {
         let set = displaced(&live, &body, &NONE, &[(path.to_owned(), twice)]).unwrap();
