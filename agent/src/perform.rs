@@ -15,7 +15,7 @@ use lockstep_engine::catalogue::is_container;
 use lockstep_engine::marks::has_marks;
 use lockstep_engine::object::{ObjectError, RawObject, defined_kind, without_managed_fields};
 use lockstep_engine::outcome::{Failure, FailureClass};
-use lockstep_engine::ownership::{FieldSet, Leave, Left, has_entry_of_ours};
+use lockstep_engine::ownership::{FieldSet, Leave, Left, ManagerPattern, has_entry_of_ours};
 use lockstep_engine::{GroupKind, ResourceVersion, Uid};
 use lockstep_wire::v1::{
     self, apply::Expect as Wanted, outcome::Result as Done, restore::Expect as Anew, step::Action,
@@ -107,6 +107,15 @@ fn micros(duration: Duration) -> u32 {
     u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
 }
 
+fn foreign(adopt: &v1::Adopt) -> Result<Expect, Failure> {
+    let v1::Adopt { uid, only_if_equal, retired } = adopt;
+    let retired: Result<_, _> = retired.iter().map(|text| text.parse::<ManagerPattern>()).collect();
+    let retired = retired.map_err(|error| {
+        failure(FailureClass::Invalid, &format!("a retired field manager cannot be read: {error}"))
+    })?;
+    Ok(Expect::Foreign { uid: Uid::new(uid), only_if_equal: *only_if_equal, retired })
+}
+
 struct Call<'a> {
     tools: &'a Tools,
     job: &'a Job,
@@ -147,9 +156,7 @@ impl Call<'_> {
                 resource_version: (!resource_version.is_empty())
                     .then(|| ResourceVersion::new(resource_version)),
             },
-            Some(Wanted::Adopt(v1::Adopt { uid, only_if_equal })) => {
-                Expect::Foreign { uid: Uid::new(uid), only_if_equal: *only_if_equal }
-            }
+            Some(Wanted::Adopt(adopt)) => foreign(adopt)?,
             None => return Err(failure(FailureClass::Invalid, "an apply that expects nothing")),
         };
         let last_applied = match apply.last_field_set.as_ref() {

@@ -109,6 +109,7 @@ guards! {
     UpdateNamesUid "I6" "an update names the uid",
     MetByCreate "I6" "marks that a create left on what it met mean nothing",
     NonceOfCreate "I6" "an object met by a create is ours only by its nonce",
+    ControllersKeep "I6" "the entry of a controller at work is never handed over",
 }
 
 /// As many as a word has bits.

@@ -13,6 +13,7 @@ mod differences;
 mod drift;
 mod entries;
 mod fieldset;
+mod handover;
 mod leave;
 mod pattern;
 mod project;
@@ -24,6 +25,10 @@ pub use entries::{
     ManagedFields, ManagerEntry, ManagerSummary, SUMMARY_BYTES, SUMMARY_PATHS, has_entry_of_ours,
 };
 pub use fieldset::{FieldSet, FieldSetError, PathElement};
+pub use handover::{
+    Claims, Handover, ManagerPattern, ManagerPatternError, RESTORE_MANAGER, Retired, displaced, hand_over,
+    reinstate,
+};
 pub use leave::{Drift, Leave, Left, Share, give_back, share};
 pub use pattern::{Pattern, PatternError};
 pub use project::{canonical_json, project};

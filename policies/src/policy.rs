@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use lockstep_engine::budget::Limit;
 use lockstep_engine::interest::Condition;
-use lockstep_engine::ownership::{Drift, Leave, Pattern};
+use lockstep_engine::ownership::{Drift, Leave, ManagerPattern, Pattern};
 use lockstep_engine::plan::OnConflict;
 use lockstep_engine::{ClusterName, GroupKind};
 use serde::{Deserialize, Serialize};
@@ -80,6 +80,9 @@ pub struct Resource {
 pub struct Ownership {
     /// An object of the same name is there. Default: Fail.
     pub conflict: OnConflict,
+    /// Field managers that are done with the objects that are adopted, beside those that people run by hand.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub retired: BTreeSet<ManagerPattern>,
     /// Somebody else changed a field that is ours. Default: Correct.
     pub drift: Drift,
     /// The same for some fields; the first that covers a field counts.

@@ -6,7 +6,8 @@ use lockstep_engine::marks;
 use lockstep_engine::object::RawObject;
 use lockstep_engine::outcome::{Failure, FailureClass, Operation};
 use lockstep_engine::ownership::{
-    ConflictCause, MANAGER, ManagedFields, Owned, YIELD_MANAGER, conflicts, force_allowed, owned_digest,
+    ConflictCause, MANAGER, ManagedFields, Owned, Retired, YIELD_MANAGER, conflicts, force_allowed,
+    owned_digest,
 };
 use lockstep_engine::{ResourceVersion, Uid};
 use serde::Deserialize;
@@ -41,7 +42,9 @@ impl Writer {
         let done = match &plan.expect {
             Expect::Absent { nonce, look_first } => self.create(plan, nonce, *look_first).await,
             Expect::Present { uid, .. } => self.update(plan, uid).await,
-            Expect::Foreign { uid, only_if_equal } => self.adopt(plan, uid, *only_if_equal).await,
+            Expect::Foreign { uid, only_if_equal, retired } => {
+                self.adopt(plan, uid, *only_if_equal, retired).await
+            }
         };
         let done = match done {
             Ok(Outcome::Applied(applied)) => self.settle(plan, *applied).await,
@@ -127,6 +130,22 @@ impl Writer {
     }
 
     async fn update_with(&self, plan: &ApplyPlan, uid: &Uid) -> Result<Outcome, Failure> {
+        let done = match self.update_once(plan, uid).await {
+            Err(failure) if failure.class == FailureClass::Invalid && !plan.dry_run => {
+                if !self.regain(plan, uid).await? {
+                    return Err(failure);
+                }
+                self.update_once(plan, uid).await?
+            }
+            done => done?,
+        };
+        match done {
+            Outcome::Applied(applied) => self.own_alone(plan, *applied, &Retired::OfCopy).await,
+            other => Ok(other),
+        }
+    }
+
+    async fn update_once(&self, plan: &ApplyPlan, uid: &Uid) -> Result<Outcome, Failure> {
         let version = match &plan.expect {
             // A yield moves the version; the uid still guards the object.
             Expect::Present { resource_version, .. } if plan.leave.is_empty() => {

@@ -1,15 +1,14 @@
 //! Giving an object up: our marks go, what it does stays.
 
-use http::Method;
 use lockstep_engine::object::RawObject;
-use lockstep_engine::outcome::{Failure, FailureClass, Operation};
+use lockstep_engine::outcome::{Failure, FailureClass};
 use lockstep_engine::ownership::{MANAGER, YIELD_MANAGER};
 use serde_json::{Value, json};
 
+use super::Writer;
+use super::handover::Patched;
 use super::types::{Live, ReleasePlan, Released};
-use super::{Writer, live, sensitivity};
-use crate::client::Call;
-use crate::resource::with_query;
+use super::undo::Place;
 
 /// All our labels and annotations begin so.
 const MARK_PREFIX: &str = "lockstep.dev/";
@@ -33,33 +32,13 @@ impl Writer {
         let Some(operations) = operations(read)? else {
             return Ok(Released::Done { resource_version: read.resource_version.clone() });
         };
-        let path = with_query(
-            &plan.resource.object(&plan.namespace, &plan.name),
-            &[("fieldManager", RELEASE_MANAGER)],
-        );
-        let call = Call {
-            method: Method::PATCH,
-            content_type: Some("application/json-patch+json"),
-            body: Value::Array(operations).to_string().into_bytes(),
-            ..Call::get(&path)
-        };
-        let reply = self.client.call(call).await.map_err(crate::RequestError::into_failure)?;
-        if reply.is_success() {
-            return Ok(Released::Done { resource_version: live(reply.body)?.resource_version });
-        }
-        let failure = reply.failure(Operation::Patch, sensitivity(&plan.resource));
-        Ok(match failure.class {
-            FailureClass::Gone => Released::Gone,
-            // A failed test of a JSON patch is answered 422, and so is an object that is refused as it is.
-            FailureClass::Invalid if self.is_unchanged(plan, read).await => Released::Failed(failure),
-            FailureClass::Stale | FailureClass::Invalid => Released::Stale,
-            _ => Released::Failed(failure),
+        let place = Place { resource: &plan.resource, namespace: &plan.namespace, name: &plan.name };
+        Ok(match self.patch_exactly(place, read, RELEASE_MANAGER, operations).await? {
+            Patched::Done(now) => Released::Done { resource_version: now.resource_version },
+            Patched::Gone => Released::Gone,
+            Patched::Changed => Released::Stale,
+            Patched::Refused(failure) => Released::Failed(failure),
         })
-    }
-
-    async fn is_unchanged(&self, plan: &ReleasePlan, read: &Live) -> bool {
-        let now = self.read(&plan.resource, &plan.namespace, &plan.name).await;
-        matches!(now, Ok(Some(now)) if now.uid == read.uid && now.resource_version == read.resource_version)
     }
 }
 
@@ -67,11 +46,7 @@ impl Writer {
 fn operations(read: &Live) -> Result<Option<Vec<Value>>, Failure> {
     let unreadable = || Failure::local(FailureClass::Transient, "the object's metadata could not be read");
     let object = RawObject::parse(&read.body).map_err(|_| unreadable())?;
-    let mut out = vec![
-        json!({"op": "test", "path": "/metadata/uid", "value": read.uid.as_str()}),
-        json!({"op": "test", "path": "/metadata/resourceVersion", "value": read.resource_version.as_str()}),
-    ];
-    let tests = out.len();
+    let mut out = Vec::new();
     for (member, marks) in
         [("labels", &object.metadata.labels), ("annotations", &object.metadata.annotations)]
     {
@@ -96,19 +71,18 @@ fn operations(read: &Live) -> Result<Option<Vec<Value>>, Failure> {
             out.push(json!({"op": "replace", "path": "/metadata/managedFields", "value": kept}));
         }
     }
-    Ok((out.len() > tests).then_some(out))
+    Ok((!out.is_empty()).then_some(out))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::live;
     use super::*;
     use bytes::Bytes;
 
     fn patch(body: &'static str) -> Option<String> {
         let live = live(Bytes::from_static(body.as_bytes())).unwrap();
-        operations(&live)
-            .unwrap()
-            .map(|operations| Value::Array(operations.into_iter().skip(2).collect()).to_string())
+        operations(&live).unwrap().map(|operations| Value::Array(operations).to_string())
     }
 
     #[test]

@@ -8,15 +8,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Method;
 use lockstep_engine::outcome::{Failure, FailureClass, Operation};
+use lockstep_engine::ownership::RESTORE_MANAGER;
 use lockstep_engine::{ResourceVersion, Uid};
 use serde_json::Value;
 
 use super::{Writer, live, sensitivity};
 use crate::client::{Call, Reply};
 use crate::resource::{Resource, with_query};
-
-/// Not the manager of synced copies: what a person has brought back is not ours.
-const RESTORE_MANAGER: &str = "lockstep-restore";
 
 /// One object to bring back.
 #[derive(Debug, Clone)]

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstep_engine::outcome::Failure;
-use lockstep_engine::ownership::{ConflictCause, FieldSet, Leave, Left, ManagerSummary, OwnedState};
+use lockstep_engine::ownership::{
+    ConflictCause, FieldSet, Leave, Left, ManagerPattern, ManagerSummary, OwnedState,
+};
 use lockstep_engine::{ResourceVersion, Uid};
 
 use crate::resource::Resource;
@@ -33,6 +35,8 @@ pub enum Expect {
         uid: Uid,
         /// Only if it holds every value of the body already.
         only_if_equal: bool,
+        /// Field managers that the policy declares to be retired.
+        retired: Vec<ManagerPattern>,
     },
 }
 

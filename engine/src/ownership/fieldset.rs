@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::INTENT_ANNOTATION;
 use super::project::canonical_json;
@@ -90,7 +90,8 @@ impl PathElement {
         }
     }
 
-    fn canonical(&self) -> String {
+    /// As FieldsV1 has it: `f:name`, `k:{"name":"web"}`.
+    fn text(&self) -> String {
         let (prefix, rest) = match self {
             Self::Field(name) => ('f', name.clone()),
             Self::Index(index) => ('i', index.to_string()),
@@ -103,7 +104,11 @@ impl PathElement {
                 ('k', format!("{{{}}}", parts.join(",")))
             }
         };
-        canonical_text(&Value::from(format!("{prefix}:{rest}")))
+        format!("{prefix}:{rest}")
+    }
+
+    fn canonical(&self) -> String {
+        canonical_text(&Value::from(self.text()))
     }
 }
 
@@ -309,6 +314,20 @@ impl FieldSet {
             }
         }
         self
+    }
+
+    /// The set as FieldsV1.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        let mut out = Map::new();
+        for (element, child) in self.children.iter().filter(|(_, child)| !child.is_empty()) {
+            out.insert(element.text(), child.to_value());
+        }
+        // A leaf is written as an empty object.
+        if self.member && !out.is_empty() {
+            out.insert(".".to_owned(), Value::Object(Map::new()));
+        }
+        Value::Object(out)
     }
 
     /// The set as bytes, the same for the same set however it was written.

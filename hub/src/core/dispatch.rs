@@ -151,8 +151,10 @@ impl<S: Store> Core<S> {
             target.extend(cluster.row.accepts.iter().map(String::as_str));
         }
         let on_conflict = claim.ownership().conflict;
+        let retired: Vec<String> = claim.ownership().retired.iter().map(ToString::to_string).collect();
         if adopts {
             target.push(if on_conflict == OnConflict::TakeOver { "take over" } else { "adopt if equal" });
+            target.extend(retired.iter().map(String::as_str));
         }
         // After a war only what is nobody else's is written.
         let contested = act == Act::Update && self.is_contested(row);
@@ -166,6 +168,7 @@ impl<S: Store> Core<S> {
             Some(object) if adopts => v1::apply::Expect::Adopt(v1::Adopt {
                 uid: object.uid.to_string(),
                 only_if_equal: on_conflict != OnConflict::TakeOver,
+                retired: retired.clone(),
             }),
             Some(object) => v1::apply::Expect::Present(v1::Present {
                 uid: object.uid.to_string(),

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use lockstep_engine::ownership::{Drift, MANAGER, Pattern, PatternError, YIELD_MANAGER};
+use lockstep_engine::ownership::{
+    Drift, MANAGER, ManagerPattern, ManagerPatternError, Pattern, PatternError, YIELD_MANAGER,
+};
 use lockstep_engine::plan::OnConflict;
 
 use crate::codes;
@@ -10,8 +12,16 @@ use crate::node::{Kind, Node};
 use crate::policy::{OnImmutable, Ownership, Replicas};
 use crate::reader::{Fields, Reader, join, shown};
 
-const FIELDS: &[&str] =
-    &["conflict", "drift", "driftRules", "ignoreDifferences", "createOnly", "replicas", "onImmutable"];
+const FIELDS: &[&str] = &[
+    "conflict",
+    "retiredManagers",
+    "drift",
+    "driftRules",
+    "ignoreDifferences",
+    "createOnly",
+    "replicas",
+    "onImmutable",
+];
 const IMMUTABLES: &[(&str, OnImmutable)] =
     &[("Fail", OnImmutable::Fail), ("Recreate", OnImmutable::Recreate)];
 const PATHS: &[&str] = &["jsonPointers", "jsonPaths"];
@@ -37,6 +47,12 @@ pub(super) fn ownership(
     let of = |name: &str| fields.get(name).map(|node| (node, join(path, name)));
     if let Some(conflict) = of("conflict").and_then(|(node, path)| reader.one_of(node, &path, CONFLICTS)) {
         ownership.conflict = conflict;
+    }
+    if let Some((node, path)) = of("retiredManagers") {
+        let list = reader.list(node, &path, "leave the field out, or name at least one field manager");
+        let named = list.into_iter().flatten().enumerate();
+        ownership.retired =
+            named.filter_map(|(i, node)| retired(reader, node, &format!("{path}[{i}]"))).collect();
     }
     if let Some(drift) = of("drift").and_then(|(node, path)| reader.one_of(node, &path, DRIFTS)) {
         ownership.drift = drift;
@@ -109,6 +125,24 @@ fn manager(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<String> {
         return None;
     }
     Some(name.to_owned())
+}
+
+/// A field manager whose fields are taken over, with `*` for any characters.
+fn retired(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ManagerPattern> {
+    let text = reader.text(node, path)?;
+    let (message, remedy) = match text.parse() {
+        Ok(pattern) => return Some(pattern),
+        Err(ManagerPatternError::Everybody) => (
+            format!("`{}` means every field manager, controllers at work among them", shown(text)),
+            "name the managers that no longer write, as in helm or terraform*",
+        ),
+        Err(ManagerPatternError::AtWork) => (
+            format!("`{}` is at work in every cluster, and keeps its fields", shown(text)),
+            "leave it out; name the managers that no longer write",
+        ),
+    };
+    reader.error(codes::BAD_NAME, node.place, path, message, remedy);
+    None
 }
 
 fn create_only(reader: &mut Reader<'_>, node: &Node, path: &str) -> BTreeSet<Pattern> {

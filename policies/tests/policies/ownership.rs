@@ -49,6 +49,27 @@ fn misspelt_and_contradicting_ownership_is_refused() {
     );
 }
 
+#[test]
+fn retired_managers_are_named_and_never_all_nor_those_of_kubernetes() {
+    let set = common::good(&format!(
+        "{HEAD}  ownership: {{ conflict: TakeOver, retiredManagers: [helm, 'terraform*'] }}
+  resources:
+  - {{ kind: Secret, names: [x] }}
+  - {{ kind: ConfigMap, ownership: {{ retiredManagers: [pulumi] }} }}
+"
+    ));
+    let entries = &set.by_name("p").unwrap().spec.resources;
+    let named = |n: usize| entries[n].ownership.retired.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(named(0), ["helm", "terraform*"]);
+    assert_eq!(named(1), ["pulumi"]);
+    let text = format!(
+        "{HEAD}  ownership: {{ retiredManagers: ['*', kubelet] }}\n  resources:\n  - {{ kind: ConfigMap }}\n"
+    );
+    let found: Vec<String> = common::load_one(&text).findings.iter().map(ToString::to_string).collect();
+    assert!(found[0].contains("retiredManagers[0]") && found[0].contains("controllers at work"), "{found:?}");
+    assert!(found[1].contains("retiredManagers[1]") && found[1].contains("`kubelet`"), "{found:?}");
+}
+
 const ALL: &str = "  ownership:
     drift: Report
     replicas: Target

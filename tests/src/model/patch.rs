@@ -38,6 +38,12 @@ impl ApiServer {
         } else {
             json_patch(call, &old)?
         };
+        // An empty list clears the entries, too, but is dropped on the way like any other.
+        if let Some(Value::Array(entries)) = new.pointer_mut("/metadata/managedFields")
+            && entries.is_empty()
+        {
+            entries.push(Value::Object(Map::new()));
+        }
         call.complete(&mut new).map_err(|why| {
             let wrong = Wrong::invalid("patch", &Value::from("..."), &why);
             ApiError::invalid(About { group: "", kind: "", name: "" }, &[wrong])

@@ -1,6 +1,7 @@
 //! End to end: the `lockstep` binary on real control planes. One module per subject, one binary for all: it is linked once.
 
 mod acts;
+mod adoption;
 mod archive;
 mod capture;
 mod chaos_short;

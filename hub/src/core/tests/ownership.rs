@@ -29,7 +29,7 @@ fn taken_over(policy: &str) -> Fleet {
     fleet.section("b", vec![foreign("cm-0", "theirs", 40)], None);
     fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
     let step = fleet.one_step("b");
-    let expected = v1::Adopt { uid: "theirs".into(), only_if_equal: false };
+    let expected = v1::Adopt { uid: "theirs".into(), only_if_equal: false, retired: Vec::new() };
     assert_eq!(apply(&step).expect, Some(Expect::Adopt(expected)));
     assert!(says_adopted(&step));
     fleet.perform("b", &step, "theirs", 41, true);
@@ -95,7 +95,7 @@ fn what_differs_is_not_adopted_as_equal_and_is_looked_at_again_now_and_then() {
     fleet.section("b", vec![foreign("cm-0", "theirs", 40)], None);
     fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
     let step = fleet.one_step("b");
-    let expected = v1::Adopt { uid: "theirs".into(), only_if_equal: true };
+    let expected = v1::Adopt { uid: "theirs".into(), only_if_equal: true, retired: Vec::new() };
     assert_eq!(apply(&step).expect, Some(Expect::Adopt(expected)));
     let failed = v1::Failed {
         class: "Conflict".into(),
