@@ -14,6 +14,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::YIELD_MANAGER;
 use super::entries::{ManagedFields, ManagerEntry};
 use super::fieldset::{FieldSet, PathElement};
 use super::leave::Leave;
@@ -255,6 +256,7 @@ impl<'a> Holders<'a> {
     fn at(&self, path: &[PathElement]) -> Vec<Holder> {
         let mut holders: Vec<Holder> = self
             .entries(path)
+            .filter(|entry| entry.manager != YIELD_MANAGER)
             .map(|entry| Holder { manager: entry.manager.clone(), operation: entry.operation.clone() })
             .collect();
         holders.sort();
