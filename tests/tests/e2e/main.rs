@@ -4,6 +4,7 @@ mod acts;
 mod archive;
 mod capture;
 mod chaos_short;
+mod compared;
 mod deleters;
 mod deletes;
 mod deploy;
