@@ -4,8 +4,13 @@ use anyhow::{Context, Result, ensure};
 use kube::api::{Patch, PatchParams};
 use lockstep_tests::chaos::dice::Dice;
 use lockstep_tests::harness::TestNamespace;
-use lockstep_tests::in_step::{Judge, KINDS, Write, definition, history};
+use lockstep_tests::in_step::{KINDS, Write, definition, history};
 use lockstep_tests::testbed::Testbed;
+
+use judge::Judge;
+
+#[path = "../common/judge.rs"]
+mod judge;
 
 /// Some hundred writes.
 const HISTORIES: u64 = 48;
@@ -50,5 +55,7 @@ async fn i17_in_step_implies_that_an_independent_comparison_finds_nothing_on_a_r
     }
     println!("{HISTORIES} histories: in step {in_step} times, different {differs} times");
     ensure!(in_step > 40 && differs > 10, "in step {in_step} times, different {differs} times");
+    let (definitions, name) = ("CustomResourceDefinition", "widgets.in-step.example");
+    cluster.delete("apiextensions.k8s.io/v1", definitions, None, name).await?;
     namespace.close().await
 }

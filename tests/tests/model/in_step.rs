@@ -2,8 +2,13 @@
 
 use anyhow::{Result, ensure};
 use lockstep_tests::chaos::dice::Dice;
-use lockstep_tests::in_step::{Judge, KINDS, Write, definition, history};
+use lockstep_tests::in_step::{KINDS, Write, definition, history};
 use lockstep_tests::model::{ApiServer, Config};
+
+use judge::Judge;
+
+#[path = "../common/judge.rs"]
+mod judge;
 
 const HISTORIES: u64 = 1_200;
 
