@@ -15,7 +15,10 @@ use lockstep_engine::catalogue::is_container;
 use lockstep_engine::marks::has_marks;
 use lockstep_engine::object::{ObjectError, RawObject, defined_kind, without_managed_fields};
 use lockstep_engine::outcome::{Failure, FailureClass};
-use lockstep_engine::ownership::{FieldSet, Leave, Left, ManagerPattern, has_entry_of_ours};
+use lockstep_engine::ownership::{
+    Compared, Difference, DifferenceKind, Differences, FieldSet, Holder, Leave, Left, ManagerPattern,
+    has_entry_of_ours,
+};
 use lockstep_engine::{GroupKind, ResourceVersion, Uid};
 use lockstep_wire::v1::{
     self, apply::Expect as Wanted, outcome::Result as Done, restore::Expect as Anew, step::Action,
@@ -155,6 +158,7 @@ impl Call<'_> {
                 uid: Uid::new(uid),
                 resource_version: (!resource_version.is_empty())
                     .then(|| ResourceVersion::new(resource_version)),
+                unless_equal: apply.unless_equal,
             },
             Some(Wanted::Adopt(adopt)) => foreign(adopt)?,
             None => return Err(failure(FailureClass::Invalid, "an apply that expects nothing")),
@@ -162,10 +166,12 @@ impl Call<'_> {
         let last_applied = match apply.last_field_set.as_ref() {
             [] if apply.same_body => LastApplied::ThisBody,
             [] => LastApplied::Unknown,
-            bytes => LastApplied::Fields(FieldSet::parse(bytes).map_err(|_| {
-                failure(FailureClass::Invalid, "the field set of the last apply cannot be read")
-            })?),
+            _ => LastApplied::Fields(fields(&apply.last_field_set)?),
         };
+        let mut was_ours = fields(&apply.was_ours)?;
+        if let LastApplied::Fields(last) = &last_applied {
+            was_ours.extend(last);
+        }
         let plan = ApplyPlan {
             resource: self.resource.clone(),
             namespace: Arc::clone(self.namespace()),
@@ -173,6 +179,7 @@ impl Call<'_> {
             body: in_version(&apply.body, &self.resource)?,
             expect,
             last_applied,
+            was_ours,
             reclaim: apply.reclaim.clone(),
             leave: leave(&apply.leave)?,
             ensure_namespace: apply.ensure_namespace && self.may_create_namespace(),
@@ -190,6 +197,7 @@ impl Call<'_> {
                 created_namespace_uid: namespace,
                 api_version: self.resource.api_version(),
                 left: applied.left.into_iter().map(left).collect(),
+                compared: Some(compared(applied.compared)),
             })),
             Outcome::Conflict(foreign) => Ok(Done::Failed(conflict(*foreign))),
             Outcome::NamespaceMissing => Err(failure(
@@ -383,6 +391,36 @@ fn leave(bytes: &[u8]) -> Result<Leave, Failure> {
     }
     serde_json::from_slice(bytes)
         .map_err(|_| failure(FailureClass::Invalid, "the fields that are left to the target cannot be read"))
+}
+
+fn fields(bytes: &[u8]) -> Result<FieldSet, Failure> {
+    if bytes.is_empty() {
+        return Ok(FieldSet::default());
+    }
+    FieldSet::parse(bytes)
+        .map_err(|_| failure(FailureClass::Invalid, "the field set of an earlier apply cannot be read"))
+}
+
+fn compared(compared: Compared) -> v1::Compared {
+    let Compared { differences: Differences { named, more }, lingering } = compared;
+    let lingering = if lingering.is_empty() { Vec::new() } else { lingering.canonical() };
+    v1::Compared {
+        differences: named.into_iter().map(difference).collect(),
+        more,
+        lingering: lingering.into(),
+    }
+}
+
+fn difference(difference: Difference) -> v1::Difference {
+    let Difference { path, kind, holders } = difference;
+    let kind = match kind {
+        DifferenceKind::Missing => v1::DifferenceKind::Missing,
+        DifferenceKind::Different => v1::DifferenceKind::Different,
+        DifferenceKind::Extra => v1::DifferenceKind::Extra,
+    };
+    let holder =
+        |Holder { manager: name, operation }| v1::Manager { name, operation, ..v1::Manager::default() };
+    v1::Difference { path, kind: kind.into(), holders: holders.into_iter().map(holder).collect() }
 }
 
 fn left(left: Left) -> v1::Left {

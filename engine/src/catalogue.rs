@@ -12,11 +12,13 @@
 mod archive;
 mod eligibility;
 mod strip;
+mod values;
 mod wave;
 
 pub use archive::{is_made_anew, is_never_archived};
 pub use eligibility::{Asked, Eligibility, Facts, SkipReason, eligibility, is_never_synced};
 pub use strip::strip;
+pub use values::{ValueType, is_built_in, is_filled_in, value_type};
 pub use wave::{WAVE_DEFINITIONS, WAVE_REST, wave};
 
 use crate::identity::GroupKind;

@@ -88,6 +88,7 @@ guards! {
     NoMarks "I6" "an object without marks or record is not ours",
     OneStepPerKey "I8" "one step of an object at a time",
     DesiredDigest "I8" "the body that was written last is not written again",
+    ComparedAfterWrite "I17" "in step is what was compared with what was asked for, after a write and where nobody knows of one",
     OwnedProjection "I8" "fields as the last write left them are no drift",
     // Deletes.
     ContainerUnknown "I7" "a delete waits until it is known whether its container went, too",

@@ -8,6 +8,7 @@
 //! The digest covers the owned paths as well as their values: a field that somebody took over
 //! shrinks our set without changing any value that is left.
 
+mod compare;
 mod conflict;
 mod differences;
 mod drift;
@@ -18,6 +19,9 @@ mod leave;
 mod pattern;
 mod project;
 
+pub use compare::{
+    Compared, Comparison, Difference, DifferenceKind, Differences, Holder, WhyDifferent, compare,
+};
 pub use conflict::{ConflictCause, conflicts, force_allowed};
 pub use differences::differences;
 pub use drift::{Corrected, Taken, sentence, taken_by};

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::guard::{self, Guard};
 use crate::identity::Uid;
+use crate::ownership::Differences;
 use crate::status::{State, Status};
 
 /// What the hub knows of the object at the target.
@@ -87,6 +88,27 @@ pub struct RecordView<'a> {
     pub owned: Option<[u8; 16]>,
     /// A namespace created in passing.
     pub implicit: bool,
+    /// What the comparison after our last write found.
+    pub holds: Holds<'a>,
+}
+
+/// Does the object hold what our last write asked for? An answer of 200 does not say so (I17).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Holds<'a> {
+    /// Nobody has compared.
+    #[default]
+    Unknown,
+    /// The agent that wrote does not compare.
+    NotCompared,
+    /// It does.
+    AsAsked,
+    /// It does not.
+    Differs {
+        /// Where.
+        differences: &'a Differences,
+        /// It may be otherwise by now, or it is time to try once more.
+        again: bool,
+    },
 }
 
 /// What is asked for.
@@ -138,6 +160,9 @@ pub enum Wish<'a> {
 
 /// The reason of a status: drift that the policy wants reported, and nothing more.
 pub const DRIFT_REPORTED: &str = "DriftReported";
+
+/// The reason of a status: whether it is what is asked for is to be found out.
+pub const VERIFYING: &str = "Verifying";
 
 /// What becomes of an object that is there already and is not ours. It is settled by policy; objects with
 /// marks, of whomever, are never adopted.
@@ -208,6 +233,8 @@ pub enum Act {
     Create,
     /// Apply onto the object with that uid.
     Update,
+    /// Compare the object with that uid with what is asked for, and apply where it differs.
+    Verify,
     /// Make an object ours that nobody marked, as [`OnConflict`] says.
     Adopt,
     /// Ask the budget for leave to delete.
@@ -367,14 +394,14 @@ fn decide_known(input: &Input<'_>, known: &Known<'_>, desired: [u8; 32]) -> Deci
         let message = "it was created, and is the target's own since then, as the policy says";
         return Decision::rest(State::InStep, "CreateOnly", message).taking_over(marked);
     }
-    let (rendered, owned) = match (&input.record, known.marks) {
-        (Some(record), _) if !marked => (Some(record.rendered), record.owned),
+    let (rendered, owned, holds) = match (&input.record, known.marks) {
+        (Some(record), _) if !marked => (Some(record.rendered), record.owned, record.holds),
         // The record's uid is void (a restore), but it is of this very write: drift since then shows.
         (Some(record), Marks::Genuine { rendered, .. }) if record.rendered == rendered => {
-            (Some(rendered), record.owned)
+            (Some(rendered), record.owned, record.holds)
         }
-        (_, Marks::Genuine { rendered, .. }) => (Some(rendered), None),
-        _ => (None, None),
+        (_, Marks::Genuine { rendered, .. }) => (Some(rendered), None, Holds::Unknown),
+        _ => (None, None, Holds::Unknown),
     };
     if rendered != Some(desired) || !guard::on(Guard::DesiredDigest) {
         return Decision::act(Act::Update, "Updating", "it is being updated").taking_over(marked);
@@ -383,34 +410,54 @@ fn decide_known(input: &Input<'_>, known: &Known<'_>, desired: [u8; 32]) -> Deci
         let message = "fields that others held are free again; they are being written";
         return Decision::act(Act::Update, "Returned", message).taking_over(marked);
     }
-    let in_step = match input.taken.reported {
-        None => Decision::rest(State::InStep, "InStep", "the target holds what the policy asks for"),
-        Some(by) => {
-            let message = format!("fields of ours were changed, and stay so, as the policy says: {by}");
-            Decision::rest(State::Conflict, DRIFT_REPORTED, message)
-        }
+    let same = match (owned, known.owned) {
+        (Some(recorded), OwnedView::Digest(seen)) => recorded == seen && guard::on(Guard::OwnedProjection),
+        _ => false,
     };
+    // Nobody wrote since: whatever the projection looks like, it is as it was compared.
+    if same || known.as_written {
+        return as_compared(input, holds).taking_over(marked);
+    }
     match (owned, known.owned) {
-        (Some(recorded), OwnedView::Digest(seen)) if recorded == seen && guard::on(Guard::OwnedProjection) => {
-            in_step.taking_over(marked)
-        }
         // Recognised by its marks: that body was written, and nobody knows what has become of it since.
-        (None, OwnedView::Digest(_)) if !known.as_written => Decision::act(
-            Act::Update,
-            "Verifying",
-            "lockstep wrote this body and did not hear of it; it is written once more, which changes nothing where nobody else did",
-        )
-        .taking_over(true),
-        // Nobody wrote since: whatever the projection looks like, another write changes nothing.
-        _ if known.as_written => in_step.taking_over(marked),
-        // Our entry is in another API version than the watch: nothing can be compared, which is not drift.
-        (_, OwnedView::OtherVersion) => in_step.taking_over(marked),
+        (None, OwnedView::Digest(_)) => verify().taking_over(true),
+        // Our entry is in another API version than the watch: the projection tells nothing, which is not drift.
+        (_, OwnedView::OtherVersion) => verify().taking_over(marked),
         _ => Decision::act(
             Act::Update,
             "Drifted",
             format!("fields we own were changed at the target; they are set back: {}", input.taken.by),
         )
         .taking_over(marked),
+    }
+}
+
+fn verify() -> Decision {
+    let message = "lockstep wrote it, and does not know whether it is what is asked for; it is compared, and written where it is not";
+    Decision::act(Act::Verify, VERIFYING, message)
+}
+
+/// Of an object that is as it was when it was compared.
+fn as_compared(input: &Input<'_>, holds: Holds<'_>) -> Decision {
+    if let Some(by) = input.taken.reported {
+        let message = format!("fields of ours were changed, and stay so, as the policy says: {by}");
+        return Decision::rest(State::Conflict, DRIFT_REPORTED, message);
+    }
+    match holds {
+        Holds::Differs { differences, again } if guard::on(Guard::ComparedAfterWrite) => {
+            let status = Status::new(State::Differs, differences.why().as_str(), differences.sentence());
+            let act = if again { Act::Update } else { Act::Rest };
+            Decision { status, act, record: RecordChange::Keep }
+        }
+        Holds::Unknown if guard::on(Guard::ComparedAfterWrite) => verify(),
+        Holds::NotCompared => Decision::rest(
+            State::Unknown,
+            "NotCompared",
+            "it was written by an agent that does not compare what is there with what was asked for; upgrade the agent of the target",
+        ),
+        Holds::AsAsked | Holds::Unknown | Holds::Differs { .. } => {
+            Decision::rest(State::InStep, "InStep", "the target holds what the policy asks for")
+        }
     }
 }
 

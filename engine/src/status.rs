@@ -25,11 +25,13 @@ pub enum State {
     Paused,
     /// No policy asks for it any more; the object was left where it is.
     Orphaned,
+    /// It was written, and the target does not hold what was asked for.
+    Differs,
 }
 
 impl State {
     /// All of them, in the order of their stored ordinals.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::InStep,
         Self::Pending,
         Self::Held,
@@ -39,6 +41,7 @@ impl State {
         Self::Unknown,
         Self::Paused,
         Self::Orphaned,
+        Self::Differs,
     ];
 
     /// The stored ordinal.
@@ -66,6 +69,7 @@ impl State {
             Self::Unknown => "Unknown",
             Self::Paused => "Paused",
             Self::Orphaned => "Orphaned",
+            Self::Differs => "Differs",
         }
     }
 }
@@ -106,6 +110,6 @@ mod tests {
             assert_eq!(State::from_ordinal(state.ordinal()), Some(state));
         }
         assert_eq!(State::InStep.ordinal(), 0);
-        assert_eq!(State::Orphaned.ordinal(), 8);
+        assert_eq!((State::Orphaned.ordinal(), State::Differs.ordinal()), (8, 9));
     }
 }

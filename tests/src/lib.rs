@@ -10,6 +10,7 @@ pub mod conditions;
 pub mod deploy;
 pub mod harness;
 pub mod identity;
+pub mod in_step;
 pub mod load;
 pub mod lockstep;
 pub mod model;

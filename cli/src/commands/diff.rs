@@ -114,7 +114,11 @@ async fn compare(client: &Client, item: PlacementItem) -> Result<Option<Differen
         ("cluster", Some(item.target.as_str())),
     ];
     let comparison: Comparison = client.get("compare", &query).await?;
-    let same = comparison.patch.is_empty() && comparison.desired.is_some() == comparison.observed.is_some();
+    // What the source removed and is still there is not in the patch, which is of what is asked for.
+    let differs = comparison.status.as_ref().is_some_and(|status| status.state == State::Differs);
+    let same = comparison.patch.is_empty()
+        && comparison.desired.is_some() == comparison.observed.is_some()
+        && !differs;
     let PlacementItem { kind, namespace, name, policy, .. } = item;
     Ok((!same).then_some(Difference { kind, namespace, name, policy, comparison }))
 }
@@ -131,6 +135,9 @@ fn render(item: &Difference, palette: Palette) -> String {
         let _ = write!(text, "  {} ({})", status.state, plain(&status.reason));
     }
     text.push('\n');
+    if let Some(status) = item.comparison.status.as_ref().filter(|status| status.state == State::Differs) {
+        let _ = writeln!(text, "{}", palette.paint(Paint::Bad, &plain(&status.message)));
+    }
     match (&item.comparison.observed, &item.comparison.desired) {
         (None, Some(_)) => {
             let _ = writeln!(text, "{}", palette.paint(Paint::Good, "+ the object is missing at the target"));

@@ -109,7 +109,7 @@ fn target(item: &TargetSays, wide: bool, palette: Palette, now: i64) -> String {
         text.push('\n');
     } else {
         let paint = match status.state {
-            State::Failed | State::Conflict | State::Blocked => Paint::Bad,
+            State::Failed | State::Conflict | State::Differs | State::Blocked => Paint::Bad,
             _ => Paint::Warn,
         };
         let head = format!("{} ({}) for {since}", status.state, plain(&status.reason));
@@ -148,7 +148,7 @@ fn target(item: &TargetSays, wide: bool, palette: Palette, now: i64) -> String {
     for Left { path, manager, .. } in item.left.iter().filter(|left| wide || left.reported) {
         let _ = writeln!(text, "    {} is left to {}", plain(path), plain(manager));
     }
-    if wide || status.state == State::Conflict {
+    if wide || matches!(status.state, State::Conflict | State::Differs) {
         for manager in &item.managers {
             let mut fields = manager.fields.iter().take(FIELDS_SHOWN).cloned().collect::<Vec<_>>().join(" ");
             if manager.fields.len() > FIELDS_SHOWN || manager.truncated {

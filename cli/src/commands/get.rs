@@ -115,7 +115,7 @@ fn state(item: &ObjectItem) -> Cell {
         Some(status) => {
             let paint = match status.state {
                 State::InStep => Paint::Good,
-                State::Failed | State::Conflict | State::Blocked => Paint::Bad,
+                State::Failed | State::Conflict | State::Differs | State::Blocked => Paint::Bad,
                 _ => Paint::Warn,
             };
             Cell::painted(status.state.as_str(), paint)

@@ -68,7 +68,7 @@ async fn follow(client: &Client, policy: Option<&str>, out: &Out) -> Result<Outc
 pub(crate) fn table(report: &PolicyReport, wide: bool, now: i64) -> Table {
     let mut headings = vec!["POLICY", "TARGET", "IN STEP", "PENDING", "HELD", "FAILED", "LAG", "STATE"];
     if wide {
-        headings.splice(6..6, ["CONFLICT", "BLOCKED", "UNKNOWN", "PAUSED"]);
+        headings.splice(6..6, ["CONFLICT", "DIFFERS", "BLOCKED", "UNKNOWN", "PAUSED"]);
         headings.push("GENERATION");
         headings.push("SOURCE");
     }
@@ -119,7 +119,8 @@ pub(crate) fn finding_paint(finding: &Finding) -> Paint {
 fn row(policy: &PolicyStatus, target: &TargetStatus, wide: bool) -> Vec<Cell> {
     let counts = &target.counts;
     // In the narrow table everything that needs a person counts as failed; STATE says what it is.
-    let failed = if wide { counts.failed } else { counts.failed + counts.conflict + counts.blocked };
+    let failed =
+        if wide { counts.failed } else { counts.failed + counts.conflict + counts.differs + counts.blocked };
     let pending = if wide { counts.pending } else { counts.pending + counts.unknown };
     let mut cells = vec![
         Cell::from(&policy.name),
@@ -131,6 +132,7 @@ fn row(policy: &PolicyStatus, target: &TargetStatus, wide: bool) -> Vec<Cell> {
     ];
     if wide {
         cells.push(Cell::count(counts.conflict, Paint::Bad));
+        cells.push(Cell::count(counts.differs, Paint::Bad));
         cells.push(Cell::count(counts.blocked, Paint::Bad));
         cells.push(Cell::count(counts.unknown, Paint::Warn));
         cells.push(Cell::count(counts.paused, Paint::Warn));
@@ -153,6 +155,8 @@ fn state(policy: &PolicyStatus, target: &TargetStatus) -> Cell {
         ("Disconnected", Paint::Bad)
     } else if counts.conflict > 0 {
         ("Conflict", Paint::Bad)
+    } else if counts.differs > 0 {
+        ("Differs", Paint::Bad)
     } else if counts.failed > 0 {
         ("Failed", Paint::Bad)
     } else if counts.blocked > 0 {

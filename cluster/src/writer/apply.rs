@@ -6,16 +6,18 @@ use lockstep_engine::marks;
 use lockstep_engine::object::RawObject;
 use lockstep_engine::outcome::{Failure, FailureClass, Operation};
 use lockstep_engine::ownership::{
-    ConflictCause, MANAGER, ManagedFields, Owned, Retired, YIELD_MANAGER, conflicts, force_allowed,
-    owned_digest,
+    Comparison, ConflictCause, FieldSet, MANAGER, ManagedFields, ManagerEntry, Owned, Retired, YIELD_MANAGER,
+    compare, conflicts, force_allowed, owned_digest_of,
 };
-use lockstep_engine::{ResourceVersion, Uid};
+use lockstep_engine::{GroupKind, ResourceVersion, Uid};
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::compose::{Extra, compose};
 use super::types::{Applied, ApplyPlan, ApplyReport, Expect, Foreign, LastApplied, Live, Outcome, Undo};
 use super::undo::{Met, Place};
+use super::yields::{Shared, tree, unreadable};
 use super::{ApplyCall, Writer, given, live, sensitivity, status};
 use crate::client::Reply;
 
@@ -41,7 +43,10 @@ impl Writer {
     async fn apply_once(&self, plan: &ApplyPlan) -> Outcome {
         let done = match &plan.expect {
             Expect::Absent { nonce, look_first } => self.create(plan, nonce, *look_first).await,
-            Expect::Present { uid, .. } => self.update(plan, uid).await,
+            Expect::Present { uid, unless_equal, .. } => match *unless_equal {
+                true => self.verify(plan, uid).await,
+                false => self.update(plan, uid).await,
+            },
             Expect::Foreign { uid, only_if_equal, retired } => {
                 self.adopt(plan, uid, *only_if_equal, retired).await
             }
@@ -103,7 +108,11 @@ impl Writer {
         };
         match met {
             Met::Other(foreign) => return Ok(Outcome::Conflict(foreign)),
-            Met::Nothing if same => return self.applied(plan, live.body, true, false),
+            Met::Nothing if same => {
+                // What was written at the creation only is the target's by now.
+                let part = self.part(plan, &live.body)?;
+                return self.applied(&part, live.body, true, false);
+            }
             Met::Nothing | Met::Unknown => {}
         }
         // What is written at creation only is the target's by now, and the nonce is of the creation: it goes
@@ -114,6 +123,29 @@ impl Writer {
             Outcome::Applied(applied) => Outcome::Applied(Box::new(Applied { created: true, ..*applied })),
             other => other,
         })
+    }
+
+    /// Our part of the body, for the object as it is.
+    fn part(&self, plan: &ApplyPlan, live: &Bytes) -> Result<ApplyPlan, Failure> {
+        if plan.leave.is_empty() { Ok(plan.clone()) } else { Ok(self.shared(plan, live, &plan.leave)?.plan) }
+    }
+
+    /// Of an object that nobody has compared: it is written only where it is not what is asked for, or not ours.
+    async fn verify(&self, plan: &ApplyPlan, uid: &Uid) -> Result<Outcome, Failure> {
+        let live = self.read_same(plan, uid).await?;
+        let shared = match plan.leave.is_empty() {
+            true => Shared { plan: plan.clone(), yields: None, left: Vec::new() },
+            false => self.shared(plan, &live.body, &plan.leave)?,
+        };
+        if shared.yields.is_none() && is_all_ours(&tree(&shared.plan.body)?, &tree(&live.body)?) {
+            let found = self.applied(&shared.plan, live.body, false, false)?;
+            if let Outcome::Applied(found) = found
+                && found.compared.differences.is_empty()
+            {
+                return Ok(Outcome::Applied(Box::new(Applied { left: shared.left, ..*found })));
+            }
+        }
+        self.update(plan, uid).await
     }
 
     async fn update(&self, plan: &ApplyPlan, uid: &Uid) -> Result<Outcome, Failure> {
@@ -250,8 +282,13 @@ impl Writer {
         forced: bool,
     ) -> Result<Outcome, Failure> {
         let live = live(body)?;
-        let owned = owned_digest(&live.body, &plan.resource.api_version(), self.digest_key(&plan.resource))
+        let (desired, answer) = (tree(&plan.body)?, tree(&live.body)?);
+        let owned = owned_digest_of(&answer, &plan.resource.api_version(), self.digest_key(&plan.resource))
             .unwrap_or(Owned::None);
+        let ApplyPlan { resource, was_ours, leave, .. } = plan;
+        let gk = GroupKind::new(&resource.group, &resource.kind);
+        let comparison = Comparison { gk: &gk, desired: &desired, live: &answer, was_ours, leave };
+        let compared = compare(&comparison).map_err(unreadable)?;
         Ok(Outcome::Applied(Box::new(Applied {
             fields: our_fields(&live.body),
             uid: live.uid,
@@ -261,8 +298,18 @@ impl Writer {
             forced,
             left: Vec::new(),
             body: live.body,
+            sent: plan.body.clone(),
+            compared,
         })))
     }
+}
+
+/// Do we own every field of the body? Items of lists are told by the comparison.
+fn is_all_ours(body: &Value, live: &Value) -> bool {
+    let managed = live.pointer("/metadata/managedFields").and_then(|raw| ManagedFields::from_value(raw).ok());
+    let Some(entry) = managed.as_ref().and_then(ManagedFields::ours) else { return false };
+    let same_version = live.get("apiVersion").and_then(Value::as_str) == Some(entry.api_version.as_str());
+    same_version && ManagerEntry::fields(entry).is_ok_and(|fields: FieldSet| fields.covers(body))
 }
 
 /// Was it there before the create whose nonce it carries?

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lockstep_engine::outcome::Failure;
 use lockstep_engine::ownership::{
-    ConflictCause, FieldSet, Leave, Left, ManagerPattern, ManagerSummary, OwnedState,
+    Compared, ConflictCause, FieldSet, Leave, Left, ManagerPattern, ManagerSummary, OwnedState,
 };
 use lockstep_engine::{ResourceVersion, Uid};
 
@@ -28,6 +28,8 @@ pub enum Expect {
         uid: Uid,
         /// Its version, where the write depends on it; else any.
         resource_version: Option<ResourceVersion>,
+        /// Nothing is written where it is what is asked for already, and ours.
+        unless_equal: bool,
     },
     /// This object, which is not ours and becomes ours.
     Foreign {
@@ -67,6 +69,8 @@ pub struct ApplyPlan {
     pub expect: Expect,
     /// Decides whether a conflict may be overridden.
     pub last_applied: LastApplied,
+    /// What earlier writes of ours owned: what of it the source removed must not be there any more.
+    pub was_ours: FieldSet,
     /// Paths that were ours, were left to others and are asked for again; they may be forced, too.
     pub reclaim: Vec<String>,
     /// Which fields of the body are not ours to write.
@@ -96,6 +100,10 @@ pub struct Applied {
     pub left: Vec<Left>,
     /// The object as the server answered it.
     pub body: Bytes,
+    /// The body that was applied: what was asked for, without what is left to others.
+    pub sent: Bytes,
+    /// That answer against what was asked for (I17).
+    pub compared: Compared,
 }
 
 /// Whether a merge into a foreign object was taken back.

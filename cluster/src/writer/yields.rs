@@ -140,18 +140,19 @@ impl Writer {
 
     /// The same apply, with the object as it is now.
     fn again(&self, plan: &ApplyPlan, first: Applied, body: Bytes) -> Result<Applied, Failure> {
-        match self.applied(plan, body, first.created, first.forced)? {
+        let sent = ApplyPlan { body: first.sent.clone(), ..plan.clone() };
+        match self.applied(&sent, body, first.created, first.forced)? {
             Outcome::Applied(now) => Ok(Applied { left: first.left, ..*now }),
             _ => Ok(first),
         }
     }
 }
 
-fn tree(body: &Bytes) -> Result<Value, Failure> {
+pub(super) fn tree(body: &Bytes) -> Result<Value, Failure> {
     serde_json::from_slice(body).map_err(|error| unreadable(error.into()))
 }
 
-fn unreadable(error: ObjectError) -> Failure {
+pub(super) fn unreadable(error: ObjectError) -> Failure {
     Failure::local(
         FailureClass::SchemaMismatch,
         &format!("what is ours of the object cannot be told: {error}"),

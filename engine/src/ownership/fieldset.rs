@@ -282,6 +282,25 @@ impl FieldSet {
         }
     }
 
+    /// Adds one path.
+    pub(super) fn insert(&mut self, path: &[PathElement]) {
+        match path.split_first() {
+            None => self.member = true,
+            Some((element, rest)) => self.children.entry(element.clone()).or_default().insert(rest),
+        }
+    }
+
+    /// Is this path in the set, or something below it, or a value that it is part of?
+    pub(super) fn touches(&self, path: &[PathElement]) -> bool {
+        match path.split_first() {
+            None => !self.is_empty(),
+            Some((element, rest)) => match self.children.get(element) {
+                Some(child) => child.touches(rest),
+                None => self.member && self.children.is_empty(),
+            },
+        }
+    }
+
     /// Adds all paths of another set.
     pub fn extend(&mut self, other: &Self) {
         self.member |= other.member;

@@ -85,6 +85,18 @@ impl Leave {
         Cut::of_patterns(body, &patterns, None).apply(body)
     }
 
+    /// The part of a set that is never ours to write, in the object as it is.
+    pub(super) fn covered(&self, set: &FieldSet, object: &Value) -> FieldSet {
+        let patterns: Vec<&Pattern> = self.patterns().collect();
+        select(set, Some(object), &patterns)
+    }
+
+    /// The parts of a set that the rules for drift cover, rule by rule.
+    pub(super) fn drift_covered(&self, set: &FieldSet, object: &Value) -> Vec<(FieldSet, Drift)> {
+        let rules = self.drift.iter();
+        rules.map(|(pattern, drift)| (select(set, Some(object), &[pattern]), *drift)).collect()
+    }
+
     /// May this set of ours hold something that is to be left? Positions and values in lists are not looked at.
     #[must_use]
     pub fn may_hold(&self, ours: &FieldSet) -> bool {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::ownership::{Difference, DifferenceKind, Holder};
 
 const D1: [u8; 32] = [1; 32];
 const D2: [u8; 32] = [2; 32];
@@ -36,7 +37,13 @@ impl Case {
         self.known(genuine("s1", D1), OwnedView::Digest(O1))
     }
     fn record(&self) -> Option<RecordView<'_>> {
-        Some(RecordView { uid: Some(&self.uid), rendered: D1, owned: Some(O1), implicit: false })
+        Some(RecordView {
+            uid: Some(&self.uid),
+            rendered: D1,
+            owned: Some(O1),
+            implicit: false,
+            holds: Holds::AsAsked,
+        })
     }
 }
 
@@ -119,8 +126,6 @@ fn i8_what_our_own_write_left_and_what_cannot_be_compared_is_not_written_again()
         let observed = Observed::Known(Known { as_written: true, ..known });
         check(&input(c.wish(), c.record(), observed), Act::Rest, State::InStep, "InStep");
     }
-    let other = c.known(genuine("s1", D1), OwnedView::OtherVersion);
-    check(&input(c.wish(), c.record(), other), Act::Rest, State::InStep, "InStep");
     let stripped = c.known(genuine("s1", D1), OwnedView::NoEntry);
     check(&input(c.wish(), c.record(), stripped), Act::Update, State::Pending, "Drifted");
 }
@@ -185,7 +190,7 @@ fn i5_i6_a_replaced_object_is_neither_updated_nor_deleted() {
 #[test]
 fn i11_genuine_marks_without_a_record_are_ours_and_may_have_drifted_since() {
     let c = Case::new();
-    let decision = check(&input(c.wish(), None, c.ours()), Act::Update, State::Pending, "Verifying");
+    let decision = check(&input(c.wish(), None, c.ours()), Act::Verify, State::Pending, "Verifying");
     assert_eq!(decision.record, RecordChange::TakeOver);
     let older = c.known(genuine("s1", D2), OwnedView::Digest(O1));
     let decision = check(&input(c.wish(), None, older), Act::Update, State::Pending, "Updating");
@@ -345,4 +350,45 @@ fn a_kind_the_target_lacks_is_blocked_and_partial_discovery_is_unknown() {
     check(&lacks, Act::Rest, State::Blocked, "KindNotServed");
     let partial = Input { served: None, ..input(c.wish(), None, Observed::Absent) };
     check(&partial, Act::Rest, State::Unknown, "DiscoveryIncomplete");
+}
+
+#[test]
+fn i17_in_step_is_what_was_compared_and_never_what_was_answered() {
+    let c = Case::new();
+    let with = |holds, observed| {
+        let record = RecordView { holds, ..c.record().unwrap() };
+        input(c.wish(), Some(record), observed)
+    };
+    let written = |owned| {
+        let Observed::Known(known) = c.known(genuine("s1", D1), owned) else { unreachable!() };
+        Observed::Known(Known { as_written: true, ..known })
+    };
+    let held = Difference {
+        path: ".data.k".to_owned(),
+        kind: DifferenceKind::Extra,
+        holders: vec![Holder { manager: "x".to_owned(), operation: "Apply".to_owned() }],
+    };
+    let by_others = Differences { named: vec![held.clone()], more: 0 };
+    let by_server = Differences { named: vec![Difference { holders: Vec::new(), ..held.clone() }], more: 0 };
+    let dropped = Difference { kind: DifferenceKind::Missing, holders: Vec::new(), ..held };
+    let dropped = Differences { named: vec![dropped], more: 0 };
+    for observed in [c.ours(), written(OwnedView::Digest(O1)), written(OwnedView::OtherVersion)] {
+        check(&with(Holds::AsAsked, observed.clone()), Act::Rest, State::InStep, "InStep");
+        check(&with(Holds::Unknown, observed.clone()), Act::Verify, State::Pending, "Verifying");
+        check(&with(Holds::NotCompared, observed.clone()), Act::Rest, State::Unknown, "NotCompared");
+        for (differences, reason) in
+            [(&by_others, "HeldByOthers"), (&by_server, "NotRemoved"), (&dropped, "ChangedByServer")]
+        {
+            let differs = |again| with(Holds::Differs { differences, again }, observed.clone());
+            let decision = check(&differs(false), Act::Rest, State::Differs, reason);
+            assert!(decision.status.message.contains(".data.k"), "{}", decision.status.message);
+            // It is looked at again, and stands as it is until that has an answer.
+            check(&differs(true), Act::Update, State::Differs, reason);
+        }
+    }
+    // What changed since is not what was compared.
+    let other = c.known(genuine("s1", D1), OwnedView::OtherVersion);
+    check(&with(Holds::AsAsked, other), Act::Verify, State::Pending, "Verifying");
+    let drifted = c.known(genuine("s1", D1), OwnedView::Digest(O2));
+    check(&with(Holds::AsAsked, drifted), Act::Update, State::Pending, "Drifted");
 }

@@ -9,7 +9,7 @@ use lockstep_engine::catalogue::wave;
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::marks;
 use lockstep_engine::object::RawObject;
-use lockstep_engine::ownership::Taken;
+use lockstep_engine::ownership::{FieldSet, Taken};
 use lockstep_engine::plan::{Act, OnConflict};
 use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
@@ -17,6 +17,7 @@ use lockstep_wire::v1::{self, step::Action};
 
 use super::Core;
 use super::asked::Desired;
+use super::compared::lingering;
 use super::recover::is_recovered;
 use super::state::{InFlight, MAX_IN_FLIGHT, MAX_READY, Purpose, SessionCommand};
 use crate::store::{ManagedRow, ObjectRow, PlacementFilter, PlacementRow, Store, StoreError};
@@ -157,7 +158,7 @@ impl<S: Store> Core<S> {
             target.extend(retired.iter().map(String::as_str));
         }
         // After a war only what is nobody else's is written.
-        let contested = act == Act::Update && self.is_contested(row);
+        let contested = matches!(act, Act::Update | Act::Verify) && self.is_contested(row);
         if contested {
             target.push("contested");
         }
@@ -187,7 +188,15 @@ impl<S: Store> Core<S> {
             && row.record.as_ref().is_some_and(|record| record.rendered == digest);
         // What a recovered copy was found to own is less than that, where somebody took fields over.
         let last = row.record.as_ref().filter(|record| !(contested || same_body && is_recovered(record)));
+        let mut was_ours = lingering(row).filter(|_| there.is_some()).unwrap_or_default();
+        if let (Some(record), None, Some(_)) = (&row.record, last, there)
+            && let Ok(fields) = FieldSet::parse(&record.field_set)
+        {
+            was_ours.extend(&fields);
+        }
         let action = Action::Apply(v1::Apply {
+            was_ours: if was_ours.is_empty() { Bytes::new() } else { was_ours.canonical().into() },
+            unless_equal: act == Act::Verify,
             same_body,
             body,
             versions: vec![api_version.clone()],
@@ -206,7 +215,9 @@ impl<S: Store> Core<S> {
                 api_version,
                 adopts,
                 drift: None,
-                recreates: act == Act::Update && !adopted && self.recreates(claim, &row.key),
+                recreates: matches!(act, Act::Update | Act::Verify)
+                    && !adopted
+                    && self.recreates(claim, &row.key),
                 contested,
                 marks,
             },

@@ -12,6 +12,7 @@ pub mod census;
 pub mod command;
 mod commands;
 mod compare;
+mod compared;
 mod connect;
 mod containers;
 mod decline;

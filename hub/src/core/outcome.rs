@@ -16,8 +16,8 @@ use super::recover::is_recovered;
 use super::state::{Answered, InFlight, Purpose};
 use super::tombstone::{is_deleting, state_before};
 use crate::store::{
-    Cause, Creating, DeleteStage, Ending, Filed, ManagedRow, ObjectRow, Owned, PlacementRow, Record, Store,
-    StoreError,
+    Cause, ComparedRow, Creating, DeleteStage, Ending, Filed, Finding, ManagedRow, ObjectRow, Owned,
+    PlacementRow, Record, Store, StoreError,
 };
 
 /// Between attempts that may succeed by themselves: 1 s doubling to 5 min, a fifth of jitter.
@@ -129,6 +129,9 @@ impl<S: Store> Core<S> {
         }
         let generation = row.observed_generation;
         row.fields.written(row.record.as_ref(), applied.left, drift, generation, now);
+        let found = self.finding(id, applied.compared);
+        let in_step = found == Finding::AsAsked;
+        row.fields.compared = Some(ComparedRow { at: now, found });
         let uid = Uid::new(&applied.uid);
         let resource_version = ResourceVersion::new(&applied.resource_version);
         let owned = <[u8; 16]>::try_from(applied.owned_digest.as_ref()).ok();
@@ -153,7 +156,9 @@ impl<S: Store> Core<S> {
         row.attempts = 0;
         row.next_attempt = None;
         row.barred = None;
-        row.synced_at = Some(now);
+        if in_step {
+            row.synced_at = Some(now);
+        }
         if let Some(seen) = source_seen {
             row.lag_ms = Some(now.saturating_sub(seen).max(0));
         }

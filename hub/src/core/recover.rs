@@ -102,6 +102,7 @@ impl<S: Store> Core<S> {
             ..fresh_placement(id, key, now)
         });
         placement.record = Some(record);
+        placement.fields.compared = None;
         self.store.put_placement(&placement)?;
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::store::{PlacementCursor, PlacementFilter, Store, StoreError};
 pub(super) const SLICE: usize = 256;
 
 /// States that a change in what is known may move.
-pub(super) const WAITING: [State; 7] = [
+pub(super) const WAITING: [State; 8] = [
     State::Pending,
     State::Held,
     State::Conflict,
@@ -19,10 +19,11 @@ pub(super) const WAITING: [State; 7] = [
     State::Blocked,
     State::Unknown,
     State::Orphaned,
+    State::Differs,
 ];
 
 /// States of a placement that something may still have to be done about.
-pub(super) const UNFINISHED: [State; 8] = [
+pub(super) const UNFINISHED: [State; 9] = [
     State::InStep,
     State::Pending,
     State::Held,
@@ -31,6 +32,7 @@ pub(super) const UNFINISHED: [State; 8] = [
     State::Blocked,
     State::Unknown,
     State::Paused,
+    State::Differs,
 ];
 
 /// A walk that is under way.

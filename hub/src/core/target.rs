@@ -4,13 +4,14 @@ use lockstep_engine::catalogue::is_container;
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::ownership::sentence;
 use lockstep_engine::plan::{
-    self, Act, DRIFT_REPORTED, Decision, DeleteProgress, Input, RecordChange, RecordView, Wish,
+    self, Act, DRIFT_REPORTED, Decision, DeleteProgress, Input, RecordChange, RecordView, VERIFYING, Wish,
 };
 use lockstep_engine::status::{State, Status};
 use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
 
 use super::Core;
 use super::asked::{Asked, ending_reason};
+use super::compared::{again_at, holds, verify_at};
 use super::gather::{fresh_placement, observed, pause};
 use super::recover::{UNLIKE_ANY, is_unanswered, was_marked_only, was_taken_over};
 use super::release::Waits;
@@ -102,7 +103,8 @@ impl<S: Store> Core<S> {
             free: row.fields.is_free(row.record.as_ref(), object.as_ref()),
             by: &by,
         };
-        let decision = self.decide(&row, &asked, observed, taken, ends);
+        let again = self.differs_again(&row, object.as_ref(), now);
+        let decision = self.decide(&row, &asked, observed, taken, ends, again);
         self.carry_out(before, row, asked, decision, object, seen, now)
     }
 
@@ -114,6 +116,7 @@ impl<S: Store> Core<S> {
         observed: plan::Observed<'_>,
         taken: plan::Taken<'_>,
         definition_ends: bool,
+        differs_again: bool,
     ) -> Decision {
         let no_uid = Uid::default();
         let mut obstacle = None;
@@ -167,6 +170,7 @@ impl<S: Store> Core<S> {
             rendered: record.rendered,
             owned: record.owned,
             implicit: record.implicit,
+            holds: holds(row, differs_again),
         });
         let grace = match asked {
             Asked::Ended { waits, .. } => waits.grace(),
@@ -225,9 +229,15 @@ impl<S: Store> Core<S> {
         if act == Act::Forget {
             return self.forget(&row, object.as_ref(), now);
         }
-        let prepared = self.prepare(&row, act, &asked, object.as_ref(), &status);
-        // What failed for good waits only for as long as its inputs are the same.
-        let waits = row.barred.is_none() && row.next_attempt.is_some_and(|at| at > now);
+        let too_soon = verify_at(&row, now).filter(|_| act == Act::Verify);
+        let prepared = match too_soon {
+            Some(_) => None,
+            None => self.prepare(&row, act, &asked, object.as_ref(), &status),
+        };
+        // What failed for good waits only for as long as its inputs are the same. What differs, or is to be compared, did not
+        // fail: when it is looked at again says nothing of other writes.
+        let failed = row.status.state != State::Differs && row.status.reason != VERIFYING;
+        let waits = failed && row.barred.is_none() && row.next_attempt.is_some_and(|at| at > now);
         if prepared.as_ref().is_some_and(|step| waits || step.is_barred(&row)) {
             // The same inputs failed for good, or the next attempt is not due: what was said of the
             // last one still stands.
@@ -252,6 +262,11 @@ impl<S: Store> Core<S> {
             && prepared.is_none()
         {
             row.next_attempt = Some(*at);
+            self.note_due(row.next_attempt);
+        }
+        let differs = row.status.state == State::Differs && prepared.is_none();
+        if let Some(at) = too_soon.or_else(|| again_at(&row).filter(|_| differs)) {
+            row.next_attempt = Some(at);
             self.note_due(row.next_attempt);
         }
         if row.status.state == State::InStep {
@@ -323,6 +338,8 @@ fn take_over(row: &mut PlacementRow, object: Option<&ObjectRow>, asked: &Asked, 
         _ => row.record.as_ref().map(|record| record.api_version.clone()).unwrap_or_default(),
     };
     let old = row.record.take();
+    // Of what is there now nobody has compared anything.
+    row.fields.compared = None;
     row.record = Some(Record {
         uid: Some(object.uid.clone()),
         resource_version: object.resource_version.clone(),
@@ -356,7 +373,7 @@ impl<S: Store> Core<S> {
             Act::Update if status.reason == "Drifted" => asked.desired().map(|desired| {
                 self.prepare_apply(row, &desired, object, act).correcting(self.taken(row, object))
             }),
-            Act::Create | Act::Update | Act::Adopt => {
+            Act::Create | Act::Update | Act::Verify | Act::Adopt => {
                 asked.desired().map(|desired| self.prepare_apply(row, &desired, object, act))
             }
             Act::ReadImage => Some(Prepared::read(is_container(&row.key.gk))),

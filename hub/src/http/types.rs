@@ -156,6 +156,9 @@ pub struct Counts {
     pub held: u64,
     /// Something that is not ours is in the way.
     pub conflict: u64,
+    /// Written, and not what was asked for.
+    #[serde(default)]
+    pub differs: u64,
     /// A write failed.
     pub failed: u64,
     /// Cannot be carried out as things are.
@@ -176,6 +179,7 @@ impl Counts {
             State::Pending => &mut self.pending,
             State::Held => &mut self.held,
             State::Conflict => &mut self.conflict,
+            State::Differs => &mut self.differs,
             State::Failed => &mut self.failed,
             State::Blocked => &mut self.blocked,
             State::Unknown => &mut self.unknown,
@@ -188,8 +192,9 @@ impl Counts {
     /// Every placement that is asked for: all but the orphaned.
     #[must_use]
     pub fn wanted(&self) -> u64 {
-        let Self { in_step, pending, held, conflict, failed, blocked, unknown, paused, orphaned: _ } = *self;
-        in_step + pending + held + conflict + failed + blocked + unknown + paused
+        let Self { in_step, pending, held, conflict, differs, failed, blocked, unknown, paused, orphaned: _ } =
+            *self;
+        in_step + pending + held + conflict + differs + failed + blocked + unknown + paused
     }
 
     /// Is everything that is asked for in step?

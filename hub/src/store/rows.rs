@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use lockstep_engine::acts::Span;
 use lockstep_engine::object::OwnerReference;
-use lockstep_engine::ownership::{Corrected, Left};
+use lockstep_engine::ownership::{Corrected, Differences, Left};
 use lockstep_engine::status::Status;
 use lockstep_engine::{ClusterId, ClusterName, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
 use serde::{Deserialize, Serialize};
@@ -343,6 +343,37 @@ pub struct Fields {
     /// A create was sent, and did not make anything that is known of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub creating: Option<Creating>,
+    /// What the comparison after the write of the record found; none: nobody has compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compared: Option<ComparedRow>,
+}
+
+/// What is at the target, against what our last write asked for (I17).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComparedRow {
+    /// When it was compared, hub's clock.
+    pub at: Millis,
+    /// What came of it.
+    pub found: Finding,
+}
+
+/// What a comparison found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Finding {
+    /// It is what was asked for.
+    AsAsked,
+    /// The agent does not compare.
+    NotCompared,
+    /// It is not.
+    Differs {
+        /// Where, and who holds it.
+        differences: Differences,
+        /// fieldsV1 of what the source removed and is still there, JSON; empty: nothing.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        lingering: String,
+        /// API server and rules of that time; others may change the answer.
+        target: String,
+    },
 }
 
 /// What is known of a create that was sent. It is an apply, which merges with what it meets: the marks that it leaves may

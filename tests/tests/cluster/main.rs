@@ -1,5 +1,6 @@
 //! The crate `cluster` against real API servers.
 
+mod in_step;
 mod lease;
 mod watch;
 mod writer;

@@ -5,6 +5,7 @@ mod adoption;
 mod archive;
 mod capture;
 mod chaos_short;
+mod compared;
 mod deleters;
 mod deletes;
 mod demo;

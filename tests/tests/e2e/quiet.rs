@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 const ROUNDS: u32 = 4;
 
 /// What lockstep's agent wrote below this path, by the target's audit log.
-fn writes(cluster: &Cluster, path: &str) -> Result<usize> {
+pub(super) fn writes(cluster: &Cluster, path: &str) -> Result<usize> {
     let events = cluster.audit_events()?;
     let ours = |user: &str| user.starts_with("system:serviceaccount:lockstep-system:");
     let writes = events.iter().filter(|event| event.verb == "patch" && event.request_uri.contains(path));
@@ -135,9 +135,11 @@ spec:
         Ok(())
     })
     .await?;
-    for object in ["deployment/web".to_owned(), format!("queues.{group}/orders")] {
-        lockstep.stands(&object, namespace, "cluster-b", "InStep").await?;
-    }
+    lockstep.stands(&format!("queues.{group}/orders"), namespace, "cluster-b", "InStep").await?;
+    // What the webhook adds is the target's own; the image was asked for, and is another.
+    let said = lockstep.stands("deployment/web", namespace, "cluster-b", "Differs/ChangedByServer").await?;
+    let image = r#".spec.template.spec.containers[name="web"].image has another value; "#;
+    ensure!(said.contains(&format!("asks for: {image}")), "{said}");
     let paths = [
         format!("/namespaces/{namespace}/deployments/web"),
         format!("/namespaces/{namespace}/queues/orders"),

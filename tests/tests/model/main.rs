@@ -2,5 +2,6 @@
 
 mod agents;
 mod conformance;
+mod in_step;
 mod schema;
 mod server;

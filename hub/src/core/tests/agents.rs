@@ -320,6 +320,7 @@ impl Fleet {
             field_set: b"{}".to_vec().into(),
             created: true,
             api_version: "v1".into(),
+            compared: Some(v1::Compared::default()),
             ..v1::Applied::default()
         };
         self.outcome(name, step.step, v1::outcome::Result::Applied(applied));

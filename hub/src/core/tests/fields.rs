@@ -37,6 +37,7 @@ fn answer(fleet: &mut Fleet, step: &v1::Step, rv: u64, left: Vec<v1::Left>) {
         owned_digest: vec![u8::try_from(rv % 250).unwrap(); 16].into(),
         field_set: br#"{"f:data":{"f:k":{}}}"#.to_vec().into(),
         api_version: "v1".into(),
+        compared: Some(v1::Compared::default()),
         left,
         ..v1::Applied::default()
     };

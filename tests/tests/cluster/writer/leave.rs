@@ -47,7 +47,7 @@ async fn a_field_of_a_creation_is_given_up_at_once_and_follows_whoever_wants_it(
     let image = json!({"spec": {"replicas": 1, "template": {"spec": {"containers": [{"name": "web", "image": "w:9"}]}}}});
     let namespace = Some(bench.namespace.name());
     bench.cluster.patch("apps/v1", "Deployment", namespace, "web", &image).await?;
-    let expect = Expect::Present { uid: first.uid.clone(), resource_version: None };
+    let expect = Expect::Present { uid: first.uid.clone(), resource_version: None, unless_equal: false };
     let mut next = deployment("w:2", "web");
     next["metadata"]["labels"] = json!({"app": "web"});
     let mut plan = ApplyPlan { leave: plan.leave, ..bench.plan("apps", "Deployment", "web", next, expect)? };

@@ -60,6 +60,7 @@ impl Bench {
             body: Bytes::from(body.to_string()),
             expect,
             last_applied: LastApplied::Unknown,
+            was_ours: FieldSet::default(),
             reclaim: Vec::new(),
             leave: Leave::default(),
             ensure_namespace: false,
@@ -96,7 +97,7 @@ fn absent(nonce: &str) -> Expect {
 }
 
 fn present(applied: &Applied) -> Expect {
-    Expect::Present { uid: applied.uid.clone(), resource_version: None }
+    Expect::Present { uid: applied.uid.clone(), resource_version: None, unless_equal: false }
 }
 
 fn applied(outcome: Outcome) -> Result<Applied> {
@@ -216,7 +217,7 @@ async fn met_and_left(bench: &Bench) -> Result<Value> {
     .await?;
     let marked = json!({"data": {"a": "1"}, "metadata": {"annotations": {"lockstep.dev/intent": "n1"}}});
     let uid = lockstep_engine::Uid::new(before["metadata"]["uid"].as_str().context("uid")?);
-    let met = Expect::Present { uid, resource_version: None };
+    let met = Expect::Present { uid, resource_version: None, unless_equal: false };
     applied(bench.writer.apply(&bench.plan("", "ConfigMap", "cm", marked, met)?).await.outcome)?;
     Ok(before)
 }
@@ -297,11 +298,15 @@ async fn an_update_never_creates_and_never_hits_another_object() -> Result<()> {
     let other = Expect::Present {
         uid: lockstep_engine::Uid::new("00000000-0000-4000-8000-000000000000"),
         resource_version: None,
+        unless_equal: false,
     };
     plan.expect = other;
     assert_eq!(failed(bench.writer.apply(&plan).await.outcome)?, FailureClass::Stale);
-    plan.expect =
-        Expect::Present { uid: first.uid.clone(), resource_version: Some(first.resource_version.clone()) };
+    plan.expect = Expect::Present {
+        uid: first.uid.clone(),
+        resource_version: Some(first.resource_version.clone()),
+        unless_equal: false,
+    };
     applied(bench.writer.apply(&plan).await.outcome)?;
     plan.body = bench.config_map(json!({"a": "3"}), absent(""))?.body;
     assert_eq!(failed(bench.writer.apply(&plan).await.outcome)?, FailureClass::Stale);
