@@ -1,5 +1,6 @@
 //! The writer against real API servers: every rule of KUBERNETES.md, "Writing", that it carries out.
 
+mod bytes;
 mod leave;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
