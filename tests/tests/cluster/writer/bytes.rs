@@ -56,7 +56,8 @@ fn config_map(block: &[char]) -> Value {
 
 fn queue(block: &[char]) -> Value {
     let texts: Vec<String> = block.iter().flat_map(|letter| forms(*letter)).collect();
-    let keys: Map<String, Value> = texts.iter().map(|text| (text.clone(), json!({"in": text}))).collect();
+    let keys: Map<String, Value> =
+        block.iter().map(|letter| (format!("a {letter} b{letter}"), json!({}))).collect();
     json!({"spec": {"keys": keys, "values": texts}})
 }
 
@@ -226,7 +227,11 @@ fn content() -> impl Strategy<Value = Value> {
                 .prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     });
-    prop::collection::btree_map("[a-d]", inner, 0..5).prop_map(|map| json!({"spec": {"any": map}}))
+    prop::collection::btree_map("[a-d]", inner, 0..5).prop_map(|mut map| {
+        // 1.20 turns a map that an apply empties into null (docs/decisions/0015-bodies-are-yaml.md).
+        map.insert("z".to_owned(), json!(0));
+        json!({"spec": {"any": map}})
+    })
 }
 
 #[tokio::test]
