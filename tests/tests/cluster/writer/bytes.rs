@@ -227,11 +227,19 @@ fn content() -> impl Strategy<Value = Value> {
                 .prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     });
-    prop::collection::btree_map("[a-d]", inner, 0..5).prop_map(|mut map| {
-        // 1.20 turns a map that an apply empties into null (docs/decisions/0015-bodies-are-yaml.md).
-        map.insert("z".to_owned(), json!(0));
-        json!({"spec": {"any": map}})
-    })
+    prop::collection::btree_map("[a-d]", inner, 0..5).prop_map(|map| json!({"spec": {"any": map}}))
+}
+
+/// Does a map that has members become one without? 1.20.2 makes null of it, which is a known limit
+/// (docs/decisions/0015-bodies-are-yaml.md).
+fn is_emptied(before: &Value, after: &Value) -> bool {
+    match (before, after) {
+        (Value::Object(before), Value::Object(after)) => {
+            (after.is_empty() && !before.is_empty())
+                || after.iter().any(|(name, value)| before.get(name).is_some_and(|b| is_emptied(b, value)))
+        }
+        _ => false,
+    }
 }
 
 #[tokio::test]
@@ -259,6 +267,9 @@ async fn any_content_of_a_custom_resource_arrives_and_follows() -> Result<()> {
             applied(bench.writer.apply(&plan(&bench, resource, &name, body, absent("n"))?).await.outcome)
                 .with_context(|| first.to_string())?;
         same(&before, &live(&bench, resource, &name).await?, &format!("{name} of {first}"))?;
+        if is_emptied(&first, &second) {
+            continue;
+        }
         let body = copy(&bench, resource, &name, &after);
         applied(bench.writer.apply(&plan(&bench, resource, &name, body, present(&created))?).await.outcome)
             .with_context(|| format!("from {first} to {second}"))?;
