@@ -3,16 +3,15 @@
 //! A restore of etcd takes the counter back with everything else, and the counter is nobody's but
 //! the agent's: that is how a restore is told from a busy day (docs/decisions/0008-rewinds.md).
 
-use http::Method;
 use lockstep_engine::outcome::{Failure, FailureClass, Operation, Sensitivity};
 use lockstep_engine::{ResourceVersion, Uid};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::client::{Call, ClusterClient, Reply};
+use crate::client::{ClusterClient, Reply};
 use crate::error::{RequestError, position};
 use crate::resource::{Resource, with_query};
-use crate::writer::APPLY;
+use crate::yaml::apply_call;
 
 /// The annotation with the counter.
 const COUNTER: &str = "lockstep.dev/lease-counter";
@@ -72,12 +71,7 @@ impl ClusterClient {
     pub async fn write_lease(&self, write: &LeaseWrite<'_>) -> Result<LeaseState, Failure> {
         let path = leases().object(write.namespace, write.name);
         let path = with_query(&path, &[("fieldManager", MANAGER), ("force", "true")]);
-        let call = Call {
-            method: Method::PATCH,
-            content_type: Some(APPLY),
-            body: body(write).to_string().into_bytes(),
-            ..Call::get(&path)
-        };
+        let call = apply_call(&path, body(write).to_string().into_bytes());
         let reply = self.call(call).await.map_err(RequestError::into_failure)?;
         let state = state(&reply, Operation::Apply)?;
         if write.over.is_none() && reply.status != 201 {

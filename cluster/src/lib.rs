@@ -18,6 +18,7 @@ mod page;
 mod resource;
 mod watch;
 mod writer;
+mod yaml;
 
 /// Bodies in this crate's interface.
 pub use bytes::Bytes;
@@ -40,3 +41,4 @@ pub use writer::{
     Foreign, LastApplied, Live, Outcome, Probed, ReleasePlan, Released, RestoreExpect, RestorePlan, Restored,
     Retracted, Undo, Writer,
 };
+pub use yaml::yaml_safe;

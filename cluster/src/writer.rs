@@ -37,9 +37,7 @@ use serde_json::json;
 
 use crate::client::{Call, ClusterClient, Reply};
 use crate::resource::{Resource, with_query};
-
-/// Media type of server-side apply; JSON is YAML.
-pub(crate) const APPLY: &str = "application/apply-patch+yaml";
+use crate::yaml::apply_call;
 
 /// Writes to one cluster. Cheap to clone.
 #[derive(Clone)]
@@ -54,7 +52,7 @@ impl std::fmt::Debug for Writer {
     }
 }
 
-/// One PATCH application/apply-patch+yaml.
+/// One server-side apply; the body is JSON.
 struct ApplyCall<'a> {
     resource: &'a Resource,
     namespace: &'a str,
@@ -146,9 +144,7 @@ impl Writer {
             parameters.push(("dryRun", "All"));
         }
         let path = with_query(&apply.resource.object(apply.namespace, apply.name), &parameters);
-        let call =
-            Call { method: Method::PATCH, content_type: Some(APPLY), body: apply.body, ..Call::get(&path) };
-        self.client.call(call).await.map_err(crate::RequestError::into_failure)
+        self.client.call(apply_call(&path, apply.body)).await.map_err(crate::RequestError::into_failure)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What is taken off a source body before it is written elsewhere.
 
+mod nulls;
+
 use serde_json::{Map, Value};
 
 use crate::guard::{self, Guard};
@@ -42,14 +44,14 @@ const JOB_LABELS: &[&str] =
 const TOKEN_MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Strips everything from a source body that must not, or need not, be copied: what servers and
-/// controllers fill in, status, JSON nulls, and marks of lockstep. Stripping twice is stripping once.
+/// controllers fill in, status, marks of lockstep, and nulls where they mean nothing. Stripping twice is stripping once.
 ///
 /// IP families of a Service stay only where a manager of the source set them, which can be seen
 /// only as long as `metadata.managedFields` is there. Without it a dual-stack `ipFamilyPolicy`
 /// stays (nobody gets one by default) and the families are left to the target.
 pub fn strip(gk: &GroupKind, body: &mut Value) {
-    remove_nulls(body);
     let Some(object) = body.as_object_mut() else { return };
+    nulls::remove(gk, object);
     object.remove("status");
     kind_row(gk, object);
     let Some(metadata) = child(object, "metadata") else { return };
@@ -242,19 +244,6 @@ fn remove_if_empty(object: &mut Object, field: &str) {
     };
     if empty {
         object.remove(field);
-    }
-}
-
-/// A null member means "not set" to an API server, and server-side apply would own it. Nulls in
-/// lists stay: there they have a place.
-fn remove_nulls(value: &mut Value) {
-    match value {
-        Value::Object(map) => {
-            map.retain(|_, member| !member.is_null());
-            map.values_mut().for_each(remove_nulls);
-        }
-        Value::Array(list) => list.iter_mut().for_each(remove_nulls),
-        _ => {}
     }
 }
 

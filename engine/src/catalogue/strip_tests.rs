@@ -27,7 +27,7 @@ fn what_is_always_stripped() {
                 "labels": {"keep": "me", "lockstep.dev/managed": "true"},
                 "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}", "lockstep.dev/source": "{}"}
             },
-            "spec": {"none": null, "list": [null, {"none": null}], "template": {"metadata": {"creationTimestamp": null}}},
+            "spec": {"list": [null, {}], "template": {"metadata": {}}},
             "status": {"phase": "Ready"}
         }),
         &json!({
@@ -36,6 +36,46 @@ fn what_is_always_stripped() {
             "spec": {"list": [null, {}], "template": {"metadata": {}}}
         }),
     );
+}
+
+#[test]
+fn a_null_of_a_built_in_kind_is_not_set() {
+    for (group, kind) in [("", "Pod"), ("apps", "Deployment"), ("networking.k8s.io", "Ingress")] {
+        check(
+            group,
+            kind,
+            json!({"metadata": {"name": "a", "labels": null},
+                "spec": {"none": null, "list": [null, {"none": null}], "template": {"metadata": {"creationTimestamp": null}}}}),
+            &json!({"metadata": {"name": "a"}, "spec": {"list": [null, {}], "template": {"metadata": {}}}}),
+        );
+    }
+}
+
+#[test]
+fn a_null_of_a_custom_kind_is_a_value() {
+    for group in ["example.com", "gateway.networking.k8s.io"] {
+        check(
+            group,
+            "Anything",
+            json!({"metadata": {"name": "a", "labels": null, "creationTimestamp": null},
+                "spec": {"limit": null, "free": {"a": null, "list": [null, {"b": null}]}}, "top": null}),
+            &json!({"metadata": {"name": "a"},
+                "spec": {"limit": null, "free": {"a": null, "list": [null, {"b": null}]}}, "top": null}),
+        );
+    }
+}
+
+#[test]
+fn nulls_below_free_form_members_of_built_in_kinds_stay() {
+    check(
+        "apiextensions.k8s.io",
+        "CustomResourceDefinition",
+        json!({"spec": {"conversion": null, "schema": {"default": {"a": null}, "enum": [null, {"b": null}], "items": null}}}),
+        &json!({"spec": {"schema": {"default": {"a": null}, "enum": [null, {"b": null}]}}}),
+    );
+    let revision =
+        json!({"data": {"spec": {"template": {"metadata": {"creationTimestamp": null}}}}, "revision": 1});
+    check("apps", "ControllerRevision", revision.clone(), &revision);
 }
 
 #[test]

@@ -145,7 +145,8 @@ pub(crate) fn complete(schema: &Value, object: &mut Value) {
 
 fn complete_member(schema: &Value, members: &mut Map<String, Value>, name: &str) {
     let default = schema.get("default");
-    let null = members.get(name).is_some_and(Value::is_null);
+    // Where the schema says nullable, null is a value.
+    let null = members.get(name).is_some_and(Value::is_null) && schema["nullable"] != true;
     if let Some(default) = default.filter(|_| !members.contains_key(name) || null) {
         members.insert(name.to_owned(), default.clone());
     }

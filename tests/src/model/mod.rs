@@ -34,6 +34,7 @@ mod users;
 mod validate;
 mod watch;
 mod write;
+mod yaml;
 
 pub use access::{Forbid, ForbidId};
 pub use faults::{Effect, Fault, FaultId, Matcher};

@@ -70,7 +70,7 @@ impl ApiServer {
     }
 
     fn apply(&mut self, call: &Call<'_>, live: Option<&Arc<Stored>>) -> Result<Answer, ApiError> {
-        let config = super::write::parse(&call.request.body)
+        let config = super::yaml::read(&call.request.body)
             .map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))?;
         let expected = call.kind.api_version();
         let specified = text(&config["apiVersion"]);

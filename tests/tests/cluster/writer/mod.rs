@@ -1,6 +1,7 @@
 //! The writer against real API servers: every rule of docs/kubernetes.md, "Server-side apply", that it carries out.
 
 mod adopt;
+mod bytes;
 mod leave;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
