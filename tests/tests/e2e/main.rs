@@ -19,6 +19,7 @@ mod hubdata;
 mod kinds;
 mod loss;
 mod members;
+mod names;
 mod ownership;
 mod policies;
 mod quiet;
