@@ -11,7 +11,7 @@ use lockstep_cluster::{
     ApplyPlan, Contents, DeletePlan, Deleted, Expect, Foreign, LastApplied, Outcome, ReleasePlan, Released,
     Resource, RestoreExpect, RestorePlan, Retracted, Served, ServedKind, Undo, Writer,
 };
-use lockstep_engine::catalogue::is_container;
+use lockstep_engine::catalogue::{Tracker, is_container};
 use lockstep_engine::marks::has_marks;
 use lockstep_engine::object::{ObjectError, RawObject, defined_kind, without_managed_fields};
 use lockstep_engine::outcome::{Failure, FailureClass};
@@ -147,9 +147,11 @@ impl Call<'_> {
                 resource_version: (!resource_version.is_empty())
                     .then(|| ResourceVersion::new(resource_version)),
             },
-            Some(Wanted::Adopt(v1::Adopt { uid, only_if_equal })) => {
-                Expect::Foreign { uid: Uid::new(uid), only_if_equal: *only_if_equal }
-            }
+            Some(Wanted::Adopt(v1::Adopt { uid, only_if_equal, tracked_too })) => Expect::Foreign {
+                uid: Uid::new(uid),
+                only_if_equal: *only_if_equal,
+                tracked_too: *tracked_too,
+            },
             None => return Err(failure(FailureClass::Invalid, "an apply that expects nothing")),
         };
         let last_applied = match apply.last_field_set.as_ref() {
@@ -419,11 +421,12 @@ fn failed(failure: Failure) -> v1::Failed {
         managers: Vec::new(),
         paths: fields,
         resource_version: String::new(),
+        tracker: None,
     }
 }
 
 fn conflict(foreign: Foreign) -> v1::Failed {
-    let Foreign { managers, causes, owners, uid, version, undo } = foreign;
+    let Foreign { managers, causes, owners, tracker, uid, version, undo } = foreign;
     let mut message = match (causes.is_empty(), uid) {
         (true, _) => "an object that is not ours is already there".to_owned(),
         (false, Some(_)) => {
@@ -455,5 +458,6 @@ fn conflict(foreign: Foreign) -> v1::Failed {
             .filter(|_| taken_back)
             .map(|version| version.to_string())
             .unwrap_or_default(),
+        tracker: tracker.map(|Tracker { tool, mark }| v1::Tracker { tool, mark }),
     }
 }

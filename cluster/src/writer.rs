@@ -7,6 +7,7 @@ mod adopt;
 mod apply;
 mod compose;
 mod contents;
+mod lists;
 mod namespace;
 mod probe;
 mod release;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use lockstep_engine::budget::Limit;
 use lockstep_engine::interest::Condition;
 use lockstep_engine::ownership::{Drift, Leave, Pattern};
-use lockstep_engine::plan::OnConflict;
+use lockstep_engine::plan::{OnConflict, OnTracked};
 use lockstep_engine::{ClusterName, GroupKind};
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +80,8 @@ pub struct Resource {
 pub struct Ownership {
     /// An object of the same name is there. Default: Fail.
     pub conflict: OnConflict,
+    /// A GitOps tool or a package manager tracks the object that is there. Default: Conflict.
+    pub tracked: OnTracked,
     /// Somebody else changed a field that is ours. Default: Correct.
     pub drift: Drift,
     /// The same for some fields; the first that covers a field counts.

@@ -7,7 +7,7 @@ use lockstep_engine::outcome::{Failure, FailureClass};
 use lockstep_engine::ownership::{ConflictCause, differences};
 
 use super::Writer;
-use super::apply::foreign;
+use super::apply::{foreign, tracker_of};
 use super::compose::Extra;
 use super::types::{ApplyPlan, Live, Outcome};
 
@@ -18,14 +18,19 @@ impl Writer {
         plan: &ApplyPlan,
         uid: &Uid,
         only_if_equal: bool,
+        tracked_too: bool,
     ) -> Result<Outcome, Failure> {
         let live = self.read_same(plan, uid).await?;
         if is_marked(&live)? {
             // By another hub, or copied from elsewhere: who looks again will see.
             return Err(Failure::local(FailureClass::Stale, "the object carries marks of lockstep now"));
         }
+        if !tracked_too && is_tracked(&live)? {
+            return Ok(foreign(&live.body, Vec::new()));
+        }
         let shared = self.shared(plan, &live.body, &plan.leave.for_adoption())?;
-        let plan = &shared.plan;
+        let merged = self.merged_with(plan, &shared.plan, &live.body)?;
+        let plan = merged.as_ref().unwrap_or(&shared.plan);
         let extra = Extra { uid: Some(uid), resource_version: Some(&live.resource_version), nonce: None };
         if only_if_equal {
             let reply = self.send_as(plan, &extra, true, true).await?;
@@ -53,6 +58,11 @@ impl Writer {
 fn is_marked(live: &Live) -> Result<bool, Failure> {
     let object = RawObject::parse(&live.body).map_err(unreadable)?;
     Ok(has_marks(&object.metadata.annotations, &object.metadata.labels))
+}
+
+fn is_tracked(live: &Live) -> Result<bool, Failure> {
+    let object = RawObject::parse(&live.body).map_err(unreadable)?;
+    Ok(tracker_of(&object).is_some())
 }
 
 fn unreadable(_: lockstep_engine::object::ObjectError) -> Failure {

@@ -1,6 +1,7 @@
 //! The one way objects are written.
 
 use bytes::Bytes;
+use lockstep_engine::catalogue::{Tracker, tracker};
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::marks;
 use lockstep_engine::object::RawObject;
@@ -8,11 +9,12 @@ use lockstep_engine::outcome::{Failure, FailureClass, Operation};
 use lockstep_engine::ownership::{
     ConflictCause, MANAGER, ManagedFields, Owned, YIELD_MANAGER, conflicts, force_allowed, owned_digest,
 };
-use lockstep_engine::{ResourceVersion, Uid};
+use lockstep_engine::{GroupKind, ResourceVersion, Uid};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::compose::{Extra, compose};
+use super::lists::{is_merged, merges};
 use super::types::{Applied, ApplyPlan, ApplyReport, Expect, Foreign, LastApplied, Live, Outcome, Undo};
 use super::undo::{Met, Place};
 use super::{ApplyCall, Writer, given, live, sensitivity, status};
@@ -41,7 +43,9 @@ impl Writer {
         let done = match &plan.expect {
             Expect::Absent { nonce, look_first } => self.create(plan, nonce, *look_first).await,
             Expect::Present { uid, .. } => self.update(plan, uid).await,
-            Expect::Foreign { uid, only_if_equal } => self.adopt(plan, uid, *only_if_equal).await,
+            Expect::Foreign { uid, only_if_equal, tracked_too } => {
+                self.adopt(plan, uid, *only_if_equal, *tracked_too).await
+            }
         };
         let done = match done {
             Ok(Outcome::Applied(applied)) => self.settle(plan, *applied).await,
@@ -115,10 +119,10 @@ impl Writer {
 
     async fn update(&self, plan: &ApplyPlan, uid: &Uid) -> Result<Outcome, Failure> {
         if plan.leave.is_empty() {
-            return self.update_with(plan, uid).await;
+            return self.update_part(plan, plan, uid).await;
         }
         let shared = self.yielded(plan, uid).await?;
-        Ok(match self.update_with(&shared.plan, uid).await? {
+        Ok(match self.update_part(plan, &shared.plan, uid).await? {
             Outcome::Applied(applied) => {
                 Outcome::Applied(Box::new(Applied { left: shared.left, ..*applied }))
             }
@@ -126,8 +130,22 @@ impl Writer {
         })
     }
 
-    async fn update_with(&self, plan: &ApplyPlan, uid: &Uid) -> Result<Outcome, Failure> {
+    /// Applies `sent`, which is what of `asked` is ours.
+    async fn update_part(&self, asked: &ApplyPlan, sent: &ApplyPlan, uid: &Uid) -> Result<Outcome, Failure> {
+        if merges(asked) {
+            return self.update_merged(asked, sent, uid).await;
+        }
+        self.update_with(sent, uid, None).await
+    }
+
+    pub(super) async fn update_with(
+        &self,
+        plan: &ApplyPlan,
+        uid: &Uid,
+        read: Option<&ResourceVersion>,
+    ) -> Result<Outcome, Failure> {
         let version = match &plan.expect {
+            _ if read.is_some() => read,
             // A yield moves the version; the uid still guards the object.
             Expect::Present { resource_version, .. } if plan.leave.is_empty() => {
                 given(resource_version.as_ref())
@@ -147,7 +165,7 @@ impl Writer {
         if !may_force(plan, &causes) {
             return Ok(conflict(causes));
         }
-        self.force(plan, uid).await
+        self.force(plan, uid, read).await
     }
 
     /// The object as it is, if it still is that one.
@@ -162,8 +180,18 @@ impl Writer {
     }
 
     /// Takes back what is ours: only the very object, only in a state whose conflicts were looked at.
-    async fn force(&self, plan: &ApplyPlan, uid: &Uid) -> Result<Outcome, Failure> {
+    async fn force(
+        &self,
+        plan: &ApplyPlan,
+        uid: &Uid,
+        read: Option<&ResourceVersion>,
+    ) -> Result<Outcome, Failure> {
         let live = self.read_same(plan, uid).await?;
+        if read.is_some_and(|read| *read != live.resource_version) {
+            return Err(Failure::local(FailureClass::Stale, "the object changed since its lists were read"));
+        }
+        let merged = self.merged_with(plan, plan, &live.body)?;
+        let plan = merged.as_ref().unwrap_or(plan);
         let extra = Extra { uid: Some(uid), resource_version: Some(&live.resource_version), nonce: None };
         // The conflicts of exactly this version: more may have come since the first attempt.
         let reply = self.send(plan, &extra, false).await?;
@@ -286,7 +314,10 @@ fn our_fields(body: &Bytes) -> Option<Bytes> {
 /// Was everything in conflict ours after our last apply, or kept by us for whoever wants it?
 fn may_force(plan: &ApplyPlan, causes: &[ConflictCause]) -> bool {
     let returned = |cause: &ConflictCause| {
-        cause.manager == YIELD_MANAGER || plan.reclaim.contains(&cause.path) || cause.is_of_scale()
+        cause.manager == YIELD_MANAGER
+            || plan.reclaim.contains(&cause.path)
+            || cause.is_of_scale()
+            || is_merged(plan, &cause.path)
     };
     let rest: Vec<ConflictCause> = causes.iter().filter(|cause| !returned(cause)).cloned().collect();
     if rest.is_empty() {
@@ -307,6 +338,7 @@ fn conflict(causes: Vec<ConflictCause>) -> Outcome {
         managers,
         causes,
         owners: Vec::new(),
+        tracker: None,
         uid: None,
         version: None,
         undo,
@@ -333,8 +365,16 @@ pub(super) fn met(
         .unwrap_or_default();
     let managers = sorted(owners.iter().map(|owner| owner.manager.clone()));
     let version = version.or_else(|| object.as_ref().map(RawObject::resource_version));
+    let tracker = object.as_ref().and_then(tracker_of);
     let uid = object.map(|object| object.uid());
-    Box::new(Foreign { managers, causes, owners, uid, version, undo })
+    Box::new(Foreign { managers, causes, owners, tracker, uid, version, undo })
+}
+
+/// The GitOps tool or package manager that tracks an object which was read by itself.
+pub(super) fn tracker_of(object: &RawObject<'_>) -> Option<Tracker> {
+    let group = object.api_version.split_once('/').map_or("", |(group, _)| group);
+    let gk = GroupKind::new(group, &object.kind);
+    tracker(&gk, &object.metadata.labels, &object.metadata.annotations)
 }
 
 fn sorted(names: impl Iterator<Item = String>) -> Vec<String> {

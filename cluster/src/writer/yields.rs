@@ -116,7 +116,10 @@ impl Writer {
     /// [`Self::settle`], of exactly this state; nothing where it is settled already.
     async fn settle_on(&self, plan: &ApplyPlan, seen: &Live) -> Result<Option<Settled>, Failure> {
         let mut now = seen.body.clone();
-        let shared = self.shared(plan, &now, &plan.leave.for_adoption())?;
+        let mut shared = self.shared(plan, &now, &plan.leave.for_adoption())?;
+        if let Some(merged) = self.merged_with(plan, &shared.plan, &now)? {
+            shared.plan = merged;
+        }
         if let Some(yields) = &shared.yields {
             self.apply_yields(plan, yields, seen).await?;
             let extra = Extra { uid: Some(&seen.uid), ..Extra::default() };
@@ -147,11 +150,11 @@ impl Writer {
     }
 }
 
-fn tree(body: &Bytes) -> Result<Value, Failure> {
+pub(super) fn tree(body: &Bytes) -> Result<Value, Failure> {
     serde_json::from_slice(body).map_err(|error| unreadable(error.into()))
 }
 
-fn unreadable(error: ObjectError) -> Failure {
+pub(super) fn unreadable(error: ObjectError) -> Failure {
     Failure::local(
         FailureClass::SchemaMismatch,
         &format!("what is ours of the object cannot be told: {error}"),

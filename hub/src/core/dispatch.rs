@@ -10,7 +10,7 @@ use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::marks;
 use lockstep_engine::object::RawObject;
 use lockstep_engine::ownership::Taken;
-use lockstep_engine::plan::{Act, OnConflict};
+use lockstep_engine::plan::{Act, OnConflict, OnTracked};
 use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
 use lockstep_wire::v1::{self, step::Action};
@@ -151,7 +151,9 @@ impl<S: Store> Core<S> {
             target.extend(cluster.row.accepts.iter().map(String::as_str));
         }
         let on_conflict = claim.ownership().conflict;
+        let tracked_too = claim.ownership().tracked == OnTracked::Ignore;
         if adopts {
+            target.extend(tracked_too.then_some("tracked too"));
             target.push(if on_conflict == OnConflict::TakeOver { "take over" } else { "adopt if equal" });
         }
         // After a war only what is nobody else's is written.
@@ -166,6 +168,7 @@ impl<S: Store> Core<S> {
             Some(object) if adopts => v1::apply::Expect::Adopt(v1::Adopt {
                 uid: object.uid.to_string(),
                 only_if_equal: on_conflict != OnConflict::TakeOver,
+                tracked_too,
             }),
             Some(object) => v1::apply::Expect::Present(v1::Present {
                 uid: object.uid.to_string(),

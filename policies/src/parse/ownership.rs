@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use lockstep_engine::ownership::{Drift, MANAGER, Pattern, PatternError, YIELD_MANAGER};
-use lockstep_engine::plan::OnConflict;
+use lockstep_engine::plan::{OnConflict, OnTracked};
 
 use crate::codes;
 use crate::node::{Kind, Node};
@@ -11,7 +11,8 @@ use crate::policy::{OnImmutable, Ownership, Replicas};
 use crate::reader::{Fields, Reader, join, shown};
 
 const FIELDS: &[&str] =
-    &["conflict", "drift", "driftRules", "ignoreDifferences", "createOnly", "replicas", "onImmutable"];
+    &["conflict", "tracked", "drift", "driftRules", "ignoreDifferences", "createOnly", "replicas", "onImmutable"];
+const TRACKED: &[(&str, OnTracked)] = &[("Conflict", OnTracked::Conflict), ("Ignore", OnTracked::Ignore)];
 const IMMUTABLES: &[(&str, OnImmutable)] =
     &[("Fail", OnImmutable::Fail), ("Recreate", OnImmutable::Recreate)];
 const PATHS: &[&str] = &["jsonPointers", "jsonPaths"];
@@ -37,6 +38,9 @@ pub(super) fn ownership(
     let of = |name: &str| fields.get(name).map(|node| (node, join(path, name)));
     if let Some(conflict) = of("conflict").and_then(|(node, path)| reader.one_of(node, &path, CONFLICTS)) {
         ownership.conflict = conflict;
+    }
+    if let Some(tracked) = of("tracked").and_then(|(node, path)| reader.one_of(node, &path, TRACKED)) {
+        ownership.tracked = tracked;
     }
     if let Some(drift) = of("drift").and_then(|(node, path)| reader.one_of(node, &path, DRIFTS)) {
         ownership.drift = drift;

@@ -33,4 +33,5 @@ mod spill;
 mod testbed;
 mod testbed_snapshot;
 mod tls;
+mod tracked;
 mod undo;
