@@ -126,7 +126,11 @@ mod tests {
         for (check, good, bad) in [
             (is_label as fn(&str) -> bool, vec!["a", "a-1"], vec!["", "-a", "a-", "A", "a.b", "a_b"]),
             (is_subdomain, vec!["a", "a.b-c.d"], vec!["", ".a", "a..b", "A", "a.-b"]),
-            (is_object_name, vec!["system:x", "a.b"], vec!["", ".", "..", "a/b", "a b", "a%2f", "a\n", "a*", "a?"]),
+            (
+                is_object_name,
+                vec!["system:x", "a.b"],
+                vec!["", ".", "..", "a/b", "a b", "a%2f", "a\n", "a*", "a?"],
+            ),
             (
                 is_rbac_name,
                 vec!["system:x", "team::lead", "on call", "what?now#then", "größe+1"],

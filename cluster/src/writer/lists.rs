@@ -4,7 +4,7 @@ use bytes::Bytes;
 use lockstep_engine::catalogue::merged_lists;
 use lockstep_engine::outcome::{Failure, FailureClass};
 use lockstep_engine::ownership::merge_lists;
-use lockstep_engine::{GroupKind, ResourceVersion, Uid};
+use lockstep_engine::{GroupKind, Uid};
 
 use super::Writer;
 use super::types::{ApplyPlan, Outcome};

@@ -294,7 +294,8 @@ fn config_map_row(key: &ObjectKey, facts: &Facts<'_>, asked: Asked) -> Option<Sk
         return Some(SkipReason::KubeRootCa);
     }
     // With `HELM_DRIVER=configmap`. There is no type to tell, but a label.
-    let helm = is_named_as_helm_release(key) && facts.labels.get("owner").is_some_and(|owner| owner == "helm");
+    let helm =
+        is_named_as_helm_release(key) && facts.labels.get("owner").is_some_and(|owner| owner == "helm");
     (helm && !asked.name).then_some(SkipReason::HelmRelease)
 }
 

@@ -165,7 +165,9 @@ pub fn strip_tracking(gk: &GroupKind, body: &mut Value) {
     let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) else { return };
     let tracked: Vec<&str> = TABLE
         .iter()
-        .filter(|row| row.tracks() && texts(metadata, row.1).any(|(key, value)| row.means(gk, row.1, key, value)))
+        .filter(|row| {
+            row.tracks() && texts(metadata, row.1).any(|(key, value)| row.means(gk, row.1, key, value))
+        })
         .map(|row| row.0)
         .collect();
     for (place, field) in [(Label, "labels"), (Annotation, "annotations")] {

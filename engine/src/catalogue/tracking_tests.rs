@@ -101,8 +101,7 @@ fn instructions_names_and_everything_below_the_metadata_stay() {
     let instructions = json!({"argocd.argoproj.io/sync-options": "Prune=false", "argocd.argoproj.io/sync-wave": "1",
         "kustomize.toolkit.fluxcd.io/prune": "disabled", "helm.sh/resource-policy": "keep",
         "kapp.k14s.io/change-group": "x"});
-    let body =
-        json!({"metadata": {"name": "a", "labels": kept, "annotations": instructions}, "spec": spec});
+    let body = json!({"metadata": {"name": "a", "labels": kept, "annotations": instructions}, "spec": spec});
     let deployment = GroupKind::new("apps", "Deployment");
     assert_eq!(stripped(&deployment, body.clone()), body);
     assert_eq!(tracker_of(&deployment, &body), None);
@@ -126,6 +125,7 @@ fn objects_of_the_tool_itself_keep_what_they_are_about() {
 
 #[test]
 fn a_map_that_holds_nothing_else_goes_and_one_that_was_empty_stays() {
-    let body = json!({"metadata": {"name": "a", "labels": {"tanka.dev/environment": "x"}, "annotations": {}}});
+    let body =
+        json!({"metadata": {"name": "a", "labels": {"tanka.dev/environment": "x"}, "annotations": {}}});
     assert_eq!(stripped(&config_map(), body), json!({"metadata": {"name": "a", "annotations": {}}}));
 }

@@ -69,7 +69,12 @@ pub fn merge_lists(
 }
 
 /// The list with what the target added; none where it added nothing. Its order stays, so that nothing moves.
-fn union(row: &MergedList, wanted: &[Value], there: &[Value], before: &BTreeSet<Vec<u8>>) -> Option<Vec<Value>> {
+fn union(
+    row: &MergedList,
+    wanted: &[Value],
+    there: &[Value],
+    before: &BTreeSet<Vec<u8>>,
+) -> Option<Vec<Value>> {
     let text = |entry: &Value| canonical_json(&key(row, entry));
     let asked: BTreeMap<Vec<u8>, &Value> = wanted.iter().map(|entry| (text(entry), entry)).collect();
     let (mut union, mut placed, mut theirs) = (Vec::new(), BTreeSet::new(), false);
@@ -101,9 +106,11 @@ impl Owners {
         let managed = entries.map_or(Ok(ManagedFields::default()), ManagedFields::from_value)?;
         for entry in &managed.0 {
             let fields = entry.fields()?;
-            let Some(set) = row.path.iter().try_fold(&fields, |set, member| {
-                set.children.get(&PathElement::Field((*member).to_owned()))
-            }) else {
+            let Some(set) = row
+                .path
+                .iter()
+                .try_fold(&fields, |set, member| set.children.get(&PathElement::Field((*member).to_owned())))
+            else {
                 continue;
             };
             owners.keyed |= !set.children.is_empty();
@@ -123,7 +130,11 @@ pub(super) fn our_entries(object: &Value, own: &mut FieldSet) -> Vec<u8> {
         let keys: BTreeSet<Vec<u8>> = keys.iter().map(canonical_json).collect();
         let is_ours = |entry: &&Value| {
             // The mark does not say which field is the key; an entry has few.
-            let of_field = entry.as_object().into_iter().flat_map(Map::values).any(|v| keys.contains(&canonical_json(v)));
+            let of_field = entry
+                .as_object()
+                .into_iter()
+                .flat_map(Map::values)
+                .any(|v| keys.contains(&canonical_json(v)));
             of_field || keys.contains(&canonical_json(entry))
         };
         let entries = list(object, &members).unwrap_or_default().iter().filter(is_ours);

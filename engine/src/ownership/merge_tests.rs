@@ -27,9 +27,7 @@ fn live(names: &[&str], ours: &[&str], owner: &str) -> Value {
     let mut live = body(ours);
     live["apiVersion"] = "v1".into();
     live["imagePullSecrets"] = pulls(names);
-    let entry = |manager: &str, operation: &str, fields: Value| {
-        json!({"manager": manager, "operation": operation, "apiVersion": "v1", "fieldsV1": fields})
-    };
+    let entry = |manager: &str, operation: &str, fields: Value| json!({"manager": manager, "operation": operation, "apiVersion": "v1", "fieldsV1": fields});
     let list = json!({"f:imagePullSecrets": {}});
     live["metadata"]["managedFields"] = match owner {
         MANAGER => json!([entry(MANAGER, "Apply", list)]),
@@ -54,7 +52,11 @@ fn what_the_target_added_stays_what_the_source_removed_goes() {
     assert_eq!(merged(&["b"], &both), expect(&["theirs", "b"]), "the source replaced its own");
     let ours = live(&["a"], &["a"], MANAGER);
     assert_eq!(merged(&["b"], &ours), None, "where nobody added, the body is sent as it stands");
-    assert_eq!(merged(&["theirs", "a"], &both), None, "what both want is asked for, and the order is the source's");
+    assert_eq!(
+        merged(&["theirs", "a"], &both),
+        None,
+        "what both want is asked for, and the order is the source's"
+    );
     // What was there before lockstep came is not ours.
     assert_eq!(merged(&["a"], &live(&["old"], &[], "kubectl")), expect(&["old", "a"]));
 }

@@ -30,7 +30,14 @@ impl Case {
         Wish::Gone { why: "the source object was deleted", takes_others: false }
     }
     fn known(&self, marks: Marks<'static>, owned: OwnedView) -> Observed<'_> {
-        Observed::Known(Known { uid: &self.uid, deleting: false, marks, owned, as_written: false, tracked: None })
+        Observed::Known(Known {
+            uid: &self.uid,
+            deleting: false,
+            marks,
+            owned,
+            as_written: false,
+            tracked: None,
+        })
     }
     fn ours(&self) -> Observed<'_> {
         self.known(genuine("s1", D1), OwnedView::Digest(O1))

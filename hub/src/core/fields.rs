@@ -144,7 +144,11 @@ impl<S: Store> Core<S> {
         let ignores = |policy: &Arc<CompiledPolicy>| {
             policy.resources_for(&row.key.gk).any(|(_, entry)| entry.ownership.tracked == OnTracked::Ignore)
         };
-        if self.set.by_name(&row.policy).is_some_and(ignores) { OnTracked::Ignore } else { OnTracked::Conflict }
+        if self.set.by_name(&row.policy).is_some_and(ignores) {
+            OnTracked::Ignore
+        } else {
+            OnTracked::Conflict
+        }
     }
 
     /// Do others take fields of it again and again?

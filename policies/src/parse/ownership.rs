@@ -10,8 +10,16 @@ use crate::node::{Kind, Node};
 use crate::policy::{OnImmutable, Ownership, Replicas};
 use crate::reader::{Fields, Reader, join, shown};
 
-const FIELDS: &[&str] =
-    &["conflict", "tracked", "drift", "driftRules", "ignoreDifferences", "createOnly", "replicas", "onImmutable"];
+const FIELDS: &[&str] = &[
+    "conflict",
+    "tracked",
+    "drift",
+    "driftRules",
+    "ignoreDifferences",
+    "createOnly",
+    "replicas",
+    "onImmutable",
+];
 const TRACKED: &[(&str, OnTracked)] = &[("Conflict", OnTracked::Conflict), ("Ignore", OnTracked::Ignore)];
 const IMMUTABLES: &[(&str, OnImmutable)] =
     &[("Fail", OnImmutable::Fail), ("Recreate", OnImmutable::Recreate)];

@@ -15,7 +15,8 @@ fn map(namespace: &str, name: &str, labels: Value, annotations: Value, value: &s
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn marks_of_other_tools_are_not_copied_and_what_they_track_is_a_conflict_that_names_them() -> Result<()> {
+async fn marks_of_other_tools_are_not_copied_and_what_they_track_is_a_conflict_that_names_them() -> Result<()>
+{
     let bed = Testbed::from_env().await?;
     let fleet = Fleet::new(&bed, "e2e-tracked").await?;
     let namespace = fleet.namespace.as_str();
@@ -29,7 +30,8 @@ async fn marks_of_other_tools_are_not_copied_and_what_they_track_is_a_conflict_t
         a.apply_value(&map(namespace, name, shop.clone(), helm, "1")).await?;
     }
     b.apply_value(&map(namespace, "left", shop.clone(), json!({}), "theirs")).await?;
-    b.apply_value(&map(namespace, "taken", json!({}), json!({"meta.helm.sh/release-name": "web"}), "theirs")).await?;
+    b.apply_value(&map(namespace, "taken", json!({}), json!({"meta.helm.sh/release-name": "web"}), "theirs"))
+        .await?;
     b.apply_value(&map(namespace, "ignored", shop.clone(), json!({}), "theirs")).await?;
     let policy = format!(
         "apiVersion: sync.k8s.io/v1
