@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use lockstep_engine::catalogue::Facts;
+use lockstep_engine::catalogue::{Facts, tracker};
 use lockstep_engine::interest::Interest;
-use lockstep_engine::marks::{MANAGED, MET, is_mark, was_met};
+use lockstep_engine::marks::{MANAGED, MET, TRACKED, is_mark, was_met};
 use lockstep_engine::object::{ObjectError, RawObject, without_managed_fields};
 use lockstep_engine::outcome::Sensitivity;
 use lockstep_engine::ownership::{
@@ -208,6 +208,10 @@ impl Bench<'_> {
         };
         if entries.ours().is_some_and(met) {
             marks.insert(MET.to_owned(), "true".to_owned());
+        }
+        marks.remove(TRACKED);
+        if let Some(tracker) = tracker(gk, &meta.labels, &meta.annotations) {
+            marks.insert(TRACKED.to_owned(), tracker.to_string());
         }
         let (owned, owned_digest) = owned_state(&owned);
         Ok(v1::Managed {

@@ -11,7 +11,7 @@ use lockstep_cluster::{
     ApplyPlan, Contents, DeletePlan, Deleted, Expect, Foreign, LastApplied, Outcome, ReleasePlan, Released,
     Resource, RestoreExpect, RestorePlan, Retracted, Served, ServedKind, Undo, Writer,
 };
-use lockstep_engine::catalogue::is_container;
+use lockstep_engine::catalogue::{Tracker, is_container};
 use lockstep_engine::marks::has_marks;
 use lockstep_engine::object::{ObjectError, RawObject, defined_kind, without_managed_fields};
 use lockstep_engine::outcome::{Failure, FailureClass};
@@ -111,12 +111,13 @@ fn micros(duration: Duration) -> u32 {
 }
 
 fn foreign(adopt: &v1::Adopt) -> Result<Expect, Failure> {
-    let v1::Adopt { uid, only_if_equal, retired } = adopt;
+    let v1::Adopt { uid, only_if_equal, retired, tracked_too } = adopt;
     let retired: Result<_, _> = retired.iter().map(|text| text.parse::<ManagerPattern>()).collect();
     let retired = retired.map_err(|error| {
         failure(FailureClass::Invalid, &format!("a retired field manager cannot be read: {error}"))
     })?;
-    Ok(Expect::Foreign { uid: Uid::new(uid), only_if_equal: *only_if_equal, retired })
+    let (only_if_equal, tracked_too) = (*only_if_equal, *tracked_too);
+    Ok(Expect::Foreign { uid: Uid::new(uid), only_if_equal, retired, tracked_too })
 }
 
 struct Call<'a> {
@@ -464,11 +465,12 @@ fn failed(failure: Failure) -> v1::Failed {
         managers: Vec::new(),
         paths: fields,
         resource_version: String::new(),
+        tracker: None,
     }
 }
 
 fn conflict(foreign: Foreign) -> v1::Failed {
-    let Foreign { managers, causes, owners, uid, version, undo } = foreign;
+    let Foreign { managers, causes, owners, tracker, uid, version, undo } = foreign;
     let mut message = match (causes.is_empty(), uid) {
         (true, _) => "an object that is not ours is already there".to_owned(),
         (false, Some(_)) => {
@@ -500,5 +502,6 @@ fn conflict(foreign: Foreign) -> v1::Failed {
             .filter(|_| taken_back)
             .map(|version| version.to_string())
             .unwrap_or_default(),
+        tracker: tracker.map(|Tracker { tool, mark }| v1::Tracker { tool, mark }),
     }
 }

@@ -8,6 +8,7 @@ mod apply;
 mod compose;
 mod contents;
 mod handover;
+mod lists;
 mod namespace;
 mod probe;
 mod release;

@@ -1,23 +1,28 @@
 //! The field catalogue: what lockstep knows about single kinds, in one place.
 //!
-//! Five questions are answered here and nowhere else: may this object be synced at all
-//! ([`eligibility()`]), is it of use in an archive ([`is_made_anew()`]), what is stripped from its body ([`strip()`]), in which order kinds are created
-//! ([`wave()`]), and which kinds and namespaces an agent accepts only by name ([`is_sensitive()`],
-//! [`is_system_namespace()`]). docs/kubernetes.md, "What is stripped, kept and left to the target", is
-//! the summary; each row has a test.
+//! These questions are answered here and nowhere else: may this object be synced at all ([`eligibility()`]), is it of use
+//! in an archive ([`is_made_anew()`]), what is stripped from its body ([`strip()`], [`strip_tracking()`]), which other
+//! tool does it belong to ([`tracker()`]), which lists are merged by the writer ([`merged_lists()`]), in which order kinds
+//! are created ([`wave()`]), and which kinds and namespaces an agent accepts only by name ([`is_sensitive()`],
+//! [`is_system_namespace()`]). docs/kubernetes.md, "What is stripped, kept and left to the target", is the summary; each
+//! row has a test.
 //!
 //! Architecture invariant: no policy and no state of a cluster is looked at. What a policy asked
 //! for arrives as [`Asked`].
 
 mod archive;
 mod eligibility;
+mod lists;
 mod strip;
+mod tracking;
 mod values;
 mod wave;
 
 pub use archive::{is_made_anew, is_never_archived};
 pub use eligibility::{Asked, Eligibility, Facts, SkipReason, eligibility, is_never_synced};
+pub use lists::{MergedList, merged_lists};
 pub use strip::strip;
+pub use tracking::{Tracker, strip_tracking, tracker};
 pub use values::{ValueType, is_built_in, is_filled_in, value_type};
 pub use wave::{WAVE_DEFINITIONS, WAVE_REST, wave};
 

@@ -39,6 +39,9 @@ pub const INTENT: &str = "lockstep.dev/intent";
 /// Never on an object: an agent adds it to the marks that it tells of where a create of ours met what was
 /// there before ([`was_met`]). Such marks are taken back, and mean nothing (I6).
 pub const MET: &str = "lockstep.dev/met";
+/// Never on an object: an agent adds it to the marks that it reports where a GitOps tool or a package manager tracks the
+/// object, with [`Tracker`](crate::catalogue::Tracker) in words.
+pub const TRACKED: &str = "lockstep.dev/tracked";
 /// API servers write times in whole seconds; of a create both may fall on either side of one, ms.
 const SAME_CREATE_MS: Millis = 1_000;
 

@@ -16,6 +16,7 @@ mod entries;
 mod fieldset;
 mod handover;
 mod leave;
+mod merge;
 mod pattern;
 mod project;
 
@@ -34,6 +35,7 @@ pub use handover::{
     reinstate,
 };
 pub use leave::{Drift, Leave, Left, Share, give_back, share};
+pub use merge::{LISTS, mark_lists, merge_lists};
 pub use pattern::{Pattern, PatternError};
 pub use project::{canonical_json, project};
 
@@ -94,17 +96,30 @@ pub fn owned_digest_of(
     if ours.api_version != object_version {
         return Ok(Owned::OtherVersion(ours.api_version.clone()));
     }
-    let own = ours.fields()?.without_bookkeeping();
+    let mut own = ours.fields()?.without_bookkeeping();
     let others = managed.others()?;
-    Ok(Owned::Digest(digest(object, &own, &others, key)))
+    let entries = merge::our_entries(object, &mut own);
+    Ok(Owned::Digest(digest_with(object, &own, &others, &entries, key)))
 }
 
 /// The digest of a projection: owned paths, then owned values. Keyed for Secrets.
 #[must_use]
 pub fn digest(object: &Value, own: &FieldSet, others: &FieldSet, key: Option<&[u8; 32]>) -> [u8; 16] {
+    digest_with(object, own, others, &[], key)
+}
+
+/// [`digest`], with what is ours of lists that are merged.
+fn digest_with(
+    object: &Value,
+    own: &FieldSet,
+    others: &FieldSet,
+    entries: &[u8],
+    key: Option<&[u8; 32]>,
+) -> [u8; 16] {
     let mut bytes = own.canonical();
     bytes.push(0);
     bytes.extend_from_slice(&canonical_json(&project(object, own, others)));
+    bytes.extend_from_slice(entries);
     let hash = match key {
         Some(key) => blake3::keyed_hash(key, &bytes),
         None => blake3::hash(&bytes),

@@ -42,6 +42,8 @@ pub struct Known<'a> {
     pub owned: OwnedView,
     /// It is in the very state (resourceVersion) that our last write left it in.
     pub as_written: bool,
+    /// The GitOps tool or package manager that tracks it, where the policy does not say to ignore that.
+    pub tracked: Option<&'a str>,
 }
 
 /// What the marks on an object amount to. Marks alone never give authority to delete (I6).
@@ -163,6 +165,18 @@ pub const DRIFT_REPORTED: &str = "DriftReported";
 
 /// The reason of a status: whether it is what is asked for is to be found out.
 pub const VERIFYING: &str = "Verifying";
+/// The reason of a status: a GitOps tool or a package manager tracks the object.
+pub const TRACKED: &str = "Tracked";
+
+/// What becomes of an object that such a tool tracks, whether it is ours or is to become ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnTracked {
+    /// It is left alone, and reported.
+    #[default]
+    Conflict,
+    /// The tool does not matter.
+    Ignore,
+}
 
 /// What becomes of an object that is there already and is not ours. It is settled by policy; objects with
 /// marks, of whomever, are never adopted.
@@ -390,6 +404,9 @@ fn decide_known(input: &Input<'_>, known: &Known<'_>, desired: [u8; 32]) -> Deci
         )
         .taking_over(marked);
     }
+    if let Some(tool) = known.tracked {
+        return Decision::rest(State::Conflict, TRACKED, tracked(tool)).taking_over(marked);
+    }
     if create_only {
         let message = "it was created, and is the target's own since then, as the policy says";
         return Decision::rest(State::InStep, "CreateOnly", message).taking_over(marked);
@@ -459,6 +476,12 @@ fn as_compared(input: &Input<'_>, holds: Holds<'_>) -> Decision {
             Decision::rest(State::InStep, "InStep", "the target holds what the policy asks for")
         }
     }
+}
+
+fn tracked(tool: &str) -> String {
+    format!(
+        "{tool} tracks the copy at the target, and lockstep leaves it alone: take it out of the tool's sources, or out of the policy"
+    )
 }
 
 fn owner(input: &Input<'_>, known: &Known<'_>) -> Owner {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use lockstep_engine::budget::Limit;
 use lockstep_engine::interest::Condition;
 use lockstep_engine::ownership::{Drift, Leave, ManagerPattern, Pattern};
-use lockstep_engine::plan::OnConflict;
+use lockstep_engine::plan::{OnConflict, OnTracked};
 use lockstep_engine::{ClusterName, GroupKind};
 use serde::{Deserialize, Serialize};
 
@@ -83,6 +83,8 @@ pub struct Ownership {
     /// Field managers that are done with the objects that are adopted, beside those that people run by hand.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub retired: BTreeSet<ManagerPattern>,
+    /// A GitOps tool or a package manager tracks the object that is there. Default: Conflict.
+    pub tracked: OnTracked,
     /// Somebody else changed a field that is ours. Default: Correct.
     pub drift: Drift,
     /// The same for some fields; the first that covers a field counts.

@@ -1,6 +1,6 @@
 //! What a copy looks like.
 
-use lockstep_engine::catalogue::strip;
+use lockstep_engine::catalogue::{strip, strip_tracking};
 use lockstep_engine::object::ObjectError;
 use lockstep_engine::{GroupKind, ObjectKey};
 use serde_json::{Map, Value};
@@ -60,6 +60,7 @@ pub fn render(
         return Err(RenderError::WrongKind { expected: target.gk.clone() });
     }
     strip(&target.gk, &mut body);
+    strip_tracking(&target.gk, &mut body);
     let metadata = body.get_mut("metadata").and_then(Value::as_object_mut).ok_or(RenderError::NotAnObject)?;
     name(metadata, target);
     let digest = digest(&target.gk, &body, digest_key);

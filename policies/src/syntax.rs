@@ -20,13 +20,22 @@ pub(crate) fn is_subdomain(text: &str) -> bool {
     (1..=253).contains(&text.len()) && text.split('.').all(part)
 }
 
-/// What every object's name satisfies (RBAC allows colons, CRDs dots): one segment of a path.
+/// What the names of objects satisfy but those of RBAC: one segment of a path without blanks or patterns.
 pub(crate) fn is_object_name(text: &str) -> bool {
-    (1..=253).contains(&text.len())
-        && text != "."
-        && text != ".."
-        && !text.contains(['/', '%'])
+    is_path_segment(text)
+        && text.len() <= 253
+        && !text.contains(['*', '?'])
         && !text.chars().any(|c| c.is_control() || c.is_whitespace())
+}
+
+/// The name of a role or binding, of which API servers check only that it is one segment of a path. `*` is left out:
+/// who writes it means a pattern.
+pub(crate) fn is_rbac_name(text: &str) -> bool {
+    is_path_segment(text) && !text.contains('*')
+}
+
+fn is_path_segment(text: &str) -> bool {
+    !text.is_empty() && text != "." && text != ".." && !text.contains(['/', '%'])
 }
 
 /// A kind: `Deployment`.
@@ -117,7 +126,16 @@ mod tests {
         for (check, good, bad) in [
             (is_label as fn(&str) -> bool, vec!["a", "a-1"], vec!["", "-a", "a-", "A", "a.b", "a_b"]),
             (is_subdomain, vec!["a", "a.b-c.d"], vec!["", ".a", "a..b", "A", "a.-b"]),
-            (is_object_name, vec!["system:x", "a.b"], vec!["", ".", "..", "a/b", "a b", "a%2f", "a\n"]),
+            (
+                is_object_name,
+                vec!["system:x", "a.b"],
+                vec!["", ".", "..", "a/b", "a b", "a%2f", "a\n", "a*", "a?"],
+            ),
+            (
+                is_rbac_name,
+                vec!["system:x", "team::lead", "on call", "what?now#then", "größe+1"],
+                vec!["", ".", "..", "a/b", "a%2f", "a*"],
+            ),
             (is_kind, vec!["Deployment", "V2"], vec!["", "deployment", "Two Words", "*", "A*"]),
             (is_label_key, vec!["env", "a.b/C_d"], vec!["", "/a", "a/", "a/b/c", "-a", "a b"]),
             (is_label_value, vec!["", "a", "A.b_c"], vec!["-a", "a-", "a b", "ä"]),

@@ -7,7 +7,7 @@ use lockstep_engine::outcome::{Failure, FailureClass};
 use lockstep_engine::ownership::{ConflictCause, ManagerPattern, Retired, differences};
 
 use super::Writer;
-use super::apply::foreign;
+use super::apply::{foreign, tracker_of};
 use super::compose::Extra;
 use super::handover::ATTEMPTS;
 use super::types::{ApplyPlan, Live, Outcome};
@@ -25,6 +25,7 @@ impl Writer {
         uid: &Uid,
         only_if_equal: bool,
         retired: &[ManagerPattern],
+        tracked_too: bool,
     ) -> Result<Outcome, Failure> {
         let retired = Retired::Adopting(retired);
         for _ in 0..ATTEMPTS {
@@ -33,8 +34,12 @@ impl Writer {
                 // By another hub, or copied from elsewhere: who looks again will see.
                 return Err(stale("the object carries marks of lockstep now"));
             }
+            if !tracked_too && is_tracked(&live)? {
+                return Ok(foreign(&live.body, Vec::new()));
+            }
             let shared = self.shared(plan, &live.body, &plan.leave.for_adoption())?;
-            let plan = &shared.plan;
+            let merged = self.merged_with(plan, &shared.plan, &live.body)?;
+            let plan = merged.as_ref().unwrap_or(&shared.plan);
             if only_if_equal && let Some(differs) = self.unequal(plan, &live).await? {
                 return Ok(differs);
             }
@@ -111,6 +116,11 @@ fn is_marked(live: &Live) -> Result<bool, Failure> {
 
 fn stale(why: &str) -> Failure {
     Failure::local(FailureClass::Stale, why)
+}
+
+fn is_tracked(live: &Live) -> Result<bool, Failure> {
+    let object = RawObject::parse(&live.body).map_err(unreadable)?;
+    Ok(tracker_of(&object).is_some())
 }
 
 fn unreadable(_: lockstep_engine::object::ObjectError) -> Failure {

@@ -1,6 +1,7 @@
 //! The one way objects are written.
 
 use bytes::Bytes;
+use lockstep_engine::catalogue::{Tracker, tracker};
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::marks;
 use lockstep_engine::object::RawObject;
@@ -15,6 +16,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::compose::{Extra, compose};
+use super::lists::{is_merged, merges};
 use super::types::{Applied, ApplyPlan, ApplyReport, Expect, Foreign, LastApplied, Live, Outcome, Undo};
 use super::undo::{Met, Place};
 use super::yields::{Shared, tree, unreadable};
@@ -47,8 +49,8 @@ impl Writer {
                 true => self.verify(plan, uid).await,
                 false => self.update(plan, uid).await,
             },
-            Expect::Foreign { uid, only_if_equal, retired } => {
-                self.adopt(plan, uid, *only_if_equal, retired).await
+            Expect::Foreign { uid, only_if_equal, retired, tracked_too } => {
+                self.adopt(plan, uid, *only_if_equal, retired, *tracked_too).await
             }
         };
         let done = match done {
@@ -137,8 +139,10 @@ impl Writer {
             true => Shared { plan: plan.clone(), yields: None, left: Vec::new() },
             false => self.shared(plan, &live.body, &plan.leave)?,
         };
-        if shared.yields.is_none() && is_all_ours(&tree(&shared.plan.body)?, &tree(&live.body)?) {
-            let found = self.applied(&shared.plan, live.body, false, false)?;
+        let merged = self.merged_with(plan, &shared.plan, &live.body)?;
+        let part = merged.as_ref().unwrap_or(&shared.plan);
+        if shared.yields.is_none() && is_all_ours(&tree(&part.body)?, &tree(&live.body)?) {
+            let found = self.applied(part, live.body, false, false)?;
             if let Outcome::Applied(found) = found
                 && found.compared.differences.is_empty()
             {
@@ -150,10 +154,10 @@ impl Writer {
 
     async fn update(&self, plan: &ApplyPlan, uid: &Uid) -> Result<Outcome, Failure> {
         if plan.leave.is_empty() {
-            return self.update_with(plan, uid).await;
+            return self.update_part(plan, plan, uid).await;
         }
         let shared = self.yielded(plan, uid).await?;
-        Ok(match self.update_with(&shared.plan, uid).await? {
+        Ok(match self.update_part(plan, &shared.plan, uid).await? {
             Outcome::Applied(applied) => {
                 Outcome::Applied(Box::new(Applied { left: shared.left, ..*applied }))
             }
@@ -161,13 +165,27 @@ impl Writer {
         })
     }
 
-    async fn update_with(&self, plan: &ApplyPlan, uid: &Uid) -> Result<Outcome, Failure> {
-        let done = match self.update_once(plan, uid).await {
+    /// Applies `sent`, which is what of `asked` is ours.
+    async fn update_part(&self, asked: &ApplyPlan, sent: &ApplyPlan, uid: &Uid) -> Result<Outcome, Failure> {
+        if merges(asked) {
+            return self.update_merged(asked, sent, uid).await;
+        }
+        self.update_with(sent, uid, None).await
+    }
+
+    /// `read`: only onto this very state.
+    pub(super) async fn update_with(
+        &self,
+        plan: &ApplyPlan,
+        uid: &Uid,
+        read: Option<&ResourceVersion>,
+    ) -> Result<Outcome, Failure> {
+        let done = match self.update_once(plan, uid, read).await {
             Err(failure) if failure.class == FailureClass::Invalid && !plan.dry_run => {
                 if !self.regain(plan, uid).await? {
                     return Err(failure);
                 }
-                self.update_once(plan, uid).await?
+                self.update_once(plan, uid, read).await?
             }
             done => done?,
         };
@@ -177,8 +195,14 @@ impl Writer {
         }
     }
 
-    async fn update_once(&self, plan: &ApplyPlan, uid: &Uid) -> Result<Outcome, Failure> {
+    async fn update_once(
+        &self,
+        plan: &ApplyPlan,
+        uid: &Uid,
+        read: Option<&ResourceVersion>,
+    ) -> Result<Outcome, Failure> {
         let version = match &plan.expect {
+            _ if read.is_some() => read,
             // A yield moves the version; the uid still guards the object.
             Expect::Present { resource_version, .. } if plan.leave.is_empty() => {
                 given(resource_version.as_ref())
@@ -198,7 +222,7 @@ impl Writer {
         if !may_force(plan, &causes) {
             return Ok(conflict(causes));
         }
-        self.force(plan, uid).await
+        self.force(plan, uid, read).await
     }
 
     /// The object as it is, if it still is that one.
@@ -213,8 +237,18 @@ impl Writer {
     }
 
     /// Takes back what is ours: only the very object, only in a state whose conflicts were looked at.
-    async fn force(&self, plan: &ApplyPlan, uid: &Uid) -> Result<Outcome, Failure> {
+    async fn force(
+        &self,
+        plan: &ApplyPlan,
+        uid: &Uid,
+        read: Option<&ResourceVersion>,
+    ) -> Result<Outcome, Failure> {
         let live = self.read_same(plan, uid).await?;
+        if read.is_some_and(|read| *read != live.resource_version) {
+            return Err(Failure::local(FailureClass::Stale, "the object changed since its lists were read"));
+        }
+        let merged = self.merged_with(plan, plan, &live.body)?;
+        let plan = merged.as_ref().unwrap_or(plan);
         let extra = Extra { uid: Some(uid), resource_version: Some(&live.resource_version), nonce: None };
         // The conflicts of exactly this version: more may have come since the first attempt.
         let reply = self.send(plan, &extra, false).await?;
@@ -352,7 +386,10 @@ fn our_fields(body: &Bytes) -> Option<Bytes> {
 /// Was everything in conflict ours after our last apply, or kept by us for whoever wants it?
 fn may_force(plan: &ApplyPlan, causes: &[ConflictCause]) -> bool {
     let returned = |cause: &ConflictCause| {
-        cause.manager == YIELD_MANAGER || plan.reclaim.contains(&cause.path) || cause.is_of_scale()
+        cause.manager == YIELD_MANAGER
+            || plan.reclaim.contains(&cause.path)
+            || cause.is_of_scale()
+            || is_merged(plan, &cause.path)
     };
     let rest: Vec<ConflictCause> = causes.iter().filter(|cause| !returned(cause)).cloned().collect();
     if rest.is_empty() {
@@ -373,6 +410,7 @@ fn conflict(causes: Vec<ConflictCause>) -> Outcome {
         managers,
         causes,
         owners: Vec::new(),
+        tracker: None,
         uid: None,
         version: None,
         undo,
@@ -399,8 +437,16 @@ pub(super) fn met(
         .unwrap_or_default();
     let managers = sorted(owners.iter().map(|owner| owner.manager.clone()));
     let version = version.or_else(|| object.as_ref().map(RawObject::resource_version));
+    let tracker = object.as_ref().and_then(tracker_of);
     let uid = object.map(|object| object.uid());
-    Box::new(Foreign { managers, causes, owners, uid, version, undo })
+    Box::new(Foreign { managers, causes, owners, tracker, uid, version, undo })
+}
+
+/// The GitOps tool or package manager that tracks an object which was read by itself.
+pub(super) fn tracker_of(object: &RawObject<'_>) -> Option<Tracker> {
+    let group = object.api_version.split_once('/').map_or("", |(group, _)| group);
+    let gk = GroupKind::new(group, &object.kind);
+    tracker(&gk, &object.metadata.labels, &object.metadata.annotations)
 }
 
 fn sorted(names: impl Iterator<Item = String>) -> Vec<String> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lockstep_engine::catalogue::Tracker;
 use lockstep_engine::outcome::Failure;
 use lockstep_engine::ownership::{
     Compared, ConflictCause, FieldSet, Leave, Left, ManagerPattern, ManagerSummary, OwnedState,
@@ -39,6 +40,8 @@ pub enum Expect {
         only_if_equal: bool,
         /// Field managers that the policy declares to be retired.
         retired: Vec<ManagerPattern>,
+        /// Also if a GitOps tool or a package manager tracks it.
+        tracked_too: bool,
     },
 }
 
@@ -126,6 +129,8 @@ pub struct Foreign {
     pub causes: Vec<ConflictCause>,
     /// What the others own, where an answer showed it.
     pub owners: Vec<ManagerSummary>,
+    /// The GitOps tool or package manager that tracks the object, where an answer showed it.
+    pub tracker: Option<Tracker>,
     /// Uid of the foreign object, where known.
     pub uid: Option<Uid>,
     /// Its resourceVersion as this call left it, where known: what is older may show what was taken back.

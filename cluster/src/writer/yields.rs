@@ -116,7 +116,10 @@ impl Writer {
     /// [`Self::settle`], of exactly this state; nothing where it is settled already.
     async fn settle_on(&self, plan: &ApplyPlan, seen: &Live) -> Result<Option<Settled>, Failure> {
         let mut now = seen.body.clone();
-        let shared = self.shared(plan, &now, &plan.leave.for_adoption())?;
+        let mut shared = self.shared(plan, &now, &plan.leave.for_adoption())?;
+        if let Some(merged) = self.merged_with(plan, &shared.plan, &now)? {
+            shared.plan = merged;
+        }
         if let Some(yields) = &shared.yields {
             self.apply_yields(plan, yields, seen).await?;
             let extra = Extra { uid: Some(&seen.uid), ..Extra::default() };

@@ -26,7 +26,7 @@ pub enum SkipReason {
     KubernetesService,
     /// A Secret of type service-account-token.
     ServiceAccountToken,
-    /// A Secret in which Helm keeps a release.
+    /// A Secret or ConfigMap in which Helm keeps a release.
     HelmRelease,
     /// A bootstrap token.
     BootstrapToken,
@@ -44,6 +44,8 @@ pub enum SkipReason {
     AutoManagedApiService,
     /// A PriorityClass of the system.
     SystemPriorityClass,
+    /// A FlowSchema or PriorityLevelConfiguration that the API server keeps up to date.
+    AutoManagedFlowControl,
 }
 
 impl SkipReason {
@@ -64,6 +66,7 @@ impl SkipReason {
             Self::BootstrapRbac => "BootstrapRbac",
             Self::AutoManagedApiService => "AutoManagedApiService",
             Self::SystemPriorityClass => "SystemPriorityClass",
+            Self::AutoManagedFlowControl => "AutoManagedFlowControl",
         }
     }
 
@@ -82,7 +85,7 @@ impl SkipReason {
                 "a service account token is valid in its own cluster only; every cluster issues its own"
             }
             Self::HelmRelease => {
-                "the Secret is Helm's record of a release in its own cluster; list it under `names` to sync it all the same"
+                "it is Helm's record of a release in its own cluster; list it under `names` to sync it all the same"
             }
             Self::BootstrapToken => {
                 "a bootstrap token lets nodes join its own cluster; list it under `names` to sync it all the same"
@@ -99,11 +102,16 @@ impl SkipReason {
             Self::ManagedEndpoints => {
                 "a controller writes these Endpoints from the selector of their Service; every cluster makes its own"
             }
-            Self::BootstrapRbac => "every API server creates this role or binding for itself",
+            Self::BootstrapRbac => {
+                "it has the label kubernetes.io/bootstrapping: rbac-defaults; every API server creates this role or binding for itself"
+            }
             Self::AutoManagedApiService => {
                 "the API server manages this APIService itself; it follows the CustomResourceDefinition at the target"
             }
             Self::SystemPriorityClass => "every API server creates the system- priority classes for itself",
+            Self::AutoManagedFlowControl => {
+                "it has the annotation apf.kubernetes.io/autoupdate-spec: true; every API server maintains its own"
+            }
         }
     }
 }
@@ -254,28 +262,55 @@ fn skip_reason(key: &ObjectKey, facts: &Facts<'_>, asked: Asked) -> Option<SkipR
 /// The rows that belong to one kind.
 fn kind_row(key: &ObjectKey, facts: &Facts<'_>, asked: Asked) -> Option<SkipReason> {
     match (key.gk.group.as_ref(), key.gk.kind.as_ref()) {
-        ("", "ConfigMap") => (key.name.as_ref() == KUBE_ROOT_CA).then_some(SkipReason::KubeRootCa),
+        ("", "ConfigMap") => config_map_row(key, facts, asked),
+        // The API server reconciles them by name.
         ("", "Service") => (key.namespace.as_ref() == "default" && key.name.as_ref() == "kubernetes")
             .then_some(SkipReason::KubernetesService),
         ("", "Secret") => secret_row(key, facts, asked),
         ("", "Endpoints") => endpoints_row(key, facts),
         ("batch", "Job") => (facts.finished && !facts.bound).then_some(SkipReason::FinishedJob),
+        // Only the label tells: anybody may use a name that begins with `system:`, and metrics-server does.
         ("rbac.authorization.k8s.io", _) => {
-            let bootstrap = facts.labels.get("kubernetes.io/bootstrapping").map(String::as_str)
-                == Some("rbac-defaults")
-                || key.name.starts_with("system:");
-            bootstrap.then_some(SkipReason::BootstrapRbac)
+            let bootstrapping = facts.labels.get("kubernetes.io/bootstrapping").map(String::as_str);
+            (bootstrapping == Some("rbac-defaults")).then_some(SkipReason::BootstrapRbac)
         }
-        ("apiregistration.k8s.io", "APIService") => facts
-            .labels
-            .contains_key("kube-aggregator.kubernetes.io/automanaged")
-            .then_some(SkipReason::AutoManagedApiService),
-        // The prefix is reserved by the API server (PriorityClass validation).
+        // The two values that the aggregator acts on.
+        ("apiregistration.k8s.io", "APIService") => {
+            let managed = facts.labels.get("kube-aggregator.kubernetes.io/automanaged").map(String::as_str);
+            matches!(managed, Some("true" | "onstart")).then_some(SkipReason::AutoManagedApiService)
+        }
+        // Validation refuses the prefix to everybody but the API server, so here the name tells.
         ("scheduling.k8s.io", "PriorityClass") => {
             key.name.starts_with("system-").then_some(SkipReason::SystemPriorityClass)
         }
+        ("flowcontrol.apiserver.k8s.io", _) => flow_control_row(key, facts),
         _ => None,
     }
+}
+
+fn config_map_row(key: &ObjectKey, facts: &Facts<'_>, asked: Asked) -> Option<SkipReason> {
+    if key.name.as_ref() == KUBE_ROOT_CA {
+        // Its controller owns the name in every namespace, whatever the object says.
+        return Some(SkipReason::KubeRootCa);
+    }
+    // With `HELM_DRIVER=configmap`. There is no type to tell, but a label.
+    let helm =
+        is_named_as_helm_release(key) && facts.labels.get("owner").is_some_and(|owner| owner == "helm");
+    (helm && !asked.name).then_some(SkipReason::HelmRelease)
+}
+
+fn is_named_as_helm_release(key: &ObjectKey) -> bool {
+    key.name.starts_with("sh.helm.release.v1.")
+}
+
+/// Since Kubernetes 1.22 the annotation says who maintains the spec: `true` for the API server, `false` for people.
+/// Older servers have no annotation, and maintain the two mandatory objects only.
+fn flow_control_row(key: &ObjectKey, facts: &Facts<'_>) -> Option<SkipReason> {
+    let maintained = match facts.annotations.get("apf.kubernetes.io/autoupdate-spec") {
+        Some(value) => value == "true",
+        None => matches!(key.name.as_ref(), "exempt" | "catch-all"),
+    };
+    maintained.then_some(SkipReason::AutoManagedFlowControl)
 }
 
 fn secret_row(key: &ObjectKey, facts: &Facts<'_>, asked: Asked) -> Option<SkipReason> {
@@ -284,7 +319,7 @@ fn secret_row(key: &ObjectKey, facts: &Facts<'_>, asked: Asked) -> Option<SkipRe
         "bootstrap.kubernetes.io/token" if !asked.name => Some(SkipReason::BootstrapToken),
         "helm.sh/release.v1" if !asked.name => Some(SkipReason::HelmRelease),
         // Helm before 3 used type Opaque with the same names.
-        _ if key.name.starts_with("sh.helm.release.v1.") && !asked.name => Some(SkipReason::HelmRelease),
+        _ if is_named_as_helm_release(key) && !asked.name => Some(SkipReason::HelmRelease),
         _ => None,
     }
 }

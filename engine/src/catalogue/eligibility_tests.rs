@@ -84,6 +84,10 @@ fn secrets_of_one_cluster_stay_home() {
     let old_helm = secret("Opaque", "sh.helm.release.v1.web.v3");
     assert_eq!(verdict("", "Secret", &old_helm, NOTHING), Some(SkipReason::HelmRelease));
     assert_eq!(verdict("", "Secret", &old_helm, NAMED), None);
+    let map = |owner: &str| json!({"metadata": {"namespace": "shop", "name": "sh.helm.release.v1.web.v3", "labels": {"owner": owner}}});
+    assert_eq!(verdict("", "ConfigMap", &map("helm"), NOTHING), Some(SkipReason::HelmRelease));
+    assert_eq!(verdict("", "ConfigMap", &map("helm"), NAMED), None);
+    assert_eq!(verdict("", "ConfigMap", &map("me"), NOTHING), None);
     let bootstrap = secret("bootstrap.kubernetes.io/token", "bootstrap-token-abc");
     assert_eq!(verdict("", "Secret", &bootstrap, NOTHING), Some(SkipReason::BootstrapToken));
     assert_eq!(verdict("", "Secret", &bootstrap, NAMED), None);
@@ -145,22 +149,47 @@ fn endpoints_with_a_trace_of_their_controller_stay_home() {
 }
 
 #[test]
-fn bootstrap_rbac_stays_home() {
+fn bootstrap_rbac_stays_home_and_only_its_label_tells() {
     const RBAC: &str = "rbac.authorization.k8s.io";
-    let labelled = json!({"metadata": {"name": "cluster-admin", "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}}});
-    assert_eq!(verdict(RBAC, "ClusterRole", &labelled, NAMED), Some(SkipReason::BootstrapRbac));
-    assert_eq!(verdict(RBAC, "Role", &named("shop", "system:x"), NAMED), Some(SkipReason::BootstrapRbac));
+    let labelled = |name: &str, value: &str| json!({"metadata": {"name": name, "labels": {"kubernetes.io/bootstrapping": value}}});
+    for name in ["cluster-admin", "system:node"] {
+        let bootstrap = labelled(name, "rbac-defaults");
+        assert_eq!(verdict(RBAC, "ClusterRole", &bootstrap, NAMED), Some(SkipReason::BootstrapRbac));
+    }
+    for asked in [NOTHING, NAMED] {
+        assert_eq!(verdict(RBAC, "ClusterRole", &labelled("system:x", "other"), asked), None);
+        assert_eq!(verdict(RBAC, "ClusterRole", &named("", "system:aggregated-metrics-reader"), asked), None);
+        assert_eq!(verdict(RBAC, "ClusterRoleBinding", &named("", "system:metrics-server"), asked), None);
+        assert_eq!(verdict(RBAC, "Role", &named("shop", "system:x"), asked), None);
+    }
     assert_eq!(verdict(RBAC, "ClusterRoleBinding", &named("", "web"), NOTHING), None);
 }
 
 #[test]
 fn auto_managed_api_services_stay_home() {
-    let body = json!({"metadata": {"name": "v1.apps", "labels": {"kube-aggregator.kubernetes.io/automanaged": "onstart"}}});
-    assert_eq!(
-        verdict("apiregistration.k8s.io", "APIService", &body, NAMED),
-        Some(SkipReason::AutoManagedApiService)
-    );
-    assert_eq!(verdict("apiregistration.k8s.io", "APIService", &named("", "v1.mine"), NOTHING), None);
+    const GROUP: &str = "apiregistration.k8s.io";
+    for (value, expected) in [
+        ("onstart", Some(SkipReason::AutoManagedApiService)),
+        ("true", Some(SkipReason::AutoManagedApiService)),
+        ("false", None),
+    ] {
+        let body = json!({"metadata": {"name": "v1.apps", "labels": {"kube-aggregator.kubernetes.io/automanaged": value}}});
+        assert_eq!(verdict(GROUP, "APIService", &body, NAMED), expected, "{value}");
+    }
+    assert_eq!(verdict(GROUP, "APIService", &named("", "v1.mine"), NOTHING), None);
+}
+
+#[test]
+fn flow_control_that_the_api_server_maintains_stays_home() {
+    const GROUP: &str = "flowcontrol.apiserver.k8s.io";
+    let maintained = Some(SkipReason::AutoManagedFlowControl);
+    let body = |name: &str, value: &str| json!({"metadata": {"name": name, "annotations": {"apf.kubernetes.io/autoupdate-spec": value}}});
+    for kind in ["FlowSchema", "PriorityLevelConfiguration"] {
+        assert_eq!(verdict(GROUP, kind, &body("service-accounts", "true"), NAMED), maintained);
+        assert_eq!(verdict(GROUP, kind, &body("service-accounts", "false"), NOTHING), None);
+        assert_eq!(verdict(GROUP, kind, &named("", "exempt"), NAMED), maintained);
+        assert_eq!(verdict(GROUP, kind, &named("", "mine"), NOTHING), None);
+    }
 }
 
 #[test]

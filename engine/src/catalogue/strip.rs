@@ -168,11 +168,22 @@ fn claim(object: &mut Object) {
 
 fn service_account(object: &mut Object) {
     let name = object.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Value::as_str);
-    let Some(prefix) = name.map(|name| format!("{name}-token-")) else { return };
-    if let Some(secrets) = object.get_mut("secrets").and_then(Value::as_array_mut) {
-        secrets.retain(|secret| !text(secret, "name").starts_with(&prefix));
+    let Some(name) = name.map(str::to_owned) else { return };
+    for list in ["secrets", "imagePullSecrets"] {
+        if let Some(secrets) = object.get_mut(list).and_then(Value::as_array_mut) {
+            secrets.retain(|secret| !is_generated(&name, text(secret, "name")));
+        }
+        remove_if_empty(object, list);
     }
-    remove_if_empty(object, "secrets");
+}
+
+/// Did a controller of one cluster make this secret for the account? Kubernetes makes tokens, OpenShift credentials of its
+/// own registry, too; both append five random characters.
+fn is_generated(account: &str, secret: &str) -> bool {
+    let Some(rest) = secret.strip_prefix(account) else { return false };
+    let suffix = rest.strip_prefix("-token-").or_else(|| rest.strip_prefix("-dockercfg-"));
+    let is_random = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    suffix.is_some_and(|suffix| suffix.len() == 5 && suffix.bytes().all(is_random))
 }
 
 fn pod(object: &mut Object) {

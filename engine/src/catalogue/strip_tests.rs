@@ -194,6 +194,13 @@ fn service_account_loses_generated_tokens_only() {
         json!({"metadata": {"name": "web"}, "secrets": [{"name": "web-token-x7k2p"}]}),
         &json!({"metadata": {"name": "web"}}),
     );
+    check(
+        "",
+        "ServiceAccount",
+        json!({"metadata": {"name": "web"}, "secrets": [{"name": "web-dockercfg-x7k2p"}, {"name": "web-token-of-github"}],
+            "imagePullSecrets": [{"name": "web-dockercfg-x7k2p"}]}),
+        &json!({"metadata": {"name": "web"}, "secrets": [{"name": "web-token-of-github"}]}),
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What nothing asks for any more: it is deleted, let go of, or left as it is.
 
-use super::{Act, Decision, DeleteProgress, Input, Marks, Observed, Owner, owner};
+use super::{Act, Decision, DeleteProgress, Input, Marks, Observed, Owner, TRACKED, owner, tracked};
 use crate::status::State;
 
 /// Before a placement ends it is known what its create left: nobody would take it back afterwards (I6).
@@ -120,6 +120,10 @@ pub(super) fn decide_gone(input: &Input<'_>, why: &str, takes_others: bool) -> D
             format!("{why}; the object at the target carries lockstep.dev/prevent-deletion"),
         )
         .taking_over(marked);
+    }
+    if let Some(tool) = known.tracked {
+        let message = format!("{why}; {}", tracked(tool));
+        return Decision::rest(State::Conflict, TRACKED, message).taking_over(marked);
     }
     if let (DeleteProgress::Asking, Some(over)) = (input.delete, input.grace) {
         let message = format!("{why}; it is deleted {over}, unless its source comes back before");

@@ -31,7 +31,14 @@ impl Case {
         Wish::Gone { why: "the source object was deleted", takes_others: false }
     }
     fn known(&self, marks: Marks<'static>, owned: OwnedView) -> Observed<'_> {
-        Observed::Known(Known { uid: &self.uid, deleting: false, marks, owned, as_written: false })
+        Observed::Known(Known {
+            uid: &self.uid,
+            deleting: false,
+            marks,
+            owned,
+            as_written: false,
+            tracked: None,
+        })
     }
     fn ours(&self) -> Observed<'_> {
         self.known(genuine("s1", D1), OwnedView::Digest(O1))
@@ -128,6 +135,23 @@ fn i8_what_our_own_write_left_and_what_cannot_be_compared_is_not_written_again()
     }
     let stripped = c.known(genuine("s1", D1), OwnedView::NoEntry);
     check(&input(c.wish(), c.record(), stripped), Act::Update, State::Pending, "Drifted");
+}
+
+#[test]
+fn a_copy_that_a_tool_tracks_is_neither_written_nor_deleted() {
+    const TOOL: &str = "Argo CD (argocd.argoproj.io/instance=shop)";
+    let c = Case::new();
+    let Observed::Known(known) = c.ours() else { unreachable!() };
+    let tracked = || Observed::Known(Known { tracked: Some(TOOL), ..known.clone() });
+    let old = RecordView { rendered: D2, ..c.record().unwrap() };
+    for record in [c.record(), Some(old)] {
+        let decision = check(&input(c.wish(), record, tracked()), Act::Rest, State::Conflict, TRACKED);
+        assert!(decision.status.message.contains(TOOL), "{decision:?}");
+    }
+    let asked = Input { delete: DeleteProgress::Archived, ..input(Case::gone(), c.record(), tracked()) };
+    check(&asked, Act::Rest, State::Conflict, TRACKED);
+    // To let go of it takes nothing from the tool.
+    assert_eq!(decide(&input(Wish::Release, c.record(), tracked())).act, Act::Release);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::{Kept, Options};
-use crate::catalogue::strip;
+use crate::catalogue::{strip, strip_tracking};
 use crate::identity::{GroupKind, ObjectKey};
 use crate::marks;
 
@@ -70,6 +70,10 @@ pub(super) fn desired(
 pub(super) fn portable(gk: &GroupKind, from: &Value, setting: Setting<'_>) -> Value {
     let mut body = from.clone();
     strip(gk, &mut body);
+    if !setting.same_place {
+        // Elsewhere the tool that tracked it would prune it, or take it for what it has there.
+        strip_tracking(gk, &mut body);
+    }
     let mut back = |path: &str, field: &str| {
         if let Some(value) = from.pointer(path).and_then(|holder| holder.get(field)).filter(|v| !v.is_null())
         {
@@ -252,6 +256,7 @@ impl Compared {
 pub(super) fn carry(gk: &GroupKind, desired: &mut Value, live: &Value) {
     let mut stripped = live.clone();
     strip(gk, &mut stripped);
+    strip_tracking(gk, &mut stripped);
     carry_members(desired, live, &stripped);
 }
 

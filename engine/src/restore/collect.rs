@@ -147,7 +147,9 @@ fn left_alone(kept: &Kept, options: &Options) -> Option<String> {
         Eligibility::Skip(SkipReason::FinishedJob) => (!options.force)
             .then(|| "the Job had finished, and would run once more (--force restores it)".to_owned()),
         // Servers create these once, when they start.
-        Eligibility::Skip(SkipReason::BootstrapRbac | SkipReason::SystemPriorityClass)
+        Eligibility::Skip(
+            SkipReason::BootstrapRbac | SkipReason::SystemPriorityClass | SkipReason::AutoManagedFlowControl,
+        )
         | Eligibility::Sync => None,
         Eligibility::Skip(reason) => Some(reason.sentence().to_owned()),
     }

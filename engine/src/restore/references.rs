@@ -152,7 +152,7 @@ impl Found<'_> {
 
     fn binding(&mut self, body: &Value) {
         let role = body.get("roleRef").unwrap_or(&Value::Null);
-        let name = text(role, "name").filter(|name| !name.starts_with("system:"));
+        let name = text(role, "name");
         match text(role, "kind") {
             Some("Role") => self.local(RBAC, "Role", name),
             Some("ClusterRole") => self.cluster(RBAC, "ClusterRole", name),

@@ -10,7 +10,7 @@ use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::marks;
 use lockstep_engine::object::RawObject;
 use lockstep_engine::ownership::{FieldSet, Taken};
-use lockstep_engine::plan::{Act, OnConflict};
+use lockstep_engine::plan::{Act, OnConflict, OnTracked};
 use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
 use lockstep_wire::v1::{self, step::Action};
@@ -153,7 +153,9 @@ impl<S: Store> Core<S> {
         }
         let on_conflict = claim.ownership().conflict;
         let retired: Vec<String> = claim.ownership().retired.iter().map(ToString::to_string).collect();
+        let tracked_too = claim.ownership().tracked == OnTracked::Ignore;
         if adopts {
+            target.extend(tracked_too.then_some("tracked too"));
             target.push(if on_conflict == OnConflict::TakeOver { "take over" } else { "adopt if equal" });
             target.extend(retired.iter().map(String::as_str));
         }
@@ -170,6 +172,7 @@ impl<S: Store> Core<S> {
                 uid: object.uid.to_string(),
                 only_if_equal: on_conflict != OnConflict::TakeOver,
                 retired: retired.clone(),
+                tracked_too,
             }),
             Some(object) => v1::apply::Expect::Present(v1::Present {
                 uid: object.uid.to_string(),

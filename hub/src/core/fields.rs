@@ -1,9 +1,11 @@
 //! Fields of copies that are not ours to write, or that others took (decision 0013).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use lockstep_engine::catalogue::is_container;
 use lockstep_engine::ownership::{Corrected, FieldSet, Leave, Left, Taken, sentence, taken_by};
+use lockstep_engine::plan::OnTracked;
 use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey};
 use lockstep_policies::{CompiledPolicy, OnImmutable, Rendered, Replicas, autoscalers, is_scaled};
@@ -11,6 +13,7 @@ use lockstep_wire::v1;
 use serde::Deserialize;
 
 use super::Core;
+use super::asked::Asked;
 use super::gather::Claim;
 
 use crate::store::{
@@ -130,6 +133,22 @@ impl<S: Store> Core<S> {
             && self.recreates(claim, &row.key)
             && row.record.as_ref().is_some_and(|record| !record.adopted)
             && row.fields.immutable == Some(self.desired_digest(claim, rendered))
+    }
+
+    /// Does it matter that a tool tracks the copy? Once nothing claims it any more, what the policy that it is of says of
+    /// objects of the kind counts.
+    pub(super) fn on_tracked(&self, row: &PlacementRow, asked: &Asked) -> OnTracked {
+        if let Asked::Claimed { claim, .. } = asked {
+            return claim.ownership().tracked;
+        }
+        let ignores = |policy: &Arc<CompiledPolicy>| {
+            policy.resources_for(&row.key.gk).any(|(_, entry)| entry.ownership.tracked == OnTracked::Ignore)
+        };
+        if self.set.by_name(&row.policy).is_some_and(ignores) {
+            OnTracked::Ignore
+        } else {
+            OnTracked::Conflict
+        }
     }
 
     /// Do others take fields of it again and again?

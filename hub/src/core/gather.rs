@@ -7,8 +7,8 @@ use lockstep_engine::catalogue::Facts;
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::marks::{self, Marks, SourceMark, TargetMark};
 use lockstep_engine::object::RawObject;
-use lockstep_engine::ownership::Leave;
-use lockstep_engine::plan::{self, Observed, OwnedView};
+use lockstep_engine::ownership::{Leave, mark_lists};
+use lockstep_engine::plan::{self, Observed, OnTracked, OwnedView};
 use lockstep_engine::status::{State, Status};
 use lockstep_engine::{ClusterId, GroupKind, ObjectKey, ResourceVersion, Uid};
 use lockstep_policies::{CompiledPolicy, Ownership, RenderInput, Rendered, Selection, render, select};
@@ -209,9 +209,8 @@ impl<S: Store> Core<S> {
         source_uid: &'a mut String,
     ) -> plan::Marks<'a> {
         // Without marks it is told of where our managedFields entry says that it was ours (I9).
-        let Some(managed) = managed.filter(|managed| !managed.marks.is_empty()) else {
-            return plan::Marks::Absent;
-        };
+        let is_marked = |managed: &&ManagedRow| managed.marks.keys().any(|mark| mark != marks::TRACKED);
+        let Some(managed) = managed.filter(is_marked) else { return plan::Marks::Absent };
         let labels = std::collections::BTreeMap::from([(marks::MANAGED.to_owned(), "true".to_owned())]);
         let Some(read) = marks::read_marks(&managed.marks, &labels) else { return plan::Marks::Forged };
         if !self.is_genuine(id, key, &read) {
@@ -290,6 +289,8 @@ impl<S: Store> Core<S> {
         .signed(&self.keys.mac);
         let mut body = rendered.body.clone();
         marks::stamp(&mut body, &marks);
+        let asked = claim.leave.without_left(&body);
+        mark_lists(&key.gk, &asked, &mut body);
         // A tree of JSON values always serialises.
         serde_json::to_vec(&body).unwrap_or_default().into()
     }
@@ -354,8 +355,9 @@ impl<S: Store> Core<S> {
 pub(super) fn observed<'a>(
     row: Option<&'a ObjectRow>,
     absence: Option<&'a (&'static str, String)>,
-    marks: plan::Marks<'a>,
+    amount: plan::Marks<'a>,
     written: Option<&ResourceVersion>,
+    on_tracked: OnTracked,
 ) -> Observed<'a> {
     match (row, absence) {
         // What was seen and may be old is still no ground for a write.
@@ -371,7 +373,10 @@ pub(super) fn observed<'a>(
             };
             let as_written =
                 written.is_some_and(|version| !version.is_empty() && *version == row.resource_version);
-            Observed::Known(plan::Known { uid: &row.uid, deleting: row.deleting, marks, owned, as_written })
+            let marked = row.managed.as_ref().and_then(|managed| managed.marks.get(marks::TRACKED));
+            let tracked = marked.filter(|_| on_tracked == OnTracked::Conflict).map(String::as_str);
+            let (uid, deleting) = (&row.uid, row.deleting);
+            Observed::Known(plan::Known { uid, deleting, marks: amount, owned, as_written, tracked })
         }
     }
 }

@@ -6,6 +6,7 @@ use lockstep_engine::backoff::{Backoff, LONGEST_RETRY_AFTER_MS};
 use lockstep_engine::breaker::BreakerState;
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::ownership::sentence;
+use lockstep_engine::plan::TRACKED;
 use lockstep_engine::status::{State, Status};
 use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
 use lockstep_wire::v1::{self, outcome::Result as Answer};
@@ -399,7 +400,8 @@ impl<S: Store> Core<S> {
             row.since = now;
         }
         row.status = status;
-        let whole = class == "Conflict" && failed.paths.is_empty();
+        let adopts = matches!(purpose, Purpose::Apply { adopts: true, .. });
+        let whole = class == "Conflict" && failed.paths.is_empty() && !adopts;
         if whole
             && row.record.as_ref().is_none_or(|record| record.uid.is_none())
             && let Some(source) = &row.source
@@ -452,6 +454,7 @@ impl<S: Store> Core<S> {
 fn reason<'a>(class: &'a str, purpose: &Purpose, failed: &v1::Failed) -> &'a str {
     match purpose {
         Purpose::Apply { adopts: true, .. } if class == "Conflict" && !failed.paths.is_empty() => "Differs",
+        Purpose::Apply { adopts: true, .. } if class == "Conflict" && failed.tracker.is_some() => TRACKED,
         Purpose::Apply { contested: true, .. } if class == "Conflict" => "Contested",
         _ => class,
     }
@@ -468,7 +471,7 @@ fn answered(answer: &Answer) -> Answered {
     }
 }
 
-/// The sentence, who is in the way, and where.
+/// The sentence, who is in the way, where, and whose it is by its marks.
 fn with_managers(mut message: String, failed: &v1::Failed) -> String {
     let names: std::collections::BTreeSet<&str> = failed.managers.iter().map(|m| m.name.as_str()).collect();
     if !names.is_empty() {
@@ -477,6 +480,9 @@ fn with_managers(mut message: String, failed: &v1::Failed) -> String {
     }
     if !failed.paths.is_empty() {
         message = format!("{message}: {}", failed.paths.join(", "));
+    }
+    if let Some(v1::Tracker { tool, mark }) = &failed.tracker {
+        message = format!("{message}; {tool} tracks it ({mark})");
     }
     message
 }

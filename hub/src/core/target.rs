@@ -4,7 +4,8 @@ use lockstep_engine::catalogue::is_container;
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::ownership::sentence;
 use lockstep_engine::plan::{
-    self, Act, DRIFT_REPORTED, Decision, DeleteProgress, Input, RecordChange, RecordView, VERIFYING, Wish,
+    self, Act, DRIFT_REPORTED, Decision, DeleteProgress, Input, RecordChange, RecordView, TRACKED, VERIFYING,
+    Wish,
 };
 use lockstep_engine::status::{State, Status};
 use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
@@ -94,7 +95,8 @@ impl<S: Store> Core<S> {
         let claimed = matches!(asked, Asked::Claimed { .. });
         // A create that was not answered is sent again, whatever it has left there.
         let seen_there = object.as_ref().filter(|object| !(claimed && self.awaits_answer(&row, object)));
-        let observed = observed(seen_there, absence.as_ref(), marks, written.as_ref());
+        let on_tracked = self.on_tracked(&row, &asked);
+        let observed = observed(seen_there, absence.as_ref(), marks, written.as_ref(), on_tracked);
         let ends = claimed && self.definition_ends(target, &key.gk)?;
         let taken = self.taken(&row, object.as_ref());
         let (by, reported) = (sentence(&taken), row.fields.reported());
@@ -387,7 +389,11 @@ impl<S: Store> Core<S> {
             Act::Release => row.record.as_ref()?.uid.as_ref().map(Prepared::release),
             // Only the agent can tell who manages what is in the way: a create that expects nothing
             // there looks first, writes nothing, and answers with the managers.
-            Act::Rest if status.state == State::Conflict && status.reason != DRIFT_REPORTED => {
+            Act::Rest
+                if status.state == State::Conflict
+                    && status.reason != DRIFT_REPORTED
+                    && status.reason != TRACKED =>
+            {
                 asked.desired().map(|desired| self.prepare_apply(row, &desired, object, Act::Create))
             }
             Act::Rest | Act::AskToDelete | Act::Forget => None,

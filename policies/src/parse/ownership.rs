@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use lockstep_engine::ownership::{
     Drift, MANAGER, ManagerPattern, ManagerPatternError, Pattern, PatternError, YIELD_MANAGER,
 };
-use lockstep_engine::plan::OnConflict;
+use lockstep_engine::plan::{OnConflict, OnTracked};
 
 use crate::codes;
 use crate::node::{Kind, Node};
@@ -15,6 +15,7 @@ use crate::reader::{Fields, Reader, join, shown};
 const FIELDS: &[&str] = &[
     "conflict",
     "retiredManagers",
+    "tracked",
     "drift",
     "driftRules",
     "ignoreDifferences",
@@ -22,6 +23,7 @@ const FIELDS: &[&str] = &[
     "replicas",
     "onImmutable",
 ];
+const TRACKED: &[(&str, OnTracked)] = &[("Conflict", OnTracked::Conflict), ("Ignore", OnTracked::Ignore)];
 const IMMUTABLES: &[(&str, OnImmutable)] =
     &[("Fail", OnImmutable::Fail), ("Recreate", OnImmutable::Recreate)];
 const PATHS: &[&str] = &["jsonPointers", "jsonPaths"];
@@ -53,6 +55,9 @@ pub(super) fn ownership(
         let named = list.into_iter().flatten().enumerate();
         ownership.retired =
             named.filter_map(|(i, node)| retired(reader, node, &format!("{path}[{i}]"))).collect();
+    }
+    if let Some(tracked) = of("tracked").and_then(|(node, path)| reader.one_of(node, &path, TRACKED)) {
+        ownership.tracked = tracked;
     }
     if let Some(drift) = of("drift").and_then(|(node, path)| reader.one_of(node, &path, DRIFTS)) {
         ownership.drift = drift;

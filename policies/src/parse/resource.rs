@@ -8,7 +8,7 @@ use lockstep_engine::interest::Condition;
 use lockstep_engine::selector::{LabelSelector, Operator, Requirement};
 
 use crate::codes;
-use crate::node::Node;
+use crate::node::{Kind, Node};
 use crate::policy::{Ownership, Resource};
 use crate::reader::{Fields, Reader, join, shown};
 use crate::syntax;
@@ -88,7 +88,10 @@ pub(super) fn condition(reader: &mut Reader<'_>, fields: &Fields<'_>, path: &str
     let exclude_namespaces =
         names(reader, fields, path, "excludeNamespaces", syntax::is_label, namespace_remedy);
     let name_remedy = "use the names of objects as they are; patterns are not supported";
-    let names = names(reader, fields, path, "names", is_literal_name, name_remedy);
+    let group = fields.get("apiGroup").map(|node| &node.value);
+    let rbac = matches!(group, Some(Kind::Text(group)) if matches!(group.as_str(), "rbac.authorization.k8s.io" | "*"));
+    let is_name = if rbac { syntax::is_rbac_name } else { syntax::is_object_name };
+    let names = names(reader, fields, path, "names", is_name, name_remedy);
     for namespace in namespaces.intersection(&exclude_namespaces) {
         let message = format!("namespace {namespace} is both listed and excluded");
         let place = fields.get("excludeNamespaces").map_or(fields.place, |node| node.place);
@@ -110,10 +113,6 @@ fn is_synced(reader: &mut Reader<'_>, fields: &Fields<'_>, path: &str, gk: &Grou
         reader.error(codes::NEVER_SYNCED, place, &join(path, "kind"), message, "remove the entry");
     }
     !is_never_synced(gk)
-}
-
-fn is_literal_name(text: &str) -> bool {
-    syntax::is_object_name(text) && !text.contains(['*', '?'])
 }
 
 /// The kind that an entry names.

@@ -104,7 +104,7 @@ async fn pull_secrets_that_the_target_added_to_a_service_account_stay() -> Resul
     let fleet = Fleet::new(&bed, "e2e-accounts").await?;
     let namespace = fleet.namespace.as_str();
     let accounts = policy(namespace).replace("kind: ConfigMap", "kind: ServiceAccount");
-    let _lockstep = Lockstep::with_policy(&bed, &accounts).await?;
+    let lockstep = Lockstep::with_policy(&bed, &accounts).await?;
     let account = |secrets: Value| {
         json!({"apiVersion": "v1", "kind": "ServiceAccount",
             "metadata": {"name": "robot", "namespace": namespace, "labels": {"sync": "yes"}}, "imagePullSecrets": secrets})
@@ -118,19 +118,41 @@ async fn pull_secrets_that_the_target_added_to_a_service_account_stay() -> Resul
     let [b, _] = fleet.targets();
     let theirs = json!({"apiVersion": "v1", "kind": "ServiceAccount",
         "metadata": {"name": "robot", "namespace": namespace}, "imagePullSecrets": [{"name": "theirs"}]});
+    // The list is atomic: who applies it has it whole, and ours comes back beside it.
     b.apply_value(&theirs).await?;
-    if names(&b.get("v1", "ServiceAccount", Some(namespace), "robot").await?) != ["ours", "theirs"] {
-        // The list is atomic on newer servers: whoever applied last has it whole (CHANGELOG, known limits).
-        return Ok(());
-    }
+    let robot = || b.get("v1", "ServiceAccount", Some(namespace), "robot");
+    let holds = async |what: &'static str, expected: &[&str]| {
+        eventually(PATIENCE, what, async || {
+            let mut found = names(&robot().await?);
+            found.sort();
+            ensure!(found == expected, "{found:?}");
+            Ok(())
+        })
+        .await
+    };
+    holds("ours comes back, theirs stays", &["ours", "theirs"]).await?;
+    // A controller adds one more, and one to the keyed list. That is no drift: nothing is written.
+    let more = json!({"imagePullSecrets": [{"name": "ours"}, {"name": "theirs"}, {"name": "third"}],
+        "secrets": [{"name": "robot-dockercfg-bbbbb"}]});
+    b.patch("v1", "ServiceAccount", Some(namespace), "robot", &more).await?;
+    let mut beside = account(json!([]));
+    beside["metadata"]["name"] = "beside".into();
+    fleet.source().apply_value(&beside).await?;
+    fleet.everywhere("v1", "ServiceAccount", "beside", |_| true).await?;
+    lockstep.stands("serviceaccount/robot", namespace, "cluster-b", "InStep").await?;
+    // Who changed the list owns it alone, until we write.
+    let now = robot().await?;
+    let entries = now["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let ours = entries.iter().find(|entry| entry["manager"] == "lockstep").expect("an entry of ours");
+    ensure!(ours["fieldsV1"].get("f:imagePullSecrets").is_none(), "it was written: {now}");
+    // A new one of the source arrives, and what it takes back goes; the rest stays.
+    fleet.source().apply_value(&account(json!([{"name": "ours"}, {"name": "mirror"}]))).await?;
+    holds("a new one arrives", &["mirror", "ours", "theirs", "third"]).await?;
+    let secrets = robot().await?["secrets"].clone();
+    ensure!(secrets.to_string().contains("robot-dockercfg-bbbbb"), "{secrets}");
+    fleet.source().apply_value(&account(json!([]))).await?;
+    holds("the last of ours goes", &["theirs", "third"]).await?;
+    lockstep.stands("serviceaccount/robot", namespace, "cluster-b", "InStep").await?;
     fleet.source().apply_value(&account(json!([{"name": "newer"}]))).await?;
-    eventually(PATIENCE, "ours follows, theirs stays", async || {
-        let found = names(&b.get("v1", "ServiceAccount", Some(namespace), "robot").await?);
-        ensure!(
-            found.contains(&"newer".to_owned()) && found.contains(&"theirs".to_owned()) && found.len() == 2,
-            "{found:?}"
-        );
-        Ok(())
-    })
-    .await
+    holds("ours follows, theirs stays", &["newer", "theirs", "third"]).await
 }

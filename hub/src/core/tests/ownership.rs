@@ -29,7 +29,7 @@ fn taken_over(policy: &str) -> Fleet {
     fleet.section("b", vec![foreign("cm-0", "theirs", 40)], None);
     fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
     let step = fleet.one_step("b");
-    let expected = v1::Adopt { uid: "theirs".into(), only_if_equal: false, retired: Vec::new() };
+    let expected = v1::Adopt { uid: "theirs".into(), ..v1::Adopt::default() };
     assert_eq!(apply(&step).expect, Some(Expect::Adopt(expected)));
     assert!(says_adopted(&step));
     fleet.perform("b", &step, "theirs", 41, true);
@@ -52,6 +52,31 @@ fn what_is_taken_over_is_remembered_as_adopted_until_it_is_made_anew() {
     assert!(matches!(apply(&step).expect, Some(Expect::Absent(_))) && !says_adopted(&step));
     fleet.perform("b", &step, "ours", 44, true);
     assert!(!adopted(&mut fleet));
+}
+
+#[test]
+fn what_a_tool_tracks_is_not_adopted_unless_the_policy_says_so() {
+    let mut fleet = Fleet::up(&[("p.yaml", &policy("TakeOver"))]);
+    fleet.section("b", vec![foreign("cm-0", "theirs", 40)], None);
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let step = fleet.one_step("b");
+    let tracker = v1::Tracker { tool: "Argo CD".into(), mark: "argocd.argoproj.io/instance=shop".into() };
+    let failed = v1::Failed {
+        class: "Conflict".into(),
+        message: "it is there".into(),
+        tracker: Some(tracker),
+        ..v1::Failed::default()
+    };
+    fleet.outcome("b", step.step, v1::outcome::Result::Failed(failed));
+    assert!(fleet.steps("b").is_empty());
+    assert_eq!(fleet.status("b", "cm-0"), "Conflict/Tracked");
+    let message = fleet.placement("b", "cm-0").unwrap().status.message;
+    assert!(message.contains("Argo CD tracks it (argocd.argoproj.io/instance=shop)"), "{message}");
+    let ignoring = policy("TakeOver, tracked: Ignore");
+    fleet.policies(&[("p.yaml", &ignoring)]);
+    fleet.tick(1_000);
+    let step = fleet.one_step("b");
+    assert!(matches!(apply(&step).expect, Some(Expect::Adopt(v1::Adopt { tracked_too: true, .. }))));
 }
 
 #[test]
@@ -95,7 +120,7 @@ fn what_differs_is_not_adopted_as_equal_and_is_looked_at_again_now_and_then() {
     fleet.section("b", vec![foreign("cm-0", "theirs", 40)], None);
     fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
     let step = fleet.one_step("b");
-    let expected = v1::Adopt { uid: "theirs".into(), only_if_equal: true, retired: Vec::new() };
+    let expected = v1::Adopt { uid: "theirs".into(), only_if_equal: true, ..v1::Adopt::default() };
     assert_eq!(apply(&step).expect, Some(Expect::Adopt(expected)));
     let failed = v1::Failed {
         class: "Conflict".into(),
