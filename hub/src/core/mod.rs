@@ -21,6 +21,7 @@ mod explain;
 mod fields;
 mod gather;
 mod ingest;
+mod inputs;
 mod interests;
 pub mod keeping;
 mod missing;

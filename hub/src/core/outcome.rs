@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use lockstep_engine::backoff::{Backoff, LONGEST_RETRY_AFTER_MS};
 use lockstep_engine::breaker::BreakerState;
 use lockstep_engine::guard::{self, Guard};
+use lockstep_engine::outcome::{Again, Attempt, FailureClass, Retry};
 use lockstep_engine::ownership::sentence;
 use lockstep_engine::status::{State, Status};
 use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
@@ -22,10 +23,9 @@ use crate::store::{
 
 /// Between attempts that may succeed by themselves: 1 s doubling to 5 min, a fifth of jitter.
 const RETRY: Backoff = Backoff { base_ms: 1_000, factor: 2, max_ms: 300_000, jitter_percent: 20 };
-/// A refusal by RBAC, admission or quota: somebody may change that, and no watch tells us.
-const FORBIDDEN_RETRY_MS: i64 = 60_000;
-/// A step that failed for good is tried again that seldom, though none of its inputs changed.
-const BARRED_RETRY_MS: i64 = 15 * 60_000;
+/// An API server takes a changed definition into use some seconds after its watch reported it: a body that does not fit is
+/// tried again until then, at an age of the change that doubles.
+const DEFINITION_SETTLES_MS: i64 = 60_000;
 /// How long to wait for the observation that a stale step asks for, ms.
 const STALE_RETRY_MS: i64 = 500;
 
@@ -40,7 +40,7 @@ impl<S: Store> Core<S> {
         let Some(step) = cluster.in_flight.remove(&outcome.step) else { return Ok(()) };
         cluster.busy.remove(&step.key);
         let answer = outcome.result.unwrap_or_else(|| {
-            Answer::Failed(v1::Failed { class: "Transient".to_owned(), ..v1::Failed::default() })
+            Answer::Failed(v1::Failed::of(FailureClass::Transient, "the agent gave no answer that we know"))
         });
         if let Some(permit) = step.permit {
             let breaker = cluster.breaker(&step.key.gk);
@@ -104,7 +104,7 @@ impl<S: Store> Core<S> {
             (Answer::Gone(_), Purpose::Image | Purpose::Delete { .. }) => self.gone(id, row),
             (Answer::Gone(_), Purpose::Retract) => self.retracted(row),
             (Answer::Probed(probed), Purpose::Retract) => self.made(row, &probed.uid, now),
-            (Answer::Failed(failed), purpose) => self.failed(row, failed, &purpose, now),
+            (Answer::Failed(failed), purpose) => self.failed(row, &failed, &purpose, now),
             (_, purpose) => {
                 tracing::warn!(cluster = self.cluster_name(id), object = %step.key, ?purpose, "an answer that does not fit its step");
                 Ok(())
@@ -365,36 +365,19 @@ impl<S: Store> Core<S> {
     fn failed(
         &mut self,
         mut row: PlacementRow,
-        failed: v1::Failed,
+        failed: &v1::Failed,
         purpose: &Purpose,
         now: Millis,
     ) -> Result<(), StoreError> {
         self.counts.failed_steps += 1;
-        tracing::debug!(cluster = self.cluster_name(row.target), object = %row.key, class = failed.class, "step failed: {}", failed.message);
-        let class = failed.class.as_str();
-        let state = match class {
-            "Conflict" => State::Conflict,
-            "NotServed" | "NotAccepted" | "SchemaMismatch" | "NamespaceTerminating" | "Immutable" => {
-                State::Blocked
-            }
-            "Stale" | "Gone" => State::Pending,
-            _ => State::Failed,
-        };
-        let status = if state == State::Conflict && row.status.state == State::Conflict {
-            // What is in the way was known; the agent adds who manages it.
-            Status::new(state, &row.status.reason, with_managers(row.status.message.clone(), &failed))
-        } else {
-            Status::new(
-                state,
-                reason(class, purpose, &failed),
-                with_managers(failed.message.clone(), &failed),
-            )
-        };
+        let class = failed.known_class();
+        tracing::debug!(cluster = self.cluster_name(row.target), object = %row.key, %class, "step failed: {}", failed.text());
+        let status = status_of(&row, class, failed, purpose);
         if (row.status.state, &row.status.reason) != (status.state, &status.reason) {
             row.since = now;
         }
         row.status = status;
-        let whole = class == "Conflict" && failed.paths.is_empty();
+        let whole = class == FailureClass::Conflict && failed.paths.is_empty();
         if whole
             && row.record.as_ref().is_none_or(|record| record.uid.is_none())
             && let Some(source) = &row.source
@@ -402,15 +385,35 @@ impl<S: Store> Core<S> {
             row.fields.creating = Some(Creating::Met(self.nonce(&row, &source.uid)));
             self.taken_back(&row, &failed.resource_version)?;
         }
-        if let ("Immutable", Purpose::Apply { recreates: true, rendered, .. }) = (class, purpose) {
+        if let (FailureClass::Immutable, Purpose::Apply { recreates: true, rendered, .. }) = (class, purpose)
+        {
             row.ending = Some(Ending::Recreate);
             row.fields.immutable = Some(*rendered);
             row.delete = None;
             return self.store.put_placement(&row);
         }
+        self.retry_later(&mut row, class, failed.retry_after_ms, purpose, now)?;
+        self.store.put_placement(&row)?;
+        self.note_due(row.next_attempt);
+        Ok(())
+    }
+
+    /// Notes when a step that failed is tried again.
+    fn retry_later(
+        &mut self,
+        row: &mut PlacementRow,
+        class: FailureClass,
+        retry_after_ms: u64,
+        purpose: &Purpose,
+        now: Millis,
+    ) -> Result<(), StoreError> {
         row.attempts += 1;
-        row.next_attempt = match (class, purpose) {
-            ("Stale" | "Gone", _) => {
+        let seed = u64::from(row.target.0) ^ u64::from(row.attempts);
+        let delay = RETRY.delay_ms(seed, row.attempts.saturating_sub(1));
+        let backoff = now.saturating_add_unsigned(delay.max(retry_after_ms.min(LONGEST_RETRY_AFTER_MS)));
+        let retry = class.retry(attempt(purpose));
+        row.next_attempt = match retry {
+            Retry::Observed => {
                 if matches!(purpose, Purpose::Delete { .. }) && guard::on(Guard::StaleDeleteReadsAgain) {
                     // Changed since it was archived: read and archive it again (I4).
                     // What was to be asked before the first image was asked then.
@@ -418,45 +421,63 @@ impl<S: Store> Core<S> {
                 }
                 Some(now + STALE_RETRY_MS)
             }
-            ("Forbidden", _) => Some(now + FORBIDDEN_RETRY_MS),
-            (
-                "Conflict" | "Immutable" | "Invalid" | "SchemaMismatch" | "DuplicateKeys" | "NotServed"
-                | "TooLarge" | "NotAccepted",
-                Purpose::Apply { fingerprint, adopts, .. },
-            ) => {
-                row.barred = Some(fingerprint.to_vec().into());
-                // What it failed for may be mended where nothing tells us (a schema, a port in use).
-                // Of an object that is not ours the agent tells only that it is there.
-                (class != "Conflict" || *adopts).then_some(now + BARRED_RETRY_MS)
-            }
-            _ => {
-                let seed = u64::from(row.target.0) ^ u64::from(row.attempts);
-                let delay = RETRY.delay_ms(seed, row.attempts.saturating_sub(1));
-                let delay = delay.max(failed.retry_after_ms.min(LONGEST_RETRY_AFTER_MS));
-                Some(now.saturating_add_unsigned(delay))
-            }
+            Retry::After(ms) => Some(now + ms),
+            Retry::Barred { again } => match again {
+                Again::Never => None,
+                Again::After(ms) => Some(now + ms),
+                Again::Backoff => Some(backoff),
+            },
+            Retry::Backoff => Some(backoff),
         };
-        self.store.put_placement(&row)?;
-        self.note_due(row.next_attempt);
+        if let (Retry::Barred { .. }, Purpose::Apply { inputs, .. }) = (retry, purpose) {
+            row.barred = Some(inputs.to_vec().into());
+            if class.is_of_schema()
+                && let Some(definition) = self.definition(row.target, &row.key.gk)?
+            {
+                let age = now.saturating_sub(definition.observed_at);
+                if (0..DEFINITION_SETTLES_MS).contains(&age) {
+                    row.next_attempt = Some(now + age.max(STALE_RETRY_MS));
+                }
+            }
+        }
         Ok(())
     }
 }
 
-/// The reason that is shown: of an object that was to be adopted as it is, and is not, that it differs; of one
-/// whose fields were taken again and again, that.
-fn reason<'a>(class: &'a str, purpose: &Purpose, failed: &v1::Failed) -> &'a str {
+fn attempt(purpose: &Purpose) -> Attempt {
     match purpose {
-        Purpose::Apply { adopts: true, .. } if class == "Conflict" && !failed.paths.is_empty() => "Differs",
-        Purpose::Apply { contested: true, .. } if class == "Conflict" => "Contested",
-        _ => class,
+        Purpose::Apply { adopts, .. } => Attempt::Write { adopts: *adopts },
+        Purpose::Image | Purpose::Delete { .. } => Attempt::Delete,
+        Purpose::Release | Purpose::Retract | Purpose::Ticket { .. } | Purpose::Probe => Attempt::Other,
     }
+}
+
+/// What is shown of a step that failed.
+fn status_of(row: &PlacementRow, class: FailureClass, failed: &v1::Failed, purpose: &Purpose) -> Status {
+    let state = class.state();
+    if state == State::Conflict && row.status.state == State::Conflict {
+        // What is in the way was known; the agent adds who manages it.
+        return Status::new(state, &row.status.reason, with_managers(row.status.message.clone(), failed));
+    }
+    // Of an object that was to be adopted as it is, and is not, that it differs; of one whose fields were taken again
+    // and again, that.
+    let reason = match (class, purpose) {
+        (FailureClass::Conflict, Purpose::Apply { adopts: true, .. }) if !failed.paths.is_empty() => {
+            "Differs"
+        }
+        (FailureClass::Conflict, Purpose::Apply { contested: true, .. }) => "Contested",
+        _ => class.code(),
+    };
+    Status::new(state, reason, with_managers(failed.text(), failed))
 }
 
 fn answered(answer: &Answer) -> Answered {
     match answer {
-        Answer::Failed(failed) => match failed.class.as_str() {
-            "Unreachable" | "Timeout" | "Throttled" => Answered::NotAtAll,
-            "Transient" => Answered::WithTrouble,
+        Answer::Failed(failed) => match failed.known_class() {
+            FailureClass::Unreachable | FailureClass::Timeout | FailureClass::Throttled { .. } => {
+                Answered::NotAtAll
+            }
+            FailureClass::Transient => Answered::WithTrouble,
             _ => Answered::Well,
         },
         _ => Answered::Well,

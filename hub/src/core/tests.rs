@@ -3,6 +3,7 @@
 mod acts;
 mod agents;
 mod archive;
+mod barred;
 mod containers;
 mod copies;
 mod creates;
