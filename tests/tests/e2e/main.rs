@@ -3,6 +3,7 @@
 mod acts;
 mod archive;
 mod capture;
+mod cases;
 mod chaos_short;
 mod deleters;
 mod deletes;
