@@ -18,6 +18,7 @@ mod decline;
 mod deleters;
 mod dispatch;
 mod explain;
+mod failed;
 mod fields;
 mod gather;
 mod ingest;
