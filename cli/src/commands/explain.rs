@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use lockstep_engine::advice;
+use lockstep_engine::outcome::{Attempt, Retry};
 use lockstep_engine::ownership::{Left, sentence};
 use lockstep_engine::status::State;
 use lockstep_hub::http::types::{Explanation, PolicySays, Sighting, TargetSays};
@@ -107,32 +109,7 @@ fn target(item: &TargetSays, wide: bool, palette: Palette, now: i64) -> String {
         }
         text.push('\n');
     } else {
-        let paint = match status.state {
-            State::Failed | State::Conflict | State::Blocked => Paint::Bad,
-            _ => Paint::Warn,
-        };
-        let head = format!("{} ({}) for {since}", status.state, plain(&status.reason));
-        let _ = writeln!(text, "{}: {}", palette.paint(paint, &head), plain(&status.message));
-        if let Some(synced) = item.synced_at_ms {
-            let _ = writeln!(text, "    last in step {} ago", age(Some(synced), now));
-        }
-        if item.attempts > 0 {
-            let next = item.next_attempt_ms.map_or_else(
-                || "no further attempt until something changes".to_owned(),
-                |at| format!("next attempt in {}, or when something changes", span((at - now).max(0))),
-            );
-            let _ = writeln!(text, "    {} failed attempts; {next}", item.attempts);
-        }
-        if let Some(meaning) = &item.meaning {
-            let _ = writeln!(text, "    {}: {}", plain(&status.reason), plain(meaning));
-        }
-        if item.held && status.state != State::Held {
-            let _ = writeln!(text, "    its delete is held, and waits for a person");
-        }
-        if let Some(remedy) = &item.remedy {
-            let remedy = plain(remedy);
-            let _ = writeln!(text, "    {}", palette.paint(Paint::Bold, &format!("to do: {remedy}")));
-        }
+        trouble(&mut text, item, palette, now);
     }
     let _ = write!(text, "    policy {}", plain(&item.policy));
     if let Some(source) = &item.source {
@@ -172,10 +149,47 @@ fn target(item: &TargetSays, wide: bool, palette: Palette, now: i64) -> String {
     text
 }
 
+/// Why a copy is not in step, since when, and what a person can do.
+fn trouble(text: &mut String, item: &TargetSays, palette: Palette, now: i64) {
+    let status = &item.status;
+    let since = age(Some(item.since_ms), now);
+    let paint = match status.state {
+        State::Failed | State::Conflict | State::Blocked => Paint::Bad,
+        _ => Paint::Warn,
+    };
+    let head = format!("{} ({}) for {since}", status.state, plain(&status.reason));
+    let _ = writeln!(text, "{}: {}", palette.paint(paint, &head), plain(&status.message));
+    if let Some(synced) = item.synced_at_ms {
+        let _ = writeln!(text, "    last in step {} ago", age(Some(synced), now));
+    }
+    if item.attempts > 0 {
+        let next = item.next_attempt_ms.map_or_else(
+            || "no further attempt until something changes".to_owned(),
+            |at| format!("next attempt in {}", span((at - now).max(0))),
+        );
+        let class = advice::class_of(status.state, &status.reason);
+        let barred = class.map(|class| class.retry(Attempt::Write { adopts: false }));
+        let next = match (barred, item.next_attempt_ms) {
+            (Some(Retry::Barred { .. }), Some(_)) => format!("{next}, or when something changes"),
+            _ => next,
+        };
+        let _ = writeln!(text, "    {} failed attempts; {next}", item.attempts);
+    }
+    if let Some(meaning) = &item.meaning {
+        let _ = writeln!(text, "    {}: {}", plain(&status.reason), plain(meaning));
+    }
+    if item.held && status.state != State::Held {
+        let _ = writeln!(text, "    its delete is held, and waits for a person");
+    }
+    if let Some(remedy) = &item.remedy {
+        let remedy = plain(remedy);
+        let _ = writeln!(text, "    {}", palette.paint(Paint::Bold, &format!("to do: {remedy}")));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lockstep_engine::advice;
     use lockstep_engine::ownership::{Corrected, Taken};
     use lockstep_engine::plan::DRIFT_REPORTED;
     use lockstep_engine::status::Status;

@@ -195,12 +195,8 @@ impl FailureClass {
                 "its namespace is being deleted at the target",
                 "wait; if it lasts, look at what holds it: `kubectl get namespace NAME -o yaml` names it under status",
             ),
-            Self::Stale => (
-                "the object changed meanwhile; it is observed again first",
-                "nothing: it is tried again at once",
-            ),
-            Self::Gone => (
-                "the object is not there any more; it is observed again first",
+            Self::Stale | Self::Gone => (
+                "the object changed or went meanwhile; it is observed again first",
                 "nothing: it is tried again at once",
             ),
             Self::AlreadyExists => {
