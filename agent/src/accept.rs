@@ -3,7 +3,7 @@
 use std::fmt;
 
 use lockstep_engine::GroupKind;
-use lockstep_engine::catalogue::{is_sensitive, is_system_namespace};
+use lockstep_engine::catalogue::{group_of_sensitive, is_sensitive, is_system_namespace};
 use serde::Deserialize;
 
 use crate::error::NOT_ACCEPTED;
@@ -37,7 +37,8 @@ impl fmt::Display for Verb {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AcceptEntry {
-    /// `*`, or kinds as in `Secret`, `Deployment.apps`, `roles.rbac.authorization.k8s.io`.
+    /// `*`, or kinds as in `Secret`, `Deployment.apps`, `roles.rbac.authorization.k8s.io`; of RBAC, webhooks, definitions and
+    /// APIServices the kind alone is enough.
     pub kinds: Vec<String>,
     /// `*`, or names of namespaces. Cluster-scoped objects need `*`, a Namespace its own name.
     #[serde(default = "all_namespaces")]
@@ -228,7 +229,8 @@ fn kind_rule(text: &str) -> Result<KindRule, String> {
     if text == ALL {
         return Ok(KindRule::All);
     }
-    let (name, group) = text.split_once('.').unwrap_or((text, ""));
+    let (name, group) =
+        text.split_once('.').unwrap_or_else(|| (text, group_of_sensitive(text).unwrap_or_default()));
     let well = |part: &str| {
         !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
     };
@@ -309,7 +311,8 @@ mod tests {
             r#"[
             {"kinds": ["roles.rbac.authorization.k8s.io"], "namespaces": ["shop"], "verbs": ["create", "update"]},
             {"kinds": ["secret"], "namespaces": ["kube-system"], "verbs": ["update"]},
-            {"kinds": ["Deployment.apps", "Ingress.networking.k8s.io"]}
+            {"kinds": ["Deployment.apps", "Ingress.networking.k8s.io"]},
+            {"kinds": ["RoleBinding"], "namespaces": ["dev"]}
         ]"#,
         )
         .unwrap();
@@ -318,6 +321,8 @@ mod tests {
         assert!(!check(&list, Verb::Delete, rbac, "Role", "shop"));
         assert!(!check(&list, Verb::Create, rbac, "Role", "dev"));
         assert!(!check(&list, Verb::Create, rbac, "RoleBinding", "shop"));
+        assert!(check(&list, Verb::Create, rbac, "RoleBinding", "dev"), "the kind alone is enough");
+        assert!(!check(&list, Verb::Create, "example.com", "RoleBinding", "dev"));
         assert!(check(&list, Verb::Update, "", "Secret", "kube-system"));
         assert!(!check(&list, Verb::Update, "", "Secret", "shop"));
         assert!(check(&list, Verb::Delete, "apps", "Deployment", "dev"));

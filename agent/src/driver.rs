@@ -414,24 +414,23 @@ async fn reserve(out: Option<&mpsc::Sender<AgentMessage>>) -> Option<mpsc::Permi
     out?.reserve().await.ok()
 }
 
-/// A step whose task died: whether the server acted is unknown.
 /// Does it say that the object is another than the hub knows of, or none?
 fn is_doubted(outcome: &v1::Outcome) -> bool {
     match &outcome.result {
         Some(Done::Gone(_)) => true,
         Some(Done::Failed(failed)) => {
-            [FailureClass::Gone.code(), FailureClass::Stale.code()].contains(&failed.class.as_str())
+            matches!(failed.known_class(), FailureClass::Gone | FailureClass::Stale)
         }
         _ => false,
     }
 }
 
+/// A step whose task died: whether the server acted is unknown.
 fn panicked(step: u64, error: &JoinError) -> v1::Outcome {
     tracing::error!(step, cancelled = error.is_cancelled(), "a step's task died");
-    let failed = v1::Failed {
-        class: FailureClass::Transient.code().to_owned(),
-        message: "the agent failed while it carried out the step; see its log".to_owned(),
-        ..v1::Failed::default()
-    };
+    let failed = v1::Failed::of(
+        FailureClass::Transient,
+        "the agent failed while it carried out the step; see its log",
+    );
     v1::Outcome { step, result: Some(Done::Failed(failed)), took_us: 0 }
 }

@@ -139,8 +139,9 @@ impl Bench<'_> {
                 && entry.flags() == judged.flags;
             let bare = !held && !judged.flags.body_sent;
             let plain = !judged.flags.managed && !entry.flags().managed;
-            // Of a key outside the interest only its life matters, not its versions.
-            let unchanged = bare && plain && was_deleting(entry) == judged.deleting;
+            // Of a key outside the interest only its life matters, not its versions, unless they are asked for.
+            let unchanged =
+                bare && plain && !self.interest.revisions && was_deleting(entry) == judged.deleting;
             if unmoved || (unchanged && telling == Telling::News) {
                 return Ok(None);
             }

@@ -458,15 +458,8 @@ fn stale() -> Failure {
 
 fn failed(failure: Failure) -> v1::Failed {
     let Failure { class, message, fields, retry_after_ms } = failure;
-    v1::Failed {
-        class: class.code().to_owned(),
-        message,
-        retry_after_ms: retry_after_ms.unwrap_or(0),
-        managers: Vec::new(),
-        paths: fields,
-        resource_version: String::new(),
-        tracker: None,
-    }
+    let retry_after_ms = retry_after_ms.unwrap_or(0);
+    v1::Failed { retry_after_ms, paths: fields, ..v1::Failed::of(class, message) }
 }
 
 fn conflict(foreign: Foreign) -> v1::Failed {

@@ -139,16 +139,13 @@ impl StepQueue {
         let Some(lane) = self.busy.remove(key) else { return };
         let took_us = outcome.took_us;
         match (&outcome.result, lane) {
-            (Some(Done::Failed(failed)), _) => {
-                let v1::Failed { class, retry_after_ms, .. } = failed;
-                if *class == (FailureClass::Throttled { retry_after_ms: 0 }).code() {
-                    self.limit.on_throttled(took_us, *retry_after_ms, now);
-                } else if [FailureClass::Timeout.code(), FailureClass::Unreachable.code()]
-                    .contains(&class.as_str())
-                {
-                    self.limit.on_timeout(took_us, now);
+            (Some(Done::Failed(failed)), _) => match failed.known_class() {
+                FailureClass::Throttled { .. } => {
+                    self.limit.on_throttled(took_us, failed.retry_after_ms, now);
                 }
-            }
+                FailureClass::Timeout | FailureClass::Unreachable => self.limit.on_timeout(took_us, now),
+                _ => {}
+            },
             (Some(_), Some(lane)) => self.limit.on_answer(lane, took_us, in_flight, now),
             (Some(_), None) | (None, _) => {}
         }
@@ -201,7 +198,7 @@ mod tests {
     }
 
     fn failed(class: FailureClass, retry_after_ms: u64) -> v1::Outcome {
-        let failed = v1::Failed { class: class.code().into(), retry_after_ms, ..v1::Failed::default() };
+        let failed = v1::Failed { retry_after_ms, ..v1::Failed::of(class, "") };
         v1::Outcome { result: Some(Done::Failed(failed)), took_us: 1_000, ..v1::Outcome::default() }
     }
 

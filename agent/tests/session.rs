@@ -193,6 +193,7 @@ impl Line {
             conditions: [Condition::default()].into(),
             managed: true,
             archive: std::collections::BTreeSet::new(),
+            revisions: false,
         };
         let interest = Bytes::from(serde_json::to_vec(&interest).unwrap());
         let watches = vec![v1::WatchInterest { watch: 1, interest }];

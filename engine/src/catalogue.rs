@@ -43,6 +43,32 @@ pub fn is_sensitive(gk: &GroupKind) -> bool {
     }
 }
 
+/// The group of a kind that must be named, by its kind or plural alone, in any case: the core group, which a name without
+/// a group means elsewhere, has none of these.
+#[must_use]
+pub fn group_of_sensitive(name: &str) -> Option<&'static str> {
+    const NAMES: &[(&str, &str, &str)] = &[
+        ("Role", "roles", "rbac.authorization.k8s.io"),
+        ("RoleBinding", "rolebindings", "rbac.authorization.k8s.io"),
+        ("ClusterRole", "clusterroles", "rbac.authorization.k8s.io"),
+        ("ClusterRoleBinding", "clusterrolebindings", "rbac.authorization.k8s.io"),
+        ("MutatingWebhookConfiguration", "mutatingwebhookconfigurations", "admissionregistration.k8s.io"),
+        ("ValidatingWebhookConfiguration", "validatingwebhookconfigurations", "admissionregistration.k8s.io"),
+        ("ValidatingAdmissionPolicy", "validatingadmissionpolicies", "admissionregistration.k8s.io"),
+        (
+            "ValidatingAdmissionPolicyBinding",
+            "validatingadmissionpolicybindings",
+            "admissionregistration.k8s.io",
+        ),
+        ("CustomResourceDefinition", "customresourcedefinitions", "apiextensions.k8s.io"),
+        ("APIService", "apiservices", "apiregistration.k8s.io"),
+    ];
+    let named = |&&(kind, plural, _): &&(&str, &str, &str)| {
+        name.eq_ignore_ascii_case(kind) || name.eq_ignore_ascii_case(plural)
+    };
+    NAMES.iter().find(named).map(|(_, _, group)| *group)
+}
+
 /// Kinds that hold others: when one goes, everything inside goes with it.
 #[must_use]
 pub fn is_container(gk: &GroupKind) -> bool {
@@ -77,6 +103,16 @@ mod tests {
         ] {
             assert_eq!(is_sensitive(&GroupKind::new(group, kind)), expected, "{group} {kind}");
         }
+    }
+
+    #[test]
+    fn what_must_be_named_may_be_named_by_its_kind_alone() {
+        for name in ["Role", "rolebindings", "customresourcedefinition", "APIService"] {
+            let group = group_of_sensitive(name).unwrap_or_default();
+            let kind = if name.ends_with("definition") { "CustomResourceDefinition" } else { "APIService" };
+            assert!(is_sensitive(&GroupKind::new(group, kind)), "{name}: {group}");
+        }
+        assert_eq!(group_of_sensitive("Secret"), None);
     }
 
     #[test]

@@ -98,6 +98,9 @@ pub struct Interest {
     /// Objects that any of these means are archived when they are deleted.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub archive: BTreeSet<Capture>,
+    /// Of a key outside of everything above each new resourceVersion is reported, and not its life only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub revisions: bool,
 }
 
 impl Interest {
@@ -105,7 +108,7 @@ impl Interest {
     #[must_use]
     pub fn of_keys(gk: GroupKind, scope: &str) -> Self {
         let (conditions, archive) = (BTreeSet::new(), BTreeSet::new());
-        Self { gk, scope: scope.to_owned(), conditions, managed: false, archive }
+        Self { gk, scope: scope.to_owned(), conditions, managed: false, archive, revisions: false }
     }
 
     /// Is the body of this object sent to the hub?
@@ -226,6 +229,7 @@ mod tests {
         assert_eq!(one.digest(), interest(vec![b, a.clone()]).digest());
         assert_ne!(one.digest(), interest(vec![a]).digest());
         assert_ne!(one.digest(), Interest { managed: true, ..one.clone() }.digest());
+        assert_ne!(one.digest(), Interest { revisions: true, ..one.clone() }.digest());
         assert_ne!(
             one.digest(),
             Interest { archive: BTreeSet::from([Capture::default()]), ..one.clone() }.digest()

@@ -6,6 +6,7 @@
 //! reads `cargo metadata` and fails when a dependency breaks that.
 
 pub mod acts;
+pub mod advice;
 pub mod backoff;
 pub mod breaker;
 pub mod budget;

@@ -6,6 +6,10 @@
 
 use std::fmt;
 
+mod class;
+
+pub use class::{Advice, Again, Attempt, Retry};
+
 use serde::{Deserialize, Serialize};
 
 /// Longest message kept from a server, in characters: status text is shown to people and stored.

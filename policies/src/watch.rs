@@ -40,6 +40,7 @@ impl KindInterest {
             conditions,
             managed: self.managed,
             archive,
+            revisions: false,
         };
         let Some(namespaces) = &self.namespaces else {
             return vec![watch("", self.conditions.clone(), self.archive.clone())];

@@ -71,6 +71,7 @@ pub(super) fn interest(kind: &str, env: &str) -> Interest {
         conditions: BTreeSet::from([Condition { selector, ..Condition::default() }]),
         managed: false,
         archive: BTreeSet::new(),
+        revisions: false,
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
+use lockstep_engine::advice;
+use lockstep_engine::outcome::{Attempt, Retry};
 use lockstep_engine::ownership::{Left, sentence};
-use lockstep_engine::plan::DRIFT_REPORTED;
 use lockstep_engine::status::State;
 use lockstep_hub::http::types::{Explanation, PolicySays, Sighting, TargetSays};
 
@@ -108,25 +109,7 @@ fn target(item: &TargetSays, wide: bool, palette: Palette, now: i64) -> String {
         }
         text.push('\n');
     } else {
-        let paint = match status.state {
-            State::Failed | State::Conflict | State::Differs | State::Blocked => Paint::Bad,
-            _ => Paint::Warn,
-        };
-        let head = format!("{} ({}) for {since}", status.state, plain(&status.reason));
-        let _ = writeln!(text, "{}: {}", palette.paint(paint, &head), plain(&status.message));
-        if let Some(synced) = item.synced_at_ms {
-            let _ = writeln!(text, "    last in step {} ago", age(Some(synced), now));
-        }
-        if item.attempts > 0 {
-            let next = item.next_attempt_ms.map_or_else(
-                || "no further attempt until something changes".to_owned(),
-                |at| format!("next attempt in {}", span((at - now).max(0))),
-            );
-            let _ = writeln!(text, "    {} failed attempts; {next}", item.attempts);
-        }
-        if let Some(remedy) = remedy(item) {
-            let _ = writeln!(text, "    {}", palette.paint(Paint::Bold, &format!("to do: {remedy}")));
-        }
+        trouble(&mut text, item, palette, now);
     }
     let _ = write!(text, "    policy {}", plain(&item.policy));
     if let Some(source) = &item.source {
@@ -166,23 +149,41 @@ fn target(item: &TargetSays, wide: bool, palette: Palette, now: i64) -> String {
     text
 }
 
-/// What a person can do about a state, where there is something that holds for all reasons.
-fn remedy(item: &TargetSays) -> Option<String> {
-    match item.status.state {
-        State::Held => {
-            Some(format!("lockstep approve {} --target {}", plain(&item.policy), plain(&item.target)))
-        }
-        State::Paused => Some("lockstep resume POLICY, --cluster CLUSTER or --all".to_owned()),
-        State::Conflict => Some(
-            match item.status.reason.as_str() {
-                DRIFT_REPORTED => "change it back, give the field away in the policy, or `drift: Correct`",
-                "Contested" => "let one of them go: another manager's claim, or the field in the policy",
-                _ => "remove the object at the target, or leave it out of the policy",
-            }
-            .to_owned(),
-        ),
-        State::Unknown => Some(format!("lockstep clusters {}", plain(&item.target))),
-        _ => None,
+/// Why a copy is not in step, since when, and what a person can do.
+fn trouble(text: &mut String, item: &TargetSays, palette: Palette, now: i64) {
+    let status = &item.status;
+    let since = age(Some(item.since_ms), now);
+    let paint = match status.state {
+        State::Failed | State::Conflict | State::Differs | State::Blocked => Paint::Bad,
+        _ => Paint::Warn,
+    };
+    let head = format!("{} ({}) for {since}", status.state, plain(&status.reason));
+    let _ = writeln!(text, "{}: {}", palette.paint(paint, &head), plain(&status.message));
+    if let Some(synced) = item.synced_at_ms {
+        let _ = writeln!(text, "    last in step {} ago", age(Some(synced), now));
+    }
+    if item.attempts > 0 {
+        let next = item.next_attempt_ms.map_or_else(
+            || "no further attempt until something changes".to_owned(),
+            |at| format!("next attempt in {}", span((at - now).max(0))),
+        );
+        let class = advice::class_of(status.state, &status.reason);
+        let barred = class.map(|class| class.retry(Attempt::Write { adopts: false }));
+        let next = match (barred, item.next_attempt_ms) {
+            (Some(Retry::Barred { .. }), Some(_)) => format!("{next}, or when something changes"),
+            _ => next,
+        };
+        let _ = writeln!(text, "    {} failed attempts; {next}", item.attempts);
+    }
+    if let Some(meaning) = &item.meaning {
+        let _ = writeln!(text, "    {}: {}", plain(&status.reason), plain(meaning));
+    }
+    if item.held && status.state != State::Held {
+        let _ = writeln!(text, "    its delete is held, and waits for a person");
+    }
+    if let Some(remedy) = &item.remedy {
+        let remedy = plain(remedy);
+        let _ = writeln!(text, "    {}", palette.paint(Paint::Bold, &format!("to do: {remedy}")));
     }
 }
 
@@ -190,6 +191,7 @@ fn remedy(item: &TargetSays) -> Option<String> {
 mod tests {
     use super::*;
     use lockstep_engine::ownership::{Corrected, Taken};
+    use lockstep_engine::plan::DRIFT_REPORTED;
     use lockstep_engine::status::Status;
 
     fn says(status: Status) -> TargetSays {
@@ -197,6 +199,9 @@ mod tests {
             target: "cluster-b".to_owned(),
             policy: "production".to_owned(),
             rivals: vec![],
+            held: status.state == State::Held,
+            meaning: advice::meaning(&status).map(ToOwned::to_owned),
+            remedy: advice::remedy(status.state, &status.reason, "production", "cluster-b"),
             status,
             since_ms: 0,
             synced_at_ms: Some(0),
@@ -236,6 +241,27 @@ mod tests {
         assert!(text.contains(".data.k is left to kubectl-edit") && !text.contains(".data.l"), "{text}");
         assert!(text.contains("to do: change it back"), "{text}");
         assert!(target(&item, true, Palette::None, 60_000).contains(".data.l is left"));
+    }
+
+    #[test]
+    fn a_failure_says_its_class_and_what_to_do_and_a_hold_is_said_whatever_else_is() {
+        let mut item = says(Status::new(State::Failed, "Invalid", "ConfigMap \"web\" is invalid: x"));
+        (item.attempts, item.next_attempt_ms) = (1, Some(120_000));
+        assert_eq!(
+            target(&item, false, Palette::None, 60_000),
+            "\x20 cluster-b: Failed (Invalid) for 1m: ConfigMap \"web\" is invalid: x\n\
+             \x20   last in step 1m ago\n\
+             \x20   1 failed attempts; next attempt in 1m, or when something changes\n\
+             \x20   Invalid: the target's API server considers the object invalid\n\
+             \x20   to do: fix the field that the message names at the source, or update the definition or version of the target\n\
+             \x20   policy production, from cluster-a shop/web\n"
+        );
+        let mut item = says(Status::new(State::Unknown, "NotConnected", "cluster-b is not connected"));
+        item.held = true;
+        item.remedy = advice::remedy(State::Held, "NotConnected", "production", "cluster-b");
+        let text = target(&item, false, Palette::None, 60_000);
+        assert!(text.contains("its delete is held, and waits for a person\n"), "{text}");
+        assert!(text.contains("to do: lockstep approve production --target cluster-b\n"), "{text}");
     }
 
     #[test]
@@ -283,7 +309,7 @@ mod tests {
              \x20   policy production, from cluster-a shop/web\n\
              \x20 cluster-c: Held (DeleteBudgetExceeded) for 1m: 4 deletes, 3 are allowed\n\
              \x20   last in step 1m ago\n\
-             \x20   to do: lockstep approve production --target cluster-c\n\
+             \x20   to do: lockstep approve production --target cluster-b\n\
              \x20   policy production, from cluster-a shop/web\n"
         );
     }

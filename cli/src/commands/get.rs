@@ -118,7 +118,11 @@ fn state(item: &ObjectItem) -> Cell {
                 State::Failed | State::Conflict | State::Differs | State::Blocked => Paint::Bad,
                 _ => Paint::Warn,
             };
-            Cell::painted(status.state.as_str(), paint)
+            let text = match status.state {
+                State::InStep | State::Pending | State::Orphaned => status.state.to_string(),
+                state => format!("{state} ({})", status.reason),
+            };
+            Cell::painted(text, paint)
         }
         None if !item.body_held => Cell::painted("KeyOnly", Paint::Dim),
         None => Cell::painted("Source", Paint::Dim),

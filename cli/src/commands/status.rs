@@ -181,11 +181,11 @@ fn reasons(table: &mut Table, policy: &PolicyStatus, target: &TargetStatus, now:
             "{} at {}: {} {} ({}) for {since}",
             policy.name, target.target, reason.count, reason.state, reason.reason
         );
-        if reason.state == lockstep_engine::status::State::Held {
-            line.push_str(&format!(
-                "; `lockstep approve {} --target {}` releases",
-                policy.name, target.target
-            ));
+        if let Some(meaning) = &reason.meaning {
+            line.push_str(&format!(": {meaning}"));
+        }
+        if let Some(remedy) = &reason.remedy {
+            line.push_str(&format!("; to do: {remedy}"));
         }
         table.below(line, Some(Paint::Dim));
     }
@@ -221,6 +221,7 @@ pub(crate) fn print_findings(out: &Out, findings: &[Finding]) -> Result<(), CliE
 mod tests {
     use super::*;
     use crate::output::Palette;
+    use lockstep_engine::advice;
     use lockstep_engine::status::State;
     use lockstep_hub::http::types::{Counts, ReasonCount};
 
@@ -240,6 +241,8 @@ mod tests {
             reason: "DeleteBudgetExceeded".to_owned(),
             count: 4,
             since_ms: 1_000,
+            meaning: None,
+            remedy: advice::remedy(State::Held, "DeleteBudgetExceeded", "production", "cluster-c"),
         };
         PolicyReport {
             kind: "PolicyList".to_owned(),
@@ -271,7 +274,7 @@ mod tests {
              production   cluster-b   7/7       0         0      0        12ms   InStep\n\
              production   cluster-c   3/7       0         4      0        12ms   Held\n\
              production at cluster-c: 4 Held (DeleteBudgetExceeded) for 3m; \
-             `lockstep approve production --target cluster-c` releases\n"
+             to do: lockstep approve production --target cluster-c\n"
         );
         let wide = table(&report(), true, 181_000).render(Palette::None);
         assert!(wide.contains("GENERATION") && wide.contains("2/2"), "{wide}");

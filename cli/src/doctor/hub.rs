@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use lockstep_hub::HubConfig;
-use lockstep_hub::http::types::{ClusterStatus, HubFacts, Problem};
+use lockstep_hub::http::types::{ClusterStatus, HubFacts, PolicyReport, Problem, ReasonCount};
 
 use super::Check;
 use crate::client::Client;
@@ -56,6 +56,27 @@ pub(super) async fn check(client: &Client, config: Option<&HubConfig>, checks: &
     }
     for cluster in &facts.clusters {
         session(cluster, checks);
+    }
+    match client.get::<PolicyReport>("policies", &[]).await {
+        Ok(report) => waiting(&report, checks),
+        Err(error) => checks.push(Check::error("policies at the hub", &error)),
+    }
+}
+
+/// What waits for a person, by policy, target and reason.
+fn waiting(report: &PolicyReport, checks: &mut Vec<Check>) {
+    for policy in &report.items {
+        for target in &policy.targets {
+            let name = format!("policy {} at {}", policy.name, target.target);
+            for ReasonCount { state, reason, count, since_ms: _, meaning, remedy } in &target.reasons {
+                let Some(remedy) = remedy else { continue };
+                let mut message = format!("{count} {state} ({reason})");
+                if let Some(meaning) = meaning {
+                    message.push_str(&format!(": {meaning}"));
+                }
+                checks.push(Check::warning(&name, message, remedy));
+            }
+        }
     }
 }
 

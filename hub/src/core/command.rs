@@ -282,6 +282,15 @@ pub struct TargetSays {
     /// State, reason, message.
     #[serde(flatten)]
     pub status: Status,
+    /// Its delete waits for an approval, whatever else the status says.
+    #[serde(default)]
+    pub held: bool,
+    /// What the class of a failed write means.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meaning: Option<String>,
+    /// What a person can do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
     /// Since when, ms since the epoch.
     pub since_ms: i64,
     /// When it last came in step, ms since the epoch.

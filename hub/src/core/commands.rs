@@ -7,7 +7,7 @@ use super::Core;
 use super::command::{
     Approval, Approved, Command, CommandError, HeldDelete, ObjectRef, PauseScope, digest_of,
 };
-use super::state::Cluster;
+use super::state::{Cluster, Watch};
 use crate::seal::BearerToken;
 use crate::store::{DeleteStage, PlacementFilter, PlacementRow, Store, StoreError};
 
@@ -284,7 +284,19 @@ impl<S: Store> Core<S> {
                 .any(|candidate| candidate.eq_ignore_ascii_case(name));
             named && group.is_none_or(|group| gk.group.as_ref() == group)
         });
-        found.map(|(gk, served)| (gk.clone(), served.namespaced)).ok_or_else(|| {
+        // A kind that no cluster serves any more may still have copies, tombstones and deletes that are held.
+        let watched = || {
+            let watches = self.clusters.values().flat_map(|cluster| cluster.watches.values());
+            let kind = |watch: &&Watch| {
+                let kind = watch.row.gk.kind.to_ascii_lowercase();
+                let named = name == kind || name.strip_suffix('s').is_some_and(|name| name == kind);
+                named && group.is_none_or(|group| watch.row.gk.group.as_ref() == group)
+            };
+            let mut found = watches.filter(kind);
+            found.next().map(|watch| (watch.row.gk.clone(), true))
+        };
+        let served = found.map(|(gk, served)| (gk.clone(), served.namespaced));
+        served.or_else(watched).ok_or_else(|| {
             let remedy = "write it as kubectl does: plural, singular, short name or kind.group";
             refusal("LS0200", format!("no cluster serves a kind `{}`", object.kind), remedy)
         })

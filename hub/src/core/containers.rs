@@ -3,6 +3,7 @@
 //! looked (I7).
 
 use lockstep_engine::catalogue::is_container;
+use lockstep_engine::outcome::FailureClass;
 use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion};
 use lockstep_policies::OnContainer;
@@ -24,7 +25,8 @@ const PROBE_COUNTS_MS: i64 = 60_000;
 /// When a delete that waits for an answer asks again, should it not come.
 pub(super) const PROBE_RETRY_MS: i64 = 5_000;
 /// Answers by which asking again is of no use.
-const MAY_NOT_ASK: [&str; 3] = ["Forbidden", "NotServed", "Invalid"];
+const MAY_NOT_ASK: [FailureClass; 3] =
+    [FailureClass::Forbidden, FailureClass::NotServed, FailureClass::Invalid];
 
 pub(super) fn namespaces() -> GroupKind {
     GroupKind::new("", "Namespace")
@@ -50,11 +52,28 @@ impl<S: Store> Core<S> {
     /// Is the definition of this kind being deleted there? Until it is gone an API server takes applies
     /// of its objects, deletes them, and waits until none is left: it would never end.
     pub(super) fn definition_ends(&mut self, id: ClusterId, gk: &GroupKind) -> Result<bool, StoreError> {
-        if !is_custom(gk) {
-            return Ok(false);
+        Ok(self.definition(id, gk)?.is_some_and(|object| object.deleting))
+    }
+
+    /// The definition of a kind in a cluster, as far as it is known.
+    pub(super) fn definition(
+        &mut self,
+        id: ClusterId,
+        gk: &GroupKind,
+    ) -> Result<Option<ObjectRow>, StoreError> {
+        match self.definition_of(id, gk).filter(|_| is_custom(gk)) {
+            Some(key) => self.store.object(id, &key),
+            None => Ok(None),
         }
-        let Some(key) = self.definition_of(id, gk) else { return Ok(false) };
-        Ok(self.store.object(id, &key)?.is_some_and(|object| object.deleting))
+    }
+
+    /// What could not be written while a namespace of a target was being deleted, or was not there, is looked at again.
+    pub(super) fn namespace_changed(&mut self, id: ClusterId) {
+        self.scan_placements(PlacementFilter {
+            target: Some(id),
+            states: vec![State::Failed, State::Blocked],
+            ..PlacementFilter::default()
+        });
     }
 
     /// What waited for a definition to go, or to come back, is looked at again.
@@ -254,7 +273,7 @@ impl<S: Store> Core<S> {
             }
             Answer::Gone(_) => true,
             // Nobody may ask, or the agent is of the version before: it stays at what the watch tells.
-            Answer::Failed(failed) if MAY_NOT_ASK.contains(&failed.class.as_str()) => false,
+            Answer::Failed(failed) if MAY_NOT_ASK.contains(&failed.known_class()) => false,
             _ => {
                 cluster.probes.remove(key);
                 return Ok(());

@@ -18,9 +18,12 @@ use lockstep_wire::v1::{self, step::Action};
 use super::Core;
 use super::asked::Desired;
 use super::compared::lingering;
+use super::containers::namespaces;
+use super::gather::Claim;
+use super::inputs::{Inputs, Manner};
 use super::recover::is_recovered;
 use super::state::{InFlight, MAX_IN_FLIGHT, MAX_READY, Purpose, SessionCommand};
-use crate::store::{ManagedRow, ObjectRow, PlacementFilter, PlacementRow, Store, StoreError};
+use crate::store::{ObjectRow, PlacementFilter, PlacementRow, Store, StoreError};
 
 /// A step that is ready to go.
 #[derive(Debug)]
@@ -81,8 +84,8 @@ impl Prepared {
     /// Did these very inputs fail for good?
     pub(super) fn is_barred(&self, row: &PlacementRow) -> bool {
         match &self.purpose {
-            Purpose::Apply { fingerprint, .. } => {
-                row.barred.as_deref().is_some_and(|barred| barred == fingerprint.as_slice())
+            Purpose::Apply { inputs, .. } => {
+                row.barred.as_deref().is_some_and(|barred| barred == inputs.as_slice())
             }
             _ => false,
         }
@@ -96,33 +99,6 @@ impl Prepared {
     }
 }
 
-/// What decides about an apply besides the desired body: when it changes, a barred one may go again.
-fn fingerprint(
-    row: &PlacementRow,
-    desired: &[u8; 32],
-    object: Option<&ObjectRow>,
-    target: &[&str],
-) -> [u8; 16] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(desired);
-    match object {
-        None => hasher.update(b"absent"),
-        Some(object) if object.managed.is_none() => hasher.update(object.uid.as_str().as_bytes()),
-        Some(object) => {
-            // Who told of it does not matter.
-            let managed =
-                object.managed.as_ref().map(|ManagedRow { owned, marks, managers, created_at, told: _ }| {
-                    (owned, marks, managers, created_at)
-                });
-            hasher.update(format!("{:?}", (&object.uid, managed)).as_bytes())
-        }
-    };
-    hasher.update(format!("{:?}", (target, &row.policy)).as_bytes());
-    let mut short = [0; 16];
-    short.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-    short
-}
-
 /// API version and marks of a body that is about to be written.
 fn written(body: &[u8]) -> (String, BTreeMap<String, String>) {
     let Ok(object) = RawObject::parse(body) else { return Default::default() };
@@ -132,12 +108,12 @@ fn written(body: &[u8]) -> (String, BTreeMap<String, String>) {
 
 impl<S: Store> Core<S> {
     pub(super) fn prepare_apply(
-        &self,
+        &mut self,
         row: &PlacementRow,
         desired: &Desired,
         object: Option<&ObjectRow>,
         act: Act,
-    ) -> Prepared {
+    ) -> Result<Prepared, StoreError> {
         let Desired { claim, rendered } = desired;
         // Marks say of the very object that is there whether it was adopted.
         let there = object.filter(|_| act != Act::Create);
@@ -146,32 +122,24 @@ impl<S: Store> Core<S> {
         let adopted = adopts || recorded.is_some_and(|record| record.adopted);
         let body = self.stamped(row.target, &row.key, claim, rendered, adopted);
         let (api_version, marks) = written(&body);
-        let mut target: Vec<&str> = Vec::new();
-        if let Some(cluster) = self.clusters.get(&row.target) {
-            target.push(&cluster.row.server_version);
-            target.extend(cluster.row.accepts.iter().map(String::as_str));
-        }
         let on_conflict = claim.ownership().conflict;
         let retired: Vec<String> = claim.ownership().retired.iter().map(ToString::to_string).collect();
         let tracked_too = claim.ownership().tracked == OnTracked::Ignore;
-        if adopts {
-            target.extend(tracked_too.then_some("tracked too"));
-            target.push(if on_conflict == OnConflict::TakeOver { "take over" } else { "adopt if equal" });
-            target.extend(retired.iter().map(String::as_str));
-        }
         // After a war only what is nobody else's is written.
         let contested = matches!(act, Act::Update | Act::Verify) && self.is_contested(row);
-        if contested {
-            target.push("contested");
-        }
-        let left = String::from_utf8(claim.leave.canonical()).unwrap_or_default();
-        target.extend((!claim.leave.is_empty()).then_some(left.as_str()));
-        let fingerprint = fingerprint(row, &rendered.digest, object, &target);
+        let digest = self.desired_digest(claim, rendered);
+        let manner = match (adopts, contested, there) {
+            (true, _, _) => Manner::Adopt,
+            (false, true, _) => Manner::Contested,
+            (false, false, Some(_)) => Manner::Update,
+            (false, false, None) => Manner::Create,
+        };
+        let inputs = self.inputs(row, digest, claim, manner, object)?;
         let expect = match there {
             Some(object) if adopts => v1::apply::Expect::Adopt(v1::Adopt {
                 uid: object.uid.to_string(),
                 only_if_equal: on_conflict != OnConflict::TakeOver,
-                retired: retired.clone(),
+                retired,
                 tracked_too,
             }),
             Some(object) => v1::apply::Expect::Present(v1::Present {
@@ -183,7 +151,6 @@ impl<S: Store> Core<S> {
                 v1::apply::Expect::Absent(v1::Absent { nonce, again: row.fields.creating.is_some() })
             }
         };
-        let digest = self.desired_digest(claim, rendered);
         // Also where only its marks tell (after a loss): what was applied last is this very body.
         let same_body = there.is_some()
             && !adopts
@@ -209,11 +176,11 @@ impl<S: Store> Core<S> {
             leave: if claim.leave.is_empty() { Bytes::new() } else { claim.leave.canonical().into() },
             reclaim: if contested { Vec::new() } else { row.fields.reclaim() },
         });
-        Prepared {
+        Ok(Prepared {
             action,
             purpose: Purpose::Apply {
                 rendered: digest,
-                fingerprint,
+                inputs,
                 source_seen: None,
                 api_version,
                 adopts,
@@ -224,7 +191,39 @@ impl<S: Store> Core<S> {
                 contested,
                 marks,
             },
-        }
+        })
+    }
+
+    /// The digest of everything that decides whether this write succeeds.
+    fn inputs(
+        &mut self,
+        row: &PlacementRow,
+        desired: [u8; 32],
+        claim: &Claim,
+        manner: Manner,
+        object: Option<&ObjectRow>,
+    ) -> Result<[u8; 16], StoreError> {
+        let (target, gk) = (row.target, &row.key.gk);
+        let definition = self.definition(target, gk)?;
+        let namespace = match row.key.namespace.as_ref() {
+            "" => None,
+            name => self.store.object(target, &ObjectKey::new(namespaces(), "", name))?,
+        };
+        let cluster = self.clusters.get(&target);
+        let facts = cluster.map(|cluster| &cluster.row);
+        let inputs = Inputs {
+            desired,
+            policy: claim.policy.digest,
+            manner,
+            object,
+            served: cluster.and_then(|cluster| cluster.served.as_ref()?.get(gk)),
+            definition: definition.as_ref().map(|row| (&row.uid, &row.resource_version)),
+            namespace: namespace.as_ref().map(|row| (&row.uid, row.deleting)),
+            server_version: facts.map_or("", |row| &row.server_version),
+            agent_version: facts.map_or("", |row| &row.agent_version),
+            accepts: facts.map_or(&[], |row| &row.accepts),
+        };
+        Ok(inputs.digest())
     }
 
     /// Sends a step, or lets it wait for a place in the target's window.

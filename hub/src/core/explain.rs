@@ -2,12 +2,13 @@
 //! very selection it uses, never from a second opinion.
 
 use lockstep_engine::object::RawObject;
-use lockstep_engine::{ClusterId, ObjectKey, marks};
+use lockstep_engine::status::State;
+use lockstep_engine::{ClusterId, ObjectKey, advice, marks};
 
 use super::Core;
 use super::command::{CommandError, Explanation, ObjectRef, PolicySays, Sighting, TargetSays};
 use super::gather::NoClaim;
-use crate::store::{PlacementRow, Store, StoreError};
+use crate::store::{DeleteStage, PlacementRow, Store, StoreError};
 
 impl<S: Store> Core<S> {
     pub(super) fn explain(
@@ -56,7 +57,7 @@ impl<S: Store> Core<S> {
             return Ok(None);
         }
         let name = cluster.row.name.to_string();
-        let absence = self.absence(id, key);
+        let absence = self.absence_at_source(id, key);
         let row = self.store.object(id, key)?;
         let lost = row.as_ref().is_some_and(|row| row.unseen.is_some());
         let rewound = || format!("it was in {name} before that was restored to an older state");
@@ -145,8 +146,16 @@ impl<S: Store> Core<S> {
                 format!("{name} {}/{}", source.namespace, source.name)
             }
         });
+        let target = self.cluster_name(row.target).to_owned();
+        let held = row.delete == Some(DeleteStage::Held);
+        // A hold outlasts a pause, and a time in which little is known.
+        let state = if held { State::Held } else { row.status.state };
+        let remedy = advice::remedy(state, &row.status.reason, &row.policy, &target);
         Ok(TargetSays {
-            target: self.cluster_name(row.target).to_owned(),
+            target,
+            held,
+            meaning: advice::meaning(&row.status).map(ToOwned::to_owned),
+            remedy,
             policy: row.policy,
             rivals: row.rivals,
             status: row.status,

@@ -14,7 +14,7 @@ use lockstep_engine::{ClusterId, GroupKind, ObjectKey, ResourceVersion, Uid};
 use lockstep_policies::{CompiledPolicy, Ownership, RenderInput, Rendered, Selection, render, select};
 
 use super::Core;
-use super::state::Cluster;
+use super::state::{Cluster, Watch};
 use crate::store::{Fields, ManagedRow, ObjectRow, Owned, PlacementRow, Store, StoreError};
 
 /// Annotation by which a target's people keep an object from being deleted.
@@ -149,9 +149,19 @@ impl<S: Store> Core<S> {
         })
     }
 
-    /// [`Self::absence`], of a source.
+    /// [`Self::absence`], of a source. Of a kind that it does not serve any more nothing is left there: what ended with
+    /// its definition stays held, and an approval is carried out.
     pub(super) fn absence_at_source(&self, id: ClusterId, key: &ObjectKey) -> Option<(&'static str, String)> {
-        self.absence(id, key).filter(|_| guard::on(Guard::SourceUnknown))
+        self.absence(id, key).filter(|_| guard::on(Guard::SourceUnknown) && !self.is_unserved(id, key))
+    }
+
+    /// Does a cluster say in this session, with all of its discovery, that it does not serve the kind of an object?
+    fn is_unserved(&self, id: ClusterId, key: &ObjectKey) -> bool {
+        let Some(cluster) = self.clusters.get(&id).filter(|cluster| cluster.session.is_some()) else {
+            return false;
+        };
+        let said = |watch: &Watch| watch.told && watch.row.reason == "NotServed";
+        cluster.serves(&key.gk) == Some(false) && cluster.covering(&key.gk, &key.namespace).is_some_and(said)
     }
 
     /// Why the absence of an object in a cluster means nothing now; none when it means something (I3).

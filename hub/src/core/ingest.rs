@@ -11,7 +11,7 @@ use lockstep_wire::HubEffect;
 use lockstep_wire::v1::{self, item::Change};
 
 use super::acts::{Turn, Turned, ended_by};
-use super::containers::definitions;
+use super::containers::{definitions, namespaces};
 use super::rewind::REWIND_SUSPECTED;
 use super::state::SessionCommand;
 use super::tombstone::{End, state_before};
@@ -212,6 +212,7 @@ impl<S: Store> Core<S> {
         let observed_at = observed_ms.saturating_add(skew_ms);
         let scales = *gk == autoscalers();
         let scaler = if scales { self.store.object(id, &key)? } else { None };
+        let lived = if *gk == namespaces() { self.alive(id, &key)? } else { None };
         match change {
             Some(Change::Upsert(upsert)) => {
                 let before = self.store.object(id, &key)?;
@@ -326,10 +327,18 @@ impl<S: Store> Core<S> {
         if key.gk == definitions() {
             self.definition_changed(id, &key);
         }
+        if *gk == namespaces() && self.alive(id, &key)? != lived {
+            self.namespace_changed(id);
+        }
         if scales {
             self.scaling_told(id, scaler.as_ref(), &key, now)?;
         }
         self.concerns(id, &key, observed_at, now)
+    }
+
+    /// What is there of a name: its uid, and whether it is being deleted.
+    fn alive(&mut self, id: ClusterId, key: &ObjectKey) -> Result<Option<(Uid, bool)>, StoreError> {
+        Ok(self.store.object(id, key)?.map(|row| (row.uid, row.deleting)))
     }
 
     /// Of several lives under one name an agent tells only what nothing else says: the end of the last.

@@ -42,20 +42,23 @@ impl<S: Store> Core<S> {
             .iter()
             .flat_map(lockstep_policies::KindInterest::watches)
             .collect();
-        // Keys of what holds sources: deletes that follow a deleted namespace or definition are held (I7).
-        let sources: Vec<_> =
-            self.set.policies().filter(|policy| policy.spec.source_cluster == *name).collect();
-        // Of definitions also at targets: nothing is created for one that is being deleted.
+        // Keys of what holds sources: deletes that follow a deleted namespace or definition are held (I7). And of what
+        // holds copies: nothing is created for a definition or in a namespace that is being deleted, and what waited for
+        // the end of that, or for another schema, is looked at again.
         let here = |policy: &&Arc<CompiledPolicy>| {
             policy.spec.source_cluster == *name || policy.spec.target_clusters.contains(name)
         };
-        let custom = self.set.policies().filter(here).flat_map(|policy| &policy.spec.resources);
+        let policies: Vec<_> = self.set.policies().filter(here).collect();
+        let custom = policies.iter().flat_map(|policy| &policy.spec.resources);
         let custom = custom.into_iter().any(|resource| is_custom(&resource.gk));
-        let containers = [(!sources.is_empty(), namespaces()), (custom, definitions())];
+        let containers = [(!policies.is_empty(), namespaces()), (custom, definitions())];
         for (_, gk) in containers.into_iter().filter(|(needed, _)| *needed) {
             if !interests.iter().any(|interest| interest.gk == gk) {
                 interests.push(Interest::of_keys(gk, ""));
             }
+        }
+        for interest in interests.iter_mut().filter(|interest| interest.gk == definitions()) {
+            interest.revisions = custom;
         }
         interests
     }
@@ -69,6 +72,7 @@ pub(super) fn absorb(interests: &mut Vec<Interest>, mut kept: Interest) {
             kept.conditions.extend(narrow.conditions);
             kept.managed |= narrow.managed;
             kept.archive.extend(narrow.archive);
+            kept.revisions |= narrow.revisions;
         }
     }
     interests.push(kept);

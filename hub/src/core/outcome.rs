@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use lockstep_engine::backoff::{Backoff, LONGEST_RETRY_AFTER_MS};
+use lockstep_engine::backoff::Backoff;
 use lockstep_engine::breaker::BreakerState;
 use lockstep_engine::guard::{self, Guard};
+use lockstep_engine::outcome::FailureClass;
 use lockstep_engine::ownership::sentence;
-use lockstep_engine::plan::TRACKED;
 use lockstep_engine::status::{State, Status};
 use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
 use lockstep_wire::v1::{self, outcome::Result as Answer};
@@ -17,18 +17,14 @@ use super::recover::is_recovered;
 use super::state::{Answered, InFlight, Purpose};
 use super::tombstone::{is_deleting, state_before};
 use crate::store::{
-    Cause, ComparedRow, Creating, DeleteStage, Ending, Filed, Finding, ManagedRow, ObjectRow, Owned,
-    PlacementRow, Record, Store, StoreError,
+    Cause, ComparedRow, DeleteStage, Ending, Filed, Finding, ManagedRow, ObjectRow, Owned, PlacementRow,
+    Record, Store, StoreError,
 };
 
 /// Between attempts that may succeed by themselves: 1 s doubling to 5 min, a fifth of jitter.
-const RETRY: Backoff = Backoff { base_ms: 1_000, factor: 2, max_ms: 300_000, jitter_percent: 20 };
-/// A refusal by RBAC, admission or quota: somebody may change that, and no watch tells us.
-const FORBIDDEN_RETRY_MS: i64 = 60_000;
-/// A step that failed for good is tried again that seldom, though none of its inputs changed.
-const BARRED_RETRY_MS: i64 = 15 * 60_000;
+pub(super) const RETRY: Backoff = Backoff { base_ms: 1_000, factor: 2, max_ms: 300_000, jitter_percent: 20 };
 /// How long to wait for the observation that a stale step asks for, ms.
-const STALE_RETRY_MS: i64 = 500;
+pub(super) const STALE_RETRY_MS: i64 = 500;
 
 impl<S: Store> Core<S> {
     pub(super) fn outcome(
@@ -41,7 +37,7 @@ impl<S: Store> Core<S> {
         let Some(step) = cluster.in_flight.remove(&outcome.step) else { return Ok(()) };
         cluster.busy.remove(&step.key);
         let answer = outcome.result.unwrap_or_else(|| {
-            Answer::Failed(v1::Failed { class: "Transient".to_owned(), ..v1::Failed::default() })
+            Answer::Failed(v1::Failed::of(FailureClass::Transient, "the agent gave no answer that we know"))
         });
         if let Some(permit) = step.permit {
             let breaker = cluster.breaker(&step.key.gk);
@@ -105,7 +101,7 @@ impl<S: Store> Core<S> {
             (Answer::Gone(_), Purpose::Image | Purpose::Delete { .. }) => self.gone(id, row),
             (Answer::Gone(_), Purpose::Retract) => self.retracted(row),
             (Answer::Probed(probed), Purpose::Retract) => self.made(row, &probed.uid, now),
-            (Answer::Failed(failed), purpose) => self.failed(row, failed, &purpose, now),
+            (Answer::Failed(failed), purpose) => self.failed(row, &failed, &purpose, now),
             (_, purpose) => {
                 tracing::warn!(cluster = self.cluster_name(id), object = %step.key, ?purpose, "an answer that does not fit its step");
                 Ok(())
@@ -367,122 +363,17 @@ impl<S: Store> Core<S> {
         }
         Ok(())
     }
-
-    fn failed(
-        &mut self,
-        mut row: PlacementRow,
-        failed: v1::Failed,
-        purpose: &Purpose,
-        now: Millis,
-    ) -> Result<(), StoreError> {
-        self.counts.failed_steps += 1;
-        tracing::debug!(cluster = self.cluster_name(row.target), object = %row.key, class = failed.class, "step failed: {}", failed.message);
-        let class = failed.class.as_str();
-        let state = match class {
-            "Conflict" => State::Conflict,
-            "NotServed" | "NotAccepted" | "SchemaMismatch" | "NamespaceTerminating" | "Immutable" => {
-                State::Blocked
-            }
-            "Stale" | "Gone" => State::Pending,
-            _ => State::Failed,
-        };
-        let status = if state == State::Conflict && row.status.state == State::Conflict {
-            // What is in the way was known; the agent adds who manages it.
-            Status::new(state, &row.status.reason, with_managers(row.status.message.clone(), &failed))
-        } else {
-            Status::new(
-                state,
-                reason(class, purpose, &failed),
-                with_managers(failed.message.clone(), &failed),
-            )
-        };
-        if (row.status.state, &row.status.reason) != (status.state, &status.reason) {
-            row.since = now;
-        }
-        row.status = status;
-        let adopts = matches!(purpose, Purpose::Apply { adopts: true, .. });
-        let whole = class == "Conflict" && failed.paths.is_empty() && !adopts;
-        if whole
-            && row.record.as_ref().is_none_or(|record| record.uid.is_none())
-            && let Some(source) = &row.source
-        {
-            row.fields.creating = Some(Creating::Met(self.nonce(&row, &source.uid)));
-            self.taken_back(&row, &failed.resource_version)?;
-        }
-        if let ("Immutable", Purpose::Apply { recreates: true, rendered, .. }) = (class, purpose) {
-            row.ending = Some(Ending::Recreate);
-            row.fields.immutable = Some(*rendered);
-            row.delete = None;
-            return self.store.put_placement(&row);
-        }
-        row.attempts += 1;
-        row.next_attempt = match (class, purpose) {
-            ("Stale" | "Gone", _) => {
-                if matches!(purpose, Purpose::Delete { .. }) && guard::on(Guard::StaleDeleteReadsAgain) {
-                    // Changed since it was archived: read and archive it again (I4).
-                    // What was to be asked before the first image was asked then.
-                    row.delete = Some(DeleteStage::Approved);
-                }
-                Some(now + STALE_RETRY_MS)
-            }
-            ("Forbidden", _) => Some(now + FORBIDDEN_RETRY_MS),
-            (
-                "Conflict" | "Immutable" | "Invalid" | "SchemaMismatch" | "DuplicateKeys" | "NotServed"
-                | "TooLarge" | "NotAccepted",
-                Purpose::Apply { fingerprint, adopts, .. },
-            ) => {
-                row.barred = Some(fingerprint.to_vec().into());
-                // What it failed for may be mended where nothing tells us (a schema, a port in use).
-                // Of an object that is not ours the agent tells only that it is there.
-                (class != "Conflict" || *adopts).then_some(now + BARRED_RETRY_MS)
-            }
-            _ => {
-                let seed = u64::from(row.target.0) ^ u64::from(row.attempts);
-                let delay = RETRY.delay_ms(seed, row.attempts.saturating_sub(1));
-                let delay = delay.max(failed.retry_after_ms.min(LONGEST_RETRY_AFTER_MS));
-                Some(now.saturating_add_unsigned(delay))
-            }
-        };
-        self.store.put_placement(&row)?;
-        self.note_due(row.next_attempt);
-        Ok(())
-    }
-}
-
-/// The reason that is shown: of an object that was to be adopted as it is, and is not, that it differs; of one
-/// whose fields were taken again and again, that.
-fn reason<'a>(class: &'a str, purpose: &Purpose, failed: &v1::Failed) -> &'a str {
-    match purpose {
-        Purpose::Apply { adopts: true, .. } if class == "Conflict" && !failed.paths.is_empty() => "Differs",
-        Purpose::Apply { adopts: true, .. } if class == "Conflict" && failed.tracker.is_some() => TRACKED,
-        Purpose::Apply { contested: true, .. } if class == "Conflict" => "Contested",
-        _ => class,
-    }
 }
 
 fn answered(answer: &Answer) -> Answered {
     match answer {
-        Answer::Failed(failed) => match failed.class.as_str() {
-            "Unreachable" | "Timeout" | "Throttled" => Answered::NotAtAll,
-            "Transient" => Answered::WithTrouble,
+        Answer::Failed(failed) => match failed.known_class() {
+            FailureClass::Unreachable | FailureClass::Timeout | FailureClass::Throttled { .. } => {
+                Answered::NotAtAll
+            }
+            FailureClass::Transient => Answered::WithTrouble,
             _ => Answered::Well,
         },
         _ => Answered::Well,
     }
-}
-
-/// The sentence, who is in the way, where, and whose it is by its marks.
-fn with_managers(mut message: String, failed: &v1::Failed) -> String {
-    let names: std::collections::BTreeSet<&str> = failed.managers.iter().map(|m| m.name.as_str()).collect();
-    if !names.is_empty() {
-        let names: Vec<&str> = names.into_iter().collect();
-        message = format!("{message} (managed by {})", names.join(", "));
-    }
-    if !failed.paths.is_empty() {
-        message = format!("{message}: {}", failed.paths.join(", "));
-    }
-    if let Some(v1::Tracker { tool, mark }) = &failed.tracker {
-        message = format!("{message}; {tool} tracks it ({mark})");
-    }
-    message
 }

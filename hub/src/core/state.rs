@@ -108,8 +108,8 @@ pub enum Purpose {
     Apply {
         /// Digest of the desired body.
         rendered: [u8; 32],
-        /// Fingerprint of the inputs: barred when it fails for good.
-        fingerprint: [u8; 16],
+        /// Digest of [`Inputs`](super::inputs::Inputs): barred when it fails for good.
+        inputs: [u8; 16],
         /// When the source event that led here was read (hub's clock); for the lag.
         source_seen: Option<Millis>,
         /// API version written.

@@ -13,6 +13,7 @@ use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
 use super::Core;
 use super::asked::{Asked, ending_reason};
 use super::compared::{again_at, holds, verify_at};
+use super::dispatch::Prepared;
 use super::gather::{fresh_placement, observed, pause};
 use super::recover::{UNLIKE_ANY, is_unanswered, was_marked_only, was_taken_over};
 use super::release::Waits;
@@ -234,7 +235,7 @@ impl<S: Store> Core<S> {
         let too_soon = verify_at(&row, now).filter(|_| act == Act::Verify);
         let prepared = match too_soon {
             Some(_) => None,
-            None => self.prepare(&row, act, &asked, object.as_ref(), &status),
+            None => self.prepare(&row, act, &asked, object.as_ref(), &status)?,
         };
         // What failed for good waits only for as long as its inputs are the same. What differs, or is to be compared, did not
         // fail: when it is looked at again says nothing of other writes.
@@ -245,12 +246,9 @@ impl<S: Store> Core<S> {
             // last one still stands.
             return self.put_if_changed(before.as_ref(), &row);
         }
-        if prepared.is_none() {
-            row.attempts = 0;
-        }
         if prepared.is_none() || row.barred.is_some() {
-            row.next_attempt = None;
-            row.barred = None;
+            // An input changed: what failed before says nothing about this attempt.
+            (row.attempts, row.next_attempt, row.barred) = (0, None, None);
         }
         // A delete that is held asks again at each look, and stays held until the budget says otherwise.
         let held = act == Act::AskToDelete && row.status.state == State::Held;
@@ -363,21 +361,32 @@ fn take_over(row: &mut PlacementRow, object: Option<&ObjectRow>, asked: &Asked, 
 impl<S: Store> Core<S> {
     /// Turns an act into a step, if it is one.
     fn prepare(
-        &self,
+        &mut self,
         row: &PlacementRow,
         act: Act,
         asked: &Asked,
         object: Option<&ObjectRow>,
         status: &Status,
-    ) -> Option<super::dispatch::Prepared> {
-        use super::dispatch::Prepared;
-        match act {
-            Act::Update if status.reason == "Drifted" => asked.desired().map(|desired| {
-                self.prepare_apply(row, &desired, object, act).correcting(self.taken(row, object))
-            }),
-            Act::Create | Act::Update | Act::Verify | Act::Adopt => {
-                asked.desired().map(|desired| self.prepare_apply(row, &desired, object, act))
+    ) -> Result<Option<Prepared>, StoreError> {
+        let apply = match act {
+            Act::Create | Act::Update | Act::Verify | Act::Adopt => Some(act),
+            // Only the agent can tell who manages what is in the way: a create that expects nothing
+            // there looks first, writes nothing, and answers with the managers.
+            Act::Rest
+                if status.state == State::Conflict
+                    && status.reason != DRIFT_REPORTED
+                    && status.reason != TRACKED =>
+            {
+                Some(Act::Create)
             }
+            _ => None,
+        };
+        if let Some((apply, desired)) = apply.zip(asked.desired()) {
+            let step = self.prepare_apply(row, &desired, object, apply)?;
+            let corrects = act == Act::Update && status.reason == "Drifted";
+            return Ok(Some(if corrects { step.correcting(self.taken(row, object)) } else { step }));
+        }
+        Ok(match act {
             Act::ReadImage => Some(Prepared::read(is_container(&row.key.gk))),
             Act::Delete => match &row.delete {
                 Some(DeleteStage::Archived { tombstone, uid, resource_version }) => {
@@ -386,17 +395,9 @@ impl<S: Store> Core<S> {
                 _ => None,
             },
             Act::Retract => row.fields.creating.as_ref().map(|creating| Prepared::retract(creating.nonce())),
-            Act::Release => row.record.as_ref()?.uid.as_ref().map(Prepared::release),
-            // Only the agent can tell who manages what is in the way: a create that expects nothing
-            // there looks first, writes nothing, and answers with the managers.
-            Act::Rest
-                if status.state == State::Conflict
-                    && status.reason != DRIFT_REPORTED
-                    && status.reason != TRACKED =>
-            {
-                asked.desired().map(|desired| self.prepare_apply(row, &desired, object, Act::Create))
-            }
+            Act::Release => row.record.as_ref().and_then(|record| record.uid.as_ref()).map(Prepared::release),
+            Act::Create | Act::Update | Act::Verify | Act::Adopt => None,
             Act::Rest | Act::AskToDelete | Act::Forget => None,
-        }
+        })
     }
 }

@@ -3,6 +3,7 @@
 mod acts;
 mod agents;
 mod archive;
+mod barred;
 mod compared;
 mod containers;
 mod copies;

@@ -5,18 +5,19 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::{Extension, Json};
 use lockstep_engine::selector::LabelSelector;
-use lockstep_engine::{ClusterId, GroupKind, ObjectKey};
+use lockstep_engine::status::{State as Standing, Status};
+use lockstep_engine::{ClusterId, GroupKind, ObjectKey, advice};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::auth::Caller;
 use super::error::ApiError;
 use super::kinds::{self, Kind};
-use super::params::{Params, all_clusters, cluster_id};
+use super::params::{Params, all_clusters, cluster_id, cluster_name};
 use super::types::{List, ObjectItem};
 use super::{Api, selector};
 use crate::redact;
-use crate::store::{ClusterRow, ObjectRow, Reader, StoreError};
+use crate::store::{ClusterRow, ObjectRow, PlacementFilter, PlacementRow, Reader, StoreError};
 
 /// Items of a page, unless asked for otherwise.
 const PAGE: usize = 500;
@@ -26,6 +27,8 @@ const PAGE_MAX: usize = 1000;
 const SCAN_MAX: usize = 20_000;
 /// Rows read at once.
 const CHUNK: usize = 500;
+/// Copies that wait for a person, of which a list says what to do.
+const TROUBLES: usize = 10;
 /// Bytes of bodies of a page, about: bounds the answer (I14).
 const PAGE_BYTES: usize = 8 << 20;
 
@@ -93,8 +96,12 @@ pub(super) async fn list(
                 bodies: query.bodies,
                 redact: (!query.secrets).then_some(digest_key),
             };
+            let first = cursor.is_none();
             let mut page = search.page(reader, &clusters, only, cursor).map_err(store)?;
             page.notes.splice(0..0, notes);
+            if first {
+                page.notes.extend(search.troubles(reader, &clusters, only).map_err(store)?);
+            }
             Ok(page)
         })
         .await?;
@@ -175,6 +182,34 @@ impl Search {
         Ok(page)
     }
 
+    /// Copies that wait for a person, also those that are not there: what failed, and what to do about it.
+    fn troubles(
+        &self,
+        reader: &mut dyn Reader,
+        clusters: &[ClusterRow],
+        only: Option<ClusterId>,
+    ) -> Result<Vec<String>, StoreError> {
+        let filter = PlacementFilter {
+            target: only,
+            gk: Some(self.gk.clone()),
+            states: vec![Standing::Failed, Standing::Blocked, Standing::Conflict, Standing::Held],
+            ..PlacementFilter::default()
+        };
+        let rows = reader.placements(&filter, None, SCAN_MAX)?;
+        let searched = |row: &&PlacementRow| {
+            self.name.as_deref().is_none_or(|name| name == row.key.name.as_ref())
+                && self.namespace.as_deref().is_none_or(|namespace| namespace == row.key.namespace.as_ref())
+        };
+        let mut found = rows.iter().filter(searched);
+        let mut notes: Vec<String> =
+            found.by_ref().take(TROUBLES).map(|row| trouble(row, clusters)).collect();
+        match found.count() {
+            0 => {}
+            more => notes.push(format!("{more} more copies wait for a person: see `lockstep status`")),
+        }
+        Ok(notes)
+    }
+
     fn judge(
         &self,
         reader: &mut dyn Reader,
@@ -226,6 +261,22 @@ impl Search {
             body,
         })))
     }
+}
+
+/// One copy that waits for a person, in a sentence.
+fn trouble(row: &PlacementRow, clusters: &[ClusterRow]) -> String {
+    let Status { state, reason, message } = &row.status;
+    let target = cluster_name(clusters, row.target);
+    let ObjectKey { namespace, name, .. } = &row.key;
+    let slash = if namespace.is_empty() { "" } else { "/" };
+    let mut text = format!("{namespace}{slash}{name} at {target}: {state} ({reason})");
+    for part in [advice::meaning(&row.status), Some(message.as_str())].into_iter().flatten() {
+        text.push_str(&format!(": {part}"));
+    }
+    if let Some(remedy) = advice::remedy(*state, reason, &row.policy, &target) {
+        text.push_str(&format!("; to do: {remedy}"));
+    }
+    text
 }
 
 enum Judged {

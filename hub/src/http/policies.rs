@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Json;
 use axum::extract::State;
+use lockstep_engine::advice;
 use lockstep_engine::status::State as Standing;
 use lockstep_policies::PolicySet;
 use serde::Deserialize;
@@ -204,7 +205,7 @@ fn policy(
                 seen.gaps(&target, &facts.kinds, &mut unknown);
             }
             let connected = cluster.is_some_and(connected);
-            TargetStatus { unknown, ..target_status(target, connected, paused, &rows) }
+            TargetStatus { unknown, ..target_status(name, target, connected, paused, &rows) }
         })
         .collect();
     PolicyStatus {
@@ -220,14 +221,22 @@ fn policy(
     }
 }
 
-fn target_status(target: String, connected: bool, paused: bool, rows: &[&SummaryRow]) -> TargetStatus {
+fn target_status(
+    policy: &str,
+    target: String,
+    connected: bool,
+    paused: bool,
+    rows: &[&SummaryRow],
+) -> TargetStatus {
     let mut counts = Counts::default();
     let mut reasons = Vec::new();
     for row in rows {
         counts.add(row.state, row.count);
         if !matches!(row.state, Standing::InStep | Standing::Orphaned) {
             let (state, reason, count) = (row.state, row.reason.clone(), row.count);
-            reasons.push(ReasonCount { state, reason, count, since_ms: row.oldest_since });
+            let meaning = advice::class_of(state, &reason).map(|class| class.advice().means.to_owned());
+            let remedy = advice::remedy(state, &reason, policy, &target);
+            reasons.push(ReasonCount { state, reason, count, since_ms: row.oldest_since, meaning, remedy });
         }
     }
     reasons.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.reason.cmp(&b.reason)));

@@ -257,6 +257,12 @@ pub struct ReasonCount {
     pub count: u64,
     /// Since when the oldest does.
     pub since_ms: i64,
+    /// What the class of a failed write means.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meaning: Option<String>,
+    /// What a person can do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
 }
 
 /// Everything `lockstep status` shows.

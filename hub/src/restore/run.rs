@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
+use lockstep_engine::outcome::FailureClass;
 use lockstep_engine::restore::{Found, Item, Verdict};
 use lockstep_engine::{ClusterId, ObjectKey, Uid};
 use lockstep_wire::v1::{self, outcome::Result as Answer};
@@ -242,7 +243,7 @@ impl Restorer {
         };
         let wrote = match self.ask(cluster, &item.key, question).await {
             Ok(Answer::Applied(applied)) => Wrote::Done(Uid::new(&applied.uid)),
-            Ok(Answer::Failed(failed)) => failure(failed),
+            Ok(Answer::Failed(failed)) => failure(&failed),
             Ok(_) => Wrote::Failed("the agent gave another answer than was asked for".to_owned()),
             Err(error) => Wrote::Again(error.message),
         };
@@ -267,7 +268,7 @@ impl Restorer {
             resource_version: found.resource_version.to_string(),
         };
         match self.ask(cluster, &item.key, question).await {
-            Ok(Answer::Failed(failed)) => failure(failed),
+            Ok(Answer::Failed(failed)) => failure(&failed),
             Ok(_) => Wrote::Again("what was there is deleted".to_owned()),
             Err(error) => Wrote::Again(error.message),
         }
@@ -289,22 +290,12 @@ fn purged(
     rows.extract_if(.., |id, _| !planned.contains(id)).map(|(_, row)| row).collect()
 }
 
-fn failure(failed: v1::Failed) -> Wrote {
-    let v1::Failed { class, message, .. } = failed;
-    match class.as_str() {
-        // Somebody was faster, the definition or namespace is not ready yet, or nobody knows.
-        "AlreadyExists"
-        | "Stale"
-        | "Gone"
-        | "Transient"
-        | "Throttled"
-        | "Timeout"
-        | "Unreachable"
-        | "NotServed"
-        | "NamespaceMissing"
-        | "NamespaceTerminating" => Wrote::Again(format!("{class}: {message}")),
-        _ => Wrote::Failed(format!("{class}: {message}")),
-    }
+fn failure(failed: &v1::Failed) -> Wrote {
+    let (class, text) = (failed.known_class(), failed.text());
+    // Somebody was faster, the definition or namespace is not ready yet, or nobody knows.
+    let passes = !class.is_permanent() || class == FailureClass::NotServed;
+    let why = format!("{class}: {text}");
+    if passes { Wrote::Again(why) } else { Wrote::Failed(format!("{why}; to do: {}", class.advice().remedy)) }
 }
 
 #[cfg(test)]

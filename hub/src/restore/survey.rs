@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
+use lockstep_engine::outcome::FailureClass;
 use lockstep_engine::restore::{self, Item, Live, Options, Place, Planned, Served, Situation, Verdict};
 use lockstep_engine::{ClusterId, ObjectKey};
 use lockstep_wire::v1::{self, outcome::Result as Answer, restore::Expect};
@@ -78,7 +79,7 @@ impl Restorer {
                 Ok(body) => Live::Present(body),
                 Err(_) => Live::Unknown("the answer is no JSON".to_owned()),
             },
-            Answer::Failed(failed) => Live::Unknown(failed.message),
+            Answer::Failed(failed) => Live::Unknown(failed.text()),
             _ => Live::Unknown("the agent gave another answer than was asked for".to_owned()),
         })
     }
@@ -103,14 +104,15 @@ impl Restorer {
         let Some(question) = write(&item, &|_| None, true, false) else { return Ok(item) };
         match self.ask(cluster, &item.key, question).await? {
             Answer::Applied(_) => {}
-            Answer::Failed(v1::Failed { class, message, .. }) => {
+            Answer::Failed(failed) => {
                 item.verdict = Verdict::Blocked;
-                item.why = match class.as_str() {
-                    "Immutable" => format!(
-                        "a field that cannot be changed differs ({message}): try --on-conflict recreate"
-                    ),
-                    "NotAccepted" => message,
-                    _ => format!("the API server refuses it ({class}): {message}"),
+                let text = failed.text();
+                item.why = match failed.known_class() {
+                    FailureClass::Immutable => {
+                        format!("a field that cannot be changed differs ({text}): try --on-conflict recreate")
+                    }
+                    FailureClass::NotAccepted => text,
+                    class => format!("the API server refuses it ({class}): {text}"),
                 };
             }
             _ => {

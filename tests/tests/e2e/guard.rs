@@ -152,6 +152,7 @@ impl Hub {
             conditions: [Condition::default()].into(),
             managed: true,
             archive: std::collections::BTreeSet::new(),
+            revisions: false,
         };
         let watches = vec![v1::WatchInterest { watch: 1, interest: serde_json::to_vec(&interest)?.into() }];
         self.say(hub_message::Body::Interest(v1::InterestSet { generation: 1, watches })).await?;

@@ -4,6 +4,7 @@ mod acts;
 mod adoption;
 mod archive;
 mod capture;
+mod cases;
 mod chaos_short;
 mod compared;
 mod deleters;

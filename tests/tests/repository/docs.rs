@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use lockstep_engine::advice;
+use lockstep_engine::outcome::{Advice, FailureClass};
 
 use crate::{files, root};
 
@@ -120,6 +122,49 @@ fn make_knows_what_documents_tell_to_make() -> Result<()> {
     }
     for target in ["demo", "test", "clusters"] {
         assert!(seen.contains(target), "no document says `make {target}`");
+    }
+    Ok(())
+}
+
+/// The page and the code have one table: what a class of failure means, what to do, when it is tried again.
+#[test]
+fn every_class_of_failure_and_every_reason_is_in_the_reference() -> Result<()> {
+    let page = read("docs/reference/status.md")?;
+    for class in FailureClass::ALL {
+        let Advice { means, remedy } = class.advice();
+        let row = format!("| `{class}` | {} | {means} | {remedy} | {} |", class.state(), class.tried_again());
+        ensure!(page.lines().any(|line| line == row), "docs/reference/status.md has no row\n{row}");
+    }
+    for (state, reason) in advice::reasons() {
+        let named = |line: &str| {
+            let mut cells = line.split('|').map(str::trim).skip(1);
+            cells.next() == Some(state.as_str())
+                && cells.next().is_some_and(|cell| quoted(cell).any(|r| r == reason))
+        };
+        ensure!(page.lines().any(named), "docs/reference/status.md does not name {state} {reason}");
+    }
+    // What the hub and the engine put into a status.
+    let mut sources = Vec::new();
+    for place in ["engine/src/plan.rs", "engine/src/plan", "hub/src/core"] {
+        match root().join(place) {
+            path if path.is_dir() => files(&path, ".rs", &mut sources)?,
+            path => sources.push(path),
+        }
+    }
+    let named: BTreeSet<&str> = quoted(&page).collect();
+    for source in sources.iter().filter(|path| !path.to_string_lossy().contains("tests")) {
+        let text = std::fs::read_to_string(source)?;
+        for part in text.split("Status::new(").skip(1) {
+            let mut arguments = part.split(',').map(str::trim).skip(1);
+            let reason = arguments.next().and_then(|a| a.strip_prefix('"')?.strip_suffix('"'));
+            if let Some(reason) = reason {
+                ensure!(
+                    named.contains(reason),
+                    "docs/reference/status.md does not name {reason} of {}",
+                    source.display()
+                );
+            }
+        }
     }
     Ok(())
 }

@@ -121,6 +121,24 @@ fn what_lockstep_manages_is_told_with_marks_and_owners_on_every_version() {
 }
 
 #[test]
+fn of_a_key_each_revision_is_told_only_where_it_is_asked_for() {
+    for revisions in [false, true] {
+        let mut rig = Rig::new(bounds());
+        let keys = Interest { revisions, conditions: BTreeSet::new(), ..interest("ConfigMap", "") };
+        rig.listing(&keys, &[]);
+        rig.sections();
+        let mut told = Vec::new();
+        for version in [101, 102, 102] {
+            let body = object("s", version, "\"labels\":{}");
+            rig.observe(1, Observation::Applied { body, resource_version: rv(version), listed: false });
+            let items = rig.sections().into_iter().flat_map(|section| section.items);
+            told.extend(items.map(|item| item.resource_version));
+        }
+        assert_eq!(told, if revisions { vec!["101", "102"] } else { vec!["101"] });
+    }
+}
+
+#[test]
 fn a_step_goes_with_what_the_index_knows_of_its_object() {
     let mut rig = Rig::new(bounds());
     let config_maps = interest("ConfigMap", "prod");

@@ -35,6 +35,7 @@ impl Fleet {
             instance: format!("{instance}-{}", self.now),
             lease_counter: self.leases.get(name).copied().unwrap_or(0),
             clock_ms: self.now,
+            accepts: self.accepts.clone(),
             ..v1::Hello::default()
         };
         let token = BearerToken::new(&self.tokens[name]);
@@ -176,6 +177,12 @@ impl Fleet {
     /// The watch found its server rewound; these come from the list that follows.
     pub(super) fn rewound(&mut self, name: &'static str, items: Vec<v1::Item>) {
         self.stands(name, items, v1::WatchPhase::Failing, "RewindSuspected");
+    }
+
+    /// The kind is not served there any more, and the watch says so.
+    pub(super) fn unserved(&mut self, name: &'static str) {
+        self.served(name, &[("", "Secret", "v1")]);
+        self.stands(name, Vec::new(), v1::WatchPhase::Failing, "NotServed");
     }
 
     /// The watch is live, and no further than before.

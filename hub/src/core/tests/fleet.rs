@@ -47,6 +47,8 @@ pub(super) struct Fleet {
     pub leases: BTreeMap<&'static str, u64>,
     /// What agents answer when the hub asks whether a namespace is there; else what they told of it.
     pub namespaces: BTreeMap<(&'static str, &'static str), Answer>,
+    /// What agents say that they accept, told with every new session.
+    pub accepts: Vec<String>,
     /// The highest resourceVersion that the watches of a cluster told.
     pub reached: BTreeMap<&'static str, u64>,
     dir: tempfile::TempDir,
@@ -78,6 +80,7 @@ impl Fleet {
             tokens: BTreeMap::new(),
             leases: BTreeMap::new(),
             namespaces: BTreeMap::new(),
+            accepts: Vec::new(),
             reached: BTreeMap::new(),
             dir,
             now: 1_000,

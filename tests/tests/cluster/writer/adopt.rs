@@ -11,7 +11,7 @@ async fn by_hand(bench: &Bench, plural: &str, object: &Value) -> Result<Value> {
 
 fn foreign(object: &Value) -> Expect {
     let uid = lockstep_engine::Uid::new(object["metadata"]["uid"].as_str().unwrap_or_default());
-    Expect::Foreign { uid, only_if_equal: false, retired: Vec::new() }
+    Expect::Foreign { uid, only_if_equal: false, retired: Vec::new(), tracked_too: false }
 }
 
 fn managers(object: &Value) -> Vec<&str> {
