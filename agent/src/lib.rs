@@ -118,6 +118,7 @@ async fn serve<D: Dial>(parts: Parts<D>, cancelled: CancellationToken) {
         cluster_uid: identity.uid.as_str().to_owned(),
         server_version: identity.version,
         accepts: accept.describe(),
+        protocols: ambient.protocols,
     };
     let census_interval_ms = Millis::try_from(config.census_interval_s.saturating_mul(1_000)).unwrap_or(0);
     let queue = Limits { bytes: config.queue_bytes, count: config.queue_items };

@@ -21,7 +21,7 @@ use lockstep_engine::interest::Interest;
 use lockstep_engine::listwatch::Observation;
 use lockstep_engine::{GroupKind, Millis, ObjectKey};
 use lockstep_wire::v1::{self, AgentMessage, HubMessage, agent_message};
-use lockstep_wire::{AgentEffect, AgentSession, ProtocolError, Resumed, SecretKey};
+use lockstep_wire::{AgentEffect, AgentSession, ProtocolError, Protocols, Resumed, SecretKey};
 
 use crate::lease::Raise;
 use crate::reread::Reread;
@@ -85,7 +85,7 @@ pub(crate) enum Effect {
     /// Drop a step that was not begun.
     Cancel { step: u64 },
     /// The hub welcomed us: its key for digests of Secrets.
-    Welcomed { secret_key: SecretKey, hub_version: String, resumed: bool, skew_ms: i64 },
+    Welcomed { secret_key: SecretKey, hub_version: String, protocol: u32, resumed: bool, skew_ms: i64 },
     /// The hub does not serve us.
     Refused(v1::Refused),
     /// Close the stream, call [`Owner::renew`], and connect again.
@@ -99,6 +99,8 @@ pub(crate) struct Facts {
     pub(crate) cluster_uid: String,
     pub(crate) server_version: String,
     pub(crate) accepts: Vec<String>,
+    /// Versions of the session protocol that this agent speaks.
+    pub(crate) protocols: Protocols,
 }
 
 /// Bounds of an owner.
@@ -135,9 +137,9 @@ pub(crate) struct Owner {
 impl Owner {
     pub(crate) fn new(facts: Facts, bounds: Bounds, instance: String) -> Self {
         Self {
+            session: AgentSession::new(instance, facts.protocols),
             facts,
             bounds,
-            session: AgentSession::new(instance),
             secret_key: SecretKey([0; 32]),
             watches: BTreeMap::new(),
             served: None,
@@ -297,6 +299,7 @@ impl Owner {
                 effects.push(Effect::Welcomed {
                     secret_key: opened.secret_key,
                     hub_version: opened.hub_version,
+                    protocol: opened.protocol,
                     resumed: opened.resumed,
                     skew_ms: now.saturating_sub(opened.clock_ms),
                 });
@@ -316,6 +319,11 @@ impl Owner {
             AgentEffect::Step(step) => effects.push(Effect::Execute { step }),
             AgentEffect::Cancel { step } => effects.push(Effect::Cancel { step }),
             AgentEffect::Refused(refused) => effects.push(Effect::Refused(refused)),
+            AgentEffect::Unknown => {
+                tracing::warn!(
+                    "the hub sent a kind of message that this agent does not know; it is ignored, upgrade the agent"
+                );
+            }
         }
     }
 

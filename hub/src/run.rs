@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lockstep_engine::ClusterName;
 use lockstep_engine::clock::Clock;
-use lockstep_wire::MAX_MESSAGE_BYTES;
 use lockstep_wire::v1::hub_server::HubServer;
+use lockstep_wire::{MAX_MESSAGE_BYTES, Protocols};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -103,6 +103,7 @@ pub async fn run(
         findings: Arc::clone(&findings),
         sessions: Arc::clone(&sessions),
         hub_id: hub_id(&key),
+        protocols: Protocols::BUILT_IN,
     })?;
     let metrics = Metrics::register(&mut registry.lock().unwrap_or_else(PoisonError::into_inner));
     let parts = Running {
@@ -303,6 +304,7 @@ fn facts(sessions: &SharedSessions) -> Vec<SessionFacts> {
     let sessions = sessions.read().unwrap_or_else(PoisonError::into_inner);
     let facts = sessions.iter().map(|(cluster, told)| SessionFacts {
         cluster: cluster.clone(),
+        protocol: told.protocol,
         clock_skew_ms: told.clock_skew_ms,
         queued_items: told.queued_items,
         problem: told.problem.clone(),

@@ -14,6 +14,7 @@ use lockstep_engine::interest::Condition;
 use lockstep_engine::listwatch::{Absence, Health, Start};
 use lockstep_engine::selector::LabelSelector;
 use lockstep_engine::{ResourceVersion, Uid};
+use lockstep_wire::Protocols;
 use lockstep_wire::v1::{WatchPhase, hub_message::Body, item::Change};
 
 use super::*;
@@ -116,6 +117,7 @@ impl Rig {
             cluster_uid: "u".into(),
             server_version: "v1.20.2".into(),
             accepts: vec![],
+            protocols: Protocols::BUILT_IN,
         };
         let owner = Owner::new(facts, bounds, "i".into());
         let mut rig = Self {

@@ -178,6 +178,7 @@ mod tests {
             since_ms: Some(0),
             server_version: "v1.20.2".to_owned(),
             agent_version: "0.1.0".to_owned(),
+            protocol: Some(1),
             accepts: vec!["*".to_owned()],
             paused: false,
             objects: 12,

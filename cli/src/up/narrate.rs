@@ -111,6 +111,7 @@ mod tests {
                 since_ms: None,
                 server_version: "v1.20.2".to_owned(),
                 agent_version: String::new(),
+                protocol: None,
                 accepts: vec![],
                 paused: false,
                 objects: 0,

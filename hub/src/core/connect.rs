@@ -37,8 +37,8 @@ impl<S: Store> Core<S> {
     pub(super) fn connect(&mut self, connect: Connect, now: Millis) -> Result<(), StoreError> {
         let Connect { token, hello, out, reply } = connect;
         self.vouch(&token, now)?;
-        let id = match self.identify(&token, &hello) {
-            Ok(id) => id,
+        let (id, protocol) = match self.identify(&token, &hello) {
+            Ok(identified) => identified,
             Err(refused) => {
                 tracing::warn!(
                     code = refused.code,
@@ -55,7 +55,7 @@ impl<S: Store> Core<S> {
             }
         };
         self.fence(id, now);
-        let number = self.begin_session(id, &hello, out, now)?;
+        let number = self.begin_session(id, &hello, protocol, out, now)?;
         self.lease_told(id, hello.lease_counter, now)?;
         self.after.push(AfterCommit::Connected(reply, Ok((id, number))));
         self.welcome(id, &hello, now)?;
@@ -86,7 +86,8 @@ impl<S: Store> Core<S> {
         }
     }
 
-    fn identify(&self, token: &BearerToken, hello: &v1::Hello) -> Result<ClusterId, v1::Refused> {
+    /// Whose agent it is, and the version of the protocol to speak with it.
+    fn identify(&self, token: &BearerToken, hello: &v1::Hello) -> Result<(ClusterId, u32), v1::Refused> {
         // blake3::Hash compares in constant time.
         let given = blake3::Hash::from(token.hash());
         let cluster = self
@@ -101,8 +102,8 @@ impl<S: Store> Core<S> {
             uid_of_name: cluster.row.uid.as_ref().map(Uid::as_str),
             name_of_uid: other.map(|other| other.row.name.as_str()),
         };
-        check(hello, &known)?;
-        Ok(cluster.row.id)
+        let protocol = check(hello, &known, self.protocols)?;
+        Ok((cluster.row.id, protocol))
     }
 
     fn unknown_token(&self, token: &BearerToken) -> v1::Refused {
@@ -146,6 +147,7 @@ impl<S: Store> Core<S> {
         &mut self,
         id: ClusterId,
         hello: &v1::Hello,
+        protocol: u32,
         out: tokio::sync::mpsc::Sender<SessionCommand>,
         now: Millis,
     ) -> Result<u64, StoreError> {
@@ -154,7 +156,7 @@ impl<S: Store> Core<S> {
         row.uid = Some(Uid::new(&hello.cluster_uid));
         row.session += 1;
         let stored = (!row.instance.is_empty()).then_some((row.instance.as_str(), row.committed));
-        let stream = HubSession::open(hello, stored, Window::default());
+        let stream = HubSession::open(hello, protocol, stored, Window::default());
         if !stream.same_instance() {
             row.instance.clone_from(&hello.instance);
             row.committed = 0;
@@ -183,12 +185,13 @@ impl<S: Store> Core<S> {
         let name = cluster.row.name.to_string();
         self.told(&name, |told| {
             *told = super::SessionTold {
+                protocol: Some(protocol),
                 clock_skew_ms: Some(skew_ms.saturating_neg()),
                 ..super::SessionTold::default()
             };
         });
         let Some(cluster) = self.clusters.get(&id) else { return Ok(number) };
-        tracing::info!(cluster = %cluster.row.name, server = hello.server_version, "agent connected");
+        tracing::info!(cluster = %cluster.row.name, server = hello.server_version, agent = hello.agent_version, protocol, "agent connected");
         Ok(number)
     }
 

@@ -59,6 +59,10 @@ impl<S: Store> Core<S> {
                 self.after.push(AfterCommit::Send(id, session, SessionCommand::Message(Box::new(message))));
                 Ok(())
             }
+            Ok(Some(HubEffect::Unknown)) => {
+                tracing::warn!(cluster = %cluster.row.name, "the agent sent a kind of message that this hub does not know; it is ignored, upgrade the hub");
+                Ok(())
+            }
             Ok(None) => Ok(()),
             Err(error) => {
                 self.protocol_error(id, session, &error.to_string());

@@ -46,7 +46,7 @@ use std::sync::Arc;
 use lockstep_engine::budget::Budget;
 use lockstep_engine::{ClusterId, ClusterName, GroupKind, Millis, ObjectKey};
 use lockstep_policies::PolicySet;
-use lockstep_wire::v1;
+use lockstep_wire::{Protocols, v1};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::codes::Code;
@@ -196,6 +196,7 @@ pub struct Core<S> {
     store: S,
     keys: Keys,
     hub_id: String,
+    protocols: Protocols,
     set: Arc<PolicySet>,
     /// Told by the policies directory at least once: before, nothing is concluded from absence of a
     /// policy (I3).
@@ -250,6 +251,8 @@ pub type SharedSessions = Arc<std::sync::RwLock<BTreeMap<String, SessionTold>>>;
 /// What a session told that the store does not keep.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionTold {
+    /// Version of the protocol that the session speaks.
+    pub protocol: Option<u32>,
     /// Agent's clock minus the hub's, milliseconds.
     pub clock_skew_ms: Option<i64>,
     /// Items in the agent's queues.
@@ -272,6 +275,8 @@ pub struct Parts<S> {
     pub sessions: SharedSessions,
     /// Derived from the hub key, so that it survives the loss of the data directory (I11).
     pub hub_id: String,
+    /// Versions of the session protocol that this hub speaks.
+    pub protocols: Protocols,
 }
 
 impl<S: Store> Core<S> {
@@ -280,11 +285,12 @@ impl<S: Store> Core<S> {
     /// # Errors
     /// When the store cannot be read or written.
     pub fn load(parts: Parts<S>) -> Result<Self, StoreError> {
-        let Parts { store, keys, archive, findings, sessions, hub_id } = parts;
+        let Parts { store, keys, archive, findings, sessions, hub_id, protocols } = parts;
         let mut core = Self {
             store,
             keys,
             hub_id,
+            protocols,
             set: Arc::default(),
             policies_known: false,
             last_tombstone: 0,

@@ -159,6 +159,7 @@ fn status(
         since_ms: if connected { row.connected_at } else { row.disconnected_at },
         server_version: row.server_version.clone(),
         agent_version: row.agent_version.clone(),
+        protocol: session.and_then(|session| session.protocol),
         accepts: row.accepts.clone(),
         paused: row.paused,
         objects,

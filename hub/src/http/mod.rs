@@ -77,6 +77,8 @@ pub type Sessions = Arc<dyn Fn() -> Vec<SessionFacts> + Send + Sync>;
 pub struct SessionFacts {
     /// Member cluster.
     pub cluster: String,
+    /// Version of the protocol that the session speaks.
+    pub protocol: Option<u32>,
     /// Agent's clock minus the hub's.
     pub clock_skew_ms: Option<i64>,
     /// Items in the agent's queues.

@@ -62,6 +62,9 @@ pub struct ClusterStatus {
     pub server_version: String,
     /// Version of its agent.
     pub agent_version: String,
+    /// Version of the session protocol that hub and agent speak; none: the agent has not connected since the hub started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<u32>,
     /// What its agent accepts.
     pub accepts: Vec<String>,
     /// Paused as a target.

@@ -36,6 +36,7 @@ impl Bed {
             findings: Arc::default(),
             sessions: Arc::default(),
             hub_id: "hub".to_owned(),
+            protocols: lockstep_wire::Protocols::BUILT_IN,
         })
         .unwrap();
         let (inputs, received) = mpsc::channel(INPUTS);
@@ -186,6 +187,7 @@ fn a_bound_on_free_space_holds_before_the_disk_is_full() {
         findings: Arc::default(),
         sessions: Arc::default(),
         hub_id: "hub".to_owned(),
+        protocols: lockstep_wire::Protocols::BUILT_IN,
     })
     .unwrap();
     let thread = std::thread::spawn(move || run(core, received, Box::new(|_, _, _| {}), care));

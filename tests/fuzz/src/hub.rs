@@ -118,6 +118,7 @@ fn open(dir: &Path) -> Hub {
         findings: Arc::default(),
         sessions: Arc::default(),
         hub_id: "hub".to_owned(),
+        protocols: lockstep_wire::Protocols::BUILT_IN,
     };
     Hub { core: Core::load(parts).expect("what was stored can be loaded"), reader }
 }

@@ -25,7 +25,7 @@ use crate::link::Link;
 use crate::member::{Member, Transport};
 use crate::objects::{CLUSTERS, Refusal};
 use crate::oracle::Oracle;
-use crate::plan::Plan;
+use crate::plan::{Builds, Plan};
 
 /// Messages under way in each direction.
 const UNDER_WAY: usize = 64;
@@ -43,6 +43,7 @@ pub(crate) struct Agent {
     clock: Clock,
     dice: Arc<Mutex<Dice>>,
     refusal: Refusal,
+    builds: Builds,
     /// How long the hub's end of a broken connection may stay open.
     lingers: Option<Arc<Mutex<Dice>>>,
     oracle: Oracle,
@@ -68,7 +69,7 @@ impl Agent {
         let (to_api, to_hub) = (Link::new(stream(0)), Link::new(stream(1)));
         let dice = Arc::new(Mutex::new(stream(2)));
         let lingers = plan.lingers.then(|| Arc::new(Mutex::new(stream(3))));
-        let refusal = plan.refusal;
+        let (refusal, builds) = (plan.refusal, plan.builds);
         Self {
             index,
             member,
@@ -79,6 +80,7 @@ impl Agent {
             clock,
             dice,
             refusal,
+            builds,
             lingers,
             oracle,
             process: None,
@@ -117,7 +119,8 @@ impl Agent {
             ClusterClient::over(client, "http://simulated", config.client_limits(), self.clock.clone());
         let dice = Arc::clone(&self.dice);
         let random = move || dice.lock().unwrap_or_else(PoisonError::into_inner).number();
-        let ambient = Ambient { clock: self.clock.clone(), random: Arc::new(random) };
+        let protocols = self.builds.agents();
+        let ambient = Ambient { clock: self.clock.clone(), random: Arc::new(random), protocols };
         let dial = Way {
             index: self.index,
             link: self.to_hub.clone(),
@@ -125,6 +128,7 @@ impl Agent {
             token: self.token.clone(),
             killed: killed.clone(),
             lingers: self.lingers.clone(),
+            builds: self.builds,
             oracle: self.oracle.clone(),
         };
         let metrics = AgentMetrics::register(&mut Registry::default());
@@ -157,6 +161,7 @@ struct Way {
     token: String,
     killed: CancellationToken,
     lingers: Option<Arc<Mutex<Dice>>>,
+    builds: Builds,
     oracle: Oracle,
 }
 
@@ -186,7 +191,7 @@ impl Line for Connection {
 
     async fn session(self, mut outgoing: ReceiverStream<AgentMessage>) -> Result<Self::Incoming, Status> {
         let Self { way, generation, service, down, mut reader } = self;
-        let Way { index, link, token, killed, lingers, oracle, .. } = way;
+        let Way { index, link, token, killed, lingers, builds, oracle, .. } = way;
         let (up, heard) = mpsc::channel(UNDER_WAY);
         let (told, incoming) = mpsc::channel(UNDER_WAY);
         let mut answers = service.serve(BearerToken::new(&token), ReceiverStream::new(heard));
@@ -196,6 +201,7 @@ impl Line for Connection {
             let seen = Seen { oracle, index, instance: OnceLock::new() };
             let upward = async {
                 while let Some(message) = outgoing.next().await {
+                    let greets = matches!(message.body, Some(agent_message::Body::Hello(_)));
                     flying = Some(message);
                     if link.pass(generation).await.is_err() {
                         return;
@@ -205,9 +211,18 @@ impl Line for Connection {
                     {
                         return;
                     }
+                    // What only a newer agent has reads as a message without a body.
+                    let unknown = greets && builds == Builds::AgentsNewer;
+                    if unknown && seen.sent(&up, AgentMessage::default()).await.is_err() {
+                        return;
+                    }
                 }
             };
             let downward = async {
+                let unknown = builds == Builds::HubNewer;
+                if unknown && told.send(Ok(HubMessage::default())).await.is_err() {
+                    return;
+                }
                 while let Some(answer) = answers.next().await {
                     if let Ok(message) = &answer
                         && !down.is_cancelled()

@@ -22,6 +22,7 @@ use lockstep_hub::settle::Settling;
 use lockstep_hub::space::Space;
 use lockstep_hub::store::Reader;
 use lockstep_hub::store::sqlite::{PageLimit, SqliteStore};
+use lockstep_wire::Protocols;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +49,7 @@ struct Inner {
     clock: Clock,
     log: Log,
     oracle: Oracle,
+    protocols: Protocols,
     process: Option<Process>,
 }
 
@@ -64,7 +66,13 @@ struct Process {
 }
 
 impl Hub {
-    pub(crate) fn new(archive: MemoryArchive, clock: Clock, log: Log, oracle: Oracle) -> Result<Self> {
+    pub(crate) fn new(
+        archive: MemoryArchive,
+        clock: Clock,
+        log: Log,
+        oracle: Oracle,
+        protocols: Protocols,
+    ) -> Result<Self> {
         let (disk, backups, key) = (disk()?, disk()?, HubKey::from_bytes([7; 32]));
         Ok(Self(Arc::new(Mutex::new(Inner {
             disk,
@@ -77,6 +85,7 @@ impl Hub {
             clock,
             log,
             oracle,
+            protocols,
             process: None,
         }))))
     }
@@ -220,6 +229,7 @@ impl Inner {
             findings: Arc::default(),
             sessions: Arc::default(),
             hub_id: "simulated-hub".to_owned(),
+            protocols: self.protocols,
         })?;
         let (inputs, received) = mpsc::channel(owner::INPUTS);
         let care = Care {

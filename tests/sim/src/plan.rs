@@ -1,5 +1,7 @@
 //! What is done to a fleet: drawn from a seed beforehand, so that a history can be shortened and run again.
 
+use lockstep_wire::{PROTOCOL, Protocols};
+
 use crate::closeup::{self, Generation};
 use crate::dice::Dice;
 use crate::link::Mode;
@@ -227,6 +229,7 @@ pub struct Plan {
     pub(crate) refusal: Refusal,
     /// Does what was on its way to the hub still arrive when the connection has broken, as in a half-open one?
     pub(crate) lingers: bool,
+    pub(crate) builds: Builds,
     /// When each act happens, ms after the first sync; in order.
     pub(crate) acts: Vec<(u32, Act)>,
 }
@@ -266,7 +269,8 @@ impl Plan {
             .collect();
         let lingers = seed >= AMBUSHES_FROM && Dice::new(seed, 5).chance(50);
         let refusal = Refusal::Nothing;
-        Self { seed, versions, budget, grace_s: 0, refusal, lingers, acts }.among_others(seed)
+        let builds = Builds::of(seed);
+        Self { seed, versions, budget, grace_s: 0, refusal, lingers, builds, acts }.among_others(seed)
     }
 
     /// Some fleets have an agent that refuses something or a grace period, some clusters another hub. Drawn beside all
@@ -395,6 +399,38 @@ const CARRIED_FROM: u64 = 90_000;
 
 fn is_close_up(seed: u64) -> bool {
     seed >= CLOSE_UPS_FROM && seed % 2 == 1
+}
+
+/// Which side speaks a version of the protocol more than the other: an upgrade of a fleet is never done at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Builds {
+    Same,
+    HubNewer,
+    AgentsNewer,
+}
+
+impl Builds {
+    fn of(seed: u64) -> Self {
+        match seed % 6 {
+            1 => Self::HubNewer,
+            4 => Self::AgentsNewer,
+            _ => Self::Same,
+        }
+    }
+
+    /// What the hub speaks.
+    pub(crate) fn hub(self) -> Protocols {
+        if self == Self::HubNewer { Self::next() } else { Protocols::BUILT_IN }
+    }
+
+    /// What the agents speak.
+    pub(crate) fn agents(self) -> Protocols {
+        if self == Self::AgentsNewer { Self::next() } else { Protocols::BUILT_IN }
+    }
+
+    fn next() -> Protocols {
+        Protocols { oldest: PROTOCOL, newest: PROTOCOL + 1 }
+    }
 }
 
 /// Where faults are drawn, and for how long.

@@ -74,6 +74,7 @@ fn bed(dir: &TempDir, store: SqliteStore, own: &[u8], retention: RetentionConfig
         findings: Arc::default(),
         sessions: Arc::default(),
         hub_id: "hub".to_owned(),
+        protocols: lockstep_wire::Protocols::BUILT_IN,
     })
     .unwrap();
     let (inputs, mut received) = mpsc::channel(8);

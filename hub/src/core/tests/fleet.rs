@@ -63,6 +63,7 @@ fn open(dir: &tempfile::TempDir) -> Core<SqliteStore> {
         findings: Arc::default(),
         sessions: Arc::default(),
         hub_id: "hub-1".to_owned(),
+        protocols: lockstep_wire::Protocols::BUILT_IN,
     };
     Core::load(parts).unwrap()
 }
