@@ -19,10 +19,12 @@ use lockstep_engine::coalesce::{Coalesce, CoalesceCounters, Limits};
 use lockstep_engine::guard as guards;
 use lockstep_engine::interest::Interest;
 use lockstep_engine::listwatch::Observation;
+use lockstep_engine::reading::Reading;
 use lockstep_engine::{GroupKind, Millis, ObjectKey};
 use lockstep_wire::v1::{self, AgentMessage, HubMessage, agent_message};
 use lockstep_wire::{AgentEffect, AgentSession, ProtocolError, Protocols, Resumed, SecretKey};
 
+use crate::error::NOT_ACCEPTED;
 use crate::lease::Raise;
 use crate::reread::Reread;
 use crate::spill::Spill;
@@ -99,6 +101,8 @@ pub(crate) struct Facts {
     pub(crate) cluster_uid: String,
     pub(crate) server_version: String,
     pub(crate) accepts: Vec<String>,
+    /// What the hub may read.
+    pub(crate) reading: Reading,
     /// Versions of the session protocol that this agent speaks.
     pub(crate) protocols: Protocols,
 }
@@ -284,7 +288,7 @@ impl Owner {
 
     /// Does a watch wait for its kind to be served?
     pub(crate) fn awaits_kinds(&self) -> bool {
-        self.watches.values().any(|watch| watch.stage == Stage::AwaitingKind)
+        self.watches.values().any(|watch| watch.stage == Stage::AwaitingKind && !watch.is_refused())
     }
 
     pub(crate) fn served(&self) -> Option<Arc<Served>> {
@@ -344,17 +348,32 @@ impl Owner {
         }
     }
 
+    /// Does it ask for bodies that the hub may not read? A hub that knows what it may read asks for no more, so it is not
+    /// cut here: that would look to the hub as if objects had left its policies.
+    fn refuses(&self, interest: &Interest) -> bool {
+        let refused = self.facts.reading.cut(interest) != *interest;
+        if refused {
+            tracing::error!(
+                code = NOT_ACCEPTED, kind = %interest.gk, namespace = %interest.scope,
+                "the hub asks for objects that `accept` does not let it read; nothing of this kind is watched"
+            );
+        }
+        refused
+    }
+
     fn started(&mut self, id: u32, json: &[u8]) {
         let Some(interest) = Self::interest(id, json) else { return };
         tracing::debug!(watch = id, kind = %interest.gk, namespace = %interest.scope, "interest added");
-        self.watches.insert(id, Watch::new(id, interest, self.bounds.queue));
+        let refused = self.refuses(&interest);
+        self.watches.insert(id, Watch::new(id, interest, self.bounds.queue).refused(refused));
     }
 
     fn changed(&mut self, id: u32, json: &[u8], effects: &mut Vec<Effect>) {
         let Some(interest) = Self::interest(id, json) else { return };
+        let refused = self.refuses(&interest);
         let Some(watch) = self.watches.get_mut(&id) else { return self.started(id, json) };
         tracing::debug!(watch = id, kind = %interest.gk, "interest changed");
-        if watch.change(interest) {
+        if watch.change(interest, refused) {
             effects.push(Effect::Stop { watch: id });
         }
     }

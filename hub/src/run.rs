@@ -305,6 +305,8 @@ fn facts(sessions: &SharedSessions) -> Vec<SessionFacts> {
     let facts = sessions.iter().map(|(cluster, told)| SessionFacts {
         cluster: cluster.clone(),
         protocol: told.protocol,
+        reading: told.reading.clone(),
+        not_accepted: told.not_accepted.clone(),
         clock_skew_ms: told.clock_skew_ms,
         queued_items: told.queued_items,
         problem: told.problem.clone(),

@@ -113,6 +113,7 @@ mod tests {
                 agent_version: String::new(),
                 protocol: None,
                 accepts: vec![],
+                not_accepted: vec![],
                 paused: false,
                 objects: 0,
                 clock_skew_ms: None,

@@ -1,10 +1,12 @@
 //! Sessions: who may speak for which cluster (I15), what its agent shall watch, and from where.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use lockstep_engine::catalogue::is_container;
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::interest::Interest;
+use lockstep_engine::reading::Reading;
 use lockstep_engine::{ClusterId, GroupKind, Millis, Uid};
 use lockstep_wire::hello::{Known, check};
 use lockstep_wire::{HubSession, Window, v1};
@@ -167,10 +169,12 @@ impl<S: Store> Core<S> {
         row.connected_at = Some(now);
         row.disconnected_at = None;
         let number = row.session;
+        let reading = reading_of(hello);
+        let told_reading = reading.clone();
         // An agent may say anything, also of its clock.
         let skew_ms = now.saturating_sub(hello.clock_ms);
         cluster.session =
-            Some(Session { number, out, stream, skew_ms, generation: 0, interest: BTreeMap::new() });
+            Some(Session { number, out, stream, skew_ms, reading, generation: 0, interest: BTreeMap::new() });
         self.store.put_cluster(&cluster.row)?;
         // What an earlier session told of its watches is no longer news; each is told again.
         let news =
@@ -186,6 +190,7 @@ impl<S: Store> Core<S> {
         self.told(&name, |told| {
             *told = super::SessionTold {
                 protocol: Some(protocol),
+                reading: told_reading,
                 clock_skew_ms: Some(skew_ms.saturating_neg()),
                 ..super::SessionTold::default()
             };
@@ -228,6 +233,7 @@ impl<S: Store> Core<S> {
         let mut interests = self.interests(&name, &listed);
         let kept = self.kept_interests(id, &interests)?;
         kept.into_iter().for_each(|kept| super::interests::absorb(&mut interests, kept));
+        self.cut_interests(id, &mut interests);
         let mut wanted = BTreeSet::new();
         let mut message = v1::InterestSet { generation: 0, watches: Vec::with_capacity(interests.len()) };
         for interest in interests {
@@ -453,6 +459,19 @@ impl<S: Store> Core<S> {
             end(cluster);
         }
     }
+}
+
+/// What the hub may read there, as the agent says.
+fn reading_of(hello: &v1::Hello) -> Option<Arc<Reading>> {
+    if hello.reading.is_empty() {
+        return None;
+    }
+    // An agent that says it in a way that is not known refuses what it does not accept, which is then unknown.
+    let read = serde_json::from_slice::<Reading>(&hello.reading);
+    let warn = |error: &serde_json::Error| {
+        tracing::warn!(cluster = hello.cluster_name, %error, "what the agent accepts to be read cannot be understood; upgrade the hub");
+    };
+    read.inspect_err(warn).ok().map(Arc::new)
 }
 
 /// Dropping the sender ends the task, which then reports the disconnect like any other.

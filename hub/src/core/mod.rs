@@ -44,6 +44,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use lockstep_engine::budget::Budget;
+use lockstep_engine::reading::Reading;
 use lockstep_engine::{ClusterId, ClusterName, GroupKind, Millis, ObjectKey};
 use lockstep_policies::PolicySet;
 use lockstep_wire::{Protocols, v1};
@@ -253,6 +254,10 @@ pub type SharedSessions = Arc<std::sync::RwLock<BTreeMap<String, SessionTold>>>;
 pub struct SessionTold {
     /// Version of the protocol that the session speaks.
     pub protocol: Option<u32>,
+    /// What the hub may read there; none: its agent does not say.
+    pub reading: Option<Arc<Reading>>,
+    /// What policies ask for and the hub may not read: what to accept, by kind.
+    pub not_accepted: Vec<String>,
     /// Agent's clock minus the hub's, milliseconds.
     pub clock_skew_ms: Option<i64>,
     /// Items in the agent's queues.

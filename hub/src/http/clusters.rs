@@ -161,6 +161,7 @@ fn status(
         agent_version: row.agent_version.clone(),
         protocol: session.and_then(|session| session.protocol),
         accepts: row.accepts.clone(),
+        not_accepted: session.map(|session| session.not_accepted.clone()).unwrap_or_default(),
         paused: row.paused,
         objects,
         clock_skew_ms: session.and_then(|session| session.clock_skew_ms),

@@ -67,6 +67,9 @@ pub struct ClusterStatus {
     pub protocol: Option<u32>,
     /// What its agent accepts.
     pub accepts: Vec<String>,
+    /// What policies ask for and its agent does not let the hub read: sentences that say what to accept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_accepted: Vec<String>,
     /// Paused as a target.
     pub paused: bool,
     /// Objects held (keys and bodies).

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use lockstep_agent::{AgentConfig, AgentMetrics, Ambient, Deleters, Dial, Line, Token};
+use lockstep_agent::{AcceptEntry, AgentConfig, AgentMetrics, Ambient, Deleters, Dial, Line, Token};
 use lockstep_cluster::ClusterClient;
 use lockstep_engine::ClusterName;
 use lockstep_engine::clock::Clock;
@@ -107,6 +107,7 @@ impl Agent {
         if self.index == Refusal::AT {
             config.accept = self.refusal.accepted();
         }
+        config.accept.push(AcceptEntry::reading_everything());
         config.lease_namespace = "kube-system".to_owned();
         config.census_interval_s = 20;
         // A handful of objects: queues fill up while the hub is away, and are told in many batches.

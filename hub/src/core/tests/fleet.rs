@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use lockstep_engine::reading::Reading;
 use lockstep_engine::{ClusterId, ClusterName, GroupKind, Millis, ObjectKey};
 use lockstep_wire::v1::{self, outcome::Result as Answer};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -45,6 +46,8 @@ pub(super) struct Fleet {
     pub tokens: BTreeMap<&'static str, String>,
     /// Counters of the Leases, told with every Hello.
     pub leases: BTreeMap<&'static str, u64>,
+    /// What agents let the hub read, told with every Hello.
+    pub readings: BTreeMap<&'static str, Reading>,
     /// What agents answer when the hub asks whether a namespace is there; else what they told of it.
     pub namespaces: BTreeMap<(&'static str, &'static str), Answer>,
     /// The highest resourceVersion that the watches of a cluster told.
@@ -78,6 +81,7 @@ impl Fleet {
             agents: BTreeMap::new(),
             tokens: BTreeMap::new(),
             leases: BTreeMap::new(),
+            readings: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             reached: BTreeMap::new(),
             dir,
