@@ -11,7 +11,7 @@ use lockstep_cluster::{
     ApplyPlan, Contents, DeletePlan, Deleted, Expect, Foreign, LastApplied, Outcome, ReleasePlan, Released,
     Resource, RestoreExpect, RestorePlan, Retracted, Served, ServedKind, Undo, Writer,
 };
-use lockstep_engine::catalogue::is_container;
+use lockstep_engine::catalogue::{is_container, only_pod_security};
 use lockstep_engine::marks::has_marks;
 use lockstep_engine::object::{ObjectError, RawObject, defined_kind, without_managed_fields};
 use lockstep_engine::outcome::{Failure, FailureClass};
@@ -172,6 +172,8 @@ impl Call<'_> {
             reclaim: apply.reclaim.clone(),
             leave: leave(&apply.leave)?,
             ensure_namespace: apply.ensure_namespace && self.may_create_namespace(),
+            // A hub may not label namespaces as it likes.
+            namespace_labels: only_pod_security(apply.namespace_labels.clone()),
             dry_run: false,
         };
         let report = self.tools.writer.apply(&plan).await;

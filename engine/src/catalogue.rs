@@ -11,11 +11,13 @@
 
 mod archive;
 mod eligibility;
+mod pod_security;
 mod strip;
 mod wave;
 
 pub use archive::{is_made_anew, is_never_archived};
 pub use eligibility::{Asked, Eligibility, Facts, SkipReason, eligibility, is_never_synced};
+pub use pod_security::{PodSecurity, only_pod_security, pod_security, pod_security_digest, restricted};
 pub use strip::strip;
 pub use wave::{WAVE_DEFINITIONS, WAVE_REST, wave};
 

@@ -1,6 +1,7 @@
 //! The table `objects`: what every cluster holds, as last seen.
 
 use bytes::Bytes;
+use lockstep_engine::catalogue::PodSecurity;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
 use rusqlite::params;
 
@@ -16,7 +17,7 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT namespace, name, watch, uid, resource_version, deleting, observed_at, managed, owned, \
-             marks, managers, managed_created_at, body, unseen, before, told FROM objects ",
+             marks, managers, managed_created_at, body, unseen, before, told, pod_security FROM objects ",
             $rest
         )
     };
@@ -39,6 +40,7 @@ fn read(
         body,
         managed: read_managed(row)?,
         deleting: row.bool(5)?,
+        pod_security: if row.opt_text(16)?.is_some() { row.json(16)? } else { PodSecurity::new() },
         before,
         observed_at: row.int(6)?,
         unseen: row.opt_int(13)?,
@@ -278,6 +280,7 @@ impl Inner {
             body,
             managed,
             deleting,
+            pod_security,
             before,
             observed_at,
             unseen,
@@ -298,12 +301,12 @@ impl Inner {
             db,
             "INSERT INTO objects (cluster, kind, namespace, name, watch, uid, resource_version, deleting, \
              observed_at, managed, owned, marks, managers, managed_created_at, body, unseen, \
-             before, told) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, \
-             ?18) \
+             before, told, pod_security) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, \
+             ?18, ?19) \
              ON CONFLICT (cluster, kind, namespace, name) DO UPDATE SET watch = ?5, uid = ?6, \
              resource_version = ?7, deleting = ?8, observed_at = ?9, managed = ?10, owned = ?11, \
              marks = ?12, managers = ?13, managed_created_at = ?14, body = ?15, \
-             unseen = ?16, before = ?17, told = ?18",
+             unseen = ?16, before = ?17, told = ?18, pod_security = ?19",
             params![
                 cluster.0,
                 kind,
@@ -323,6 +326,7 @@ impl Inner {
                 unseen,
                 before,
                 managed.as_ref().is_none_or(|managed| managed.told),
+                (!pod_security.is_empty()).then(|| json(TABLE, pod_security)).transpose()?,
             ],
         )?;
         Ok(())
