@@ -6,7 +6,7 @@ use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, 
 use rusqlite::params;
 
 use super::Inner;
-use super::body::Bodies;
+use super::body::{Bodies, Place};
 use super::row::{Columns, execute, first, json, limit as sql_limit, query};
 use super::watches::Scope;
 use crate::store::{IndexRow, ManagedRow, ObjectRow, Owned, StoreError};
@@ -30,13 +30,17 @@ fn read(
     bodies: &mut Bodies,
 ) -> Result<ObjectRow, StoreError> {
     let key = ObjectKey::new(gk.clone(), row.text(0)?, row.text(1)?);
-    let mut decode = |stored: Option<&[u8]>| stored.map(|s| bodies.decode(TABLE, &key, s)).transpose();
-    let (body, before) = (decode(row.opt_blob(12)?)?, decode(row.opt_blob(14)?)?);
+    let (uid, resource_version) = (Uid::new(row.text(3)?), ResourceVersion::new(row.text(4)?));
+    let mut decode = |column: &'static str, stored: Option<&[u8]>| {
+        let place = Place { table: TABLE, column, cluster, key: &key, uid: &uid, version: &resource_version };
+        stored.map(|stored| bodies.decode(&place, stored)).transpose()
+    };
+    let (body, before) = (decode("body", row.opt_blob(12)?)?, decode("before", row.opt_blob(14)?)?);
     Ok(ObjectRow {
         cluster,
         watch: row.u32(2)?,
-        uid: Uid::new(row.text(3)?),
-        resource_version: ResourceVersion::new(row.text(4)?),
+        uid,
+        resource_version,
         body,
         managed: read_managed(row)?,
         deleting: row.bool(5)?,
@@ -287,9 +291,12 @@ impl Inner {
         } = row;
         let Self { db, kinds, bodies, .. } = self;
         let kind = kinds.intern(db, &key.gk)?;
-        let mut encode =
-            |body: &Option<Bytes>| body.as_ref().map(|body| bodies.encode(TABLE, key, body)).transpose();
-        let (body, before) = (encode(body)?, encode(before)?);
+        let mut encode = |column: &'static str, body: &Option<Bytes>| {
+            let place =
+                Place { table: TABLE, column, cluster: *cluster, key, uid, version: resource_version };
+            body.as_ref().map(|body| bodies.encode(&place, body)).transpose()
+        };
+        let (body, before) = (encode("body", body)?, encode("before", before)?);
         let (mut owned, mut marks, mut managers) = ((None, None), None, None);
         if let Some(managed) = managed {
             let (ordinal, digest) = owned_columns(&managed.owned);
