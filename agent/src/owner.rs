@@ -7,6 +7,7 @@
 
 mod census;
 mod guard;
+mod interests;
 mod messages;
 mod spilling;
 
@@ -17,14 +18,12 @@ use bytes::Bytes;
 use lockstep_cluster::Served;
 use lockstep_engine::coalesce::{Coalesce, CoalesceCounters, Limits};
 use lockstep_engine::guard as guards;
-use lockstep_engine::interest::Interest;
 use lockstep_engine::listwatch::Observation;
 use lockstep_engine::reading::Reading;
 use lockstep_engine::{GroupKind, Millis, ObjectKey};
 use lockstep_wire::v1::{self, AgentMessage, HubMessage, agent_message};
 use lockstep_wire::{AgentEffect, AgentSession, ProtocolError, Protocols, Resumed, SecretKey};
 
-use crate::error::NOT_ACCEPTED;
 use crate::lease::Raise;
 use crate::reread::Reread;
 use crate::spill::Spill;
@@ -335,46 +334,6 @@ impl Owner {
         let all: Vec<u32> = self.watches.keys().copied().collect();
         for watch in all {
             self.stopped(watch, effects);
-        }
-    }
-
-    fn interest(watch: u32, json: &[u8]) -> Option<Interest> {
-        match serde_json::from_slice(json) {
-            Ok(interest) => Some(interest),
-            Err(error) => {
-                tracing::error!(watch, %error, "the hub sent an interest that cannot be read; upgrade the agent");
-                None
-            }
-        }
-    }
-
-    /// Does it ask for bodies that the hub may not read? A hub that knows what it may read asks for no more, so it is not
-    /// cut here: that would look to the hub as if objects had left its policies.
-    fn refuses(&self, interest: &Interest) -> bool {
-        let refused = self.facts.reading.cut(interest) != *interest;
-        if refused {
-            tracing::error!(
-                code = NOT_ACCEPTED, kind = %interest.gk, namespace = %interest.scope,
-                "the hub asks for objects that `accept` does not let it read; nothing of this kind is watched"
-            );
-        }
-        refused
-    }
-
-    fn started(&mut self, id: u32, json: &[u8]) {
-        let Some(interest) = Self::interest(id, json) else { return };
-        tracing::debug!(watch = id, kind = %interest.gk, namespace = %interest.scope, "interest added");
-        let refused = self.refuses(&interest);
-        self.watches.insert(id, Watch::new(id, interest, self.bounds.queue).refused(refused));
-    }
-
-    fn changed(&mut self, id: u32, json: &[u8], effects: &mut Vec<Effect>) {
-        let Some(interest) = Self::interest(id, json) else { return };
-        let refused = self.refuses(&interest);
-        let Some(watch) = self.watches.get_mut(&id) else { return self.started(id, json) };
-        tracing::debug!(watch = id, kind = %interest.gk, "interest changed");
-        if watch.change(interest, refused) {
-            effects.push(Effect::Stop { watch: id });
         }
     }
 

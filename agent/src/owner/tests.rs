@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_cluster::{LeaseState, ServedKind, ServedVersion};
 use lockstep_engine::catalogue::system_namespaces;
-use lockstep_engine::interest::Condition;
+use lockstep_engine::interest::{Condition, Interest};
 use lockstep_engine::listwatch::{Absence, Health, Start};
 use lockstep_engine::reading::{KindRule, NamespaceRule, ReadRule};
 use lockstep_engine::selector::LabelSelector;

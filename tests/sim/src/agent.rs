@@ -19,13 +19,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use crate::builds::Builds;
 use crate::dice::Dice;
 use crate::hub::Hub;
 use crate::link::Link;
 use crate::member::{Member, Transport};
 use crate::objects::{CLUSTERS, Refusal};
 use crate::oracle::Oracle;
-use crate::plan::{Builds, Plan};
+use crate::plan::Plan;
 
 /// Messages under way in each direction.
 const UNDER_WAY: usize = 64;

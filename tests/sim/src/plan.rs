@@ -1,7 +1,6 @@
 //! What is done to a fleet: drawn from a seed beforehand, so that a history can be shortened and run again.
 
-use lockstep_wire::{PROTOCOL, Protocols};
-
+use crate::builds::Builds;
 use crate::closeup::{self, Generation};
 use crate::dice::Dice;
 use crate::link::Mode;
@@ -399,38 +398,6 @@ const CARRIED_FROM: u64 = 90_000;
 
 fn is_close_up(seed: u64) -> bool {
     seed >= CLOSE_UPS_FROM && seed % 2 == 1
-}
-
-/// Which side speaks a version of the protocol more than the other: an upgrade of a fleet is never done at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Builds {
-    Same,
-    HubNewer,
-    AgentsNewer,
-}
-
-impl Builds {
-    fn of(seed: u64) -> Self {
-        match seed % 6 {
-            1 => Self::HubNewer,
-            4 => Self::AgentsNewer,
-            _ => Self::Same,
-        }
-    }
-
-    /// What the hub speaks.
-    pub(crate) fn hub(self) -> Protocols {
-        if self == Self::HubNewer { Self::next() } else { Protocols::BUILT_IN }
-    }
-
-    /// What the agents speak.
-    pub(crate) fn agents(self) -> Protocols {
-        if self == Self::AgentsNewer { Self::next() } else { Protocols::BUILT_IN }
-    }
-
-    fn next() -> Protocols {
-        Protocols { oldest: PROTOCOL, newest: PROTOCOL + 1 }
-    }
 }
 
 /// Where faults are drawn, and for how long.
