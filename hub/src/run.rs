@@ -98,7 +98,7 @@ pub async fn run(
     let (outbox, findings, sessions) = (Arc::new(Notify::new()), Arc::default(), SharedSessions::default());
     let Loaded { core, damage, readers, outbox_reader } = load(&config, &key, |store| Parts {
         store,
-        keys: Keys { mac: key.mac_key(), secret_digest: key.secret_digest_key(), token: key.token_key() },
+        keys: Keys::of(&key),
         archive: outbox.clone(),
         findings: Arc::clone(&findings),
         sessions: Arc::clone(&sessions),
@@ -257,7 +257,7 @@ impl Running {
         let service = SessionService::new(inputs, readers.clone(), Blocking::Threads, stop.clone());
         tasks.spawn(part("the port for agents", serve_agents(agents, service, &config, stop.clone())?));
         let bodies: Arc<dyn http::Bodies> = Arc::new(archive);
-        let digest_key = key.secret_digest_key();
+        let digest_key = key.shown_digest_key();
         let restorer = Restorer::new(readers.clone(), commands.clone(), bodies.clone(), digest_key);
         let restoring = restorer.clone().run(stop.clone());
         tasks.spawn(part("the restores", async move {

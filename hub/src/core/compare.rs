@@ -97,7 +97,7 @@ impl<S: Store> Core<S> {
     fn hide(&self, mut comparison: Comparison, gk: &GroupKind) -> Comparison {
         if gk.is("", "Secret") {
             for body in [&mut comparison.desired, &mut comparison.observed].into_iter().flatten() {
-                redact::redact(body, &self.keys.secret_digest);
+                redact::redact(body, &self.keys.shown_digest);
             }
         }
         comparison

@@ -210,7 +210,7 @@ impl<S: Store> Core<S> {
             cluster: id.0,
             session: session.number,
             clock_ms: now,
-            secret_key: self.keys.secret_digest.to_vec().into(),
+            secret_key: self.keys.of_agent(&hello.cluster_uid).to_vec().into(),
             ..v1::Welcome::default()
         });
         let number = session.number;

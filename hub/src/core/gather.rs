@@ -252,7 +252,7 @@ impl<S: Store> Core<S> {
             return Ok(rendered.clone());
         }
         let body = claim.object.body.clone().unwrap_or_default();
-        let input = RenderInput { target: key, digest_key: &self.keys.secret_digest };
+        let input = RenderInput { target: key, digest_key: &self.keys.rendered_digest };
         let rendered = render(&claim.policy, &body, &input)
             .map(Arc::new)
             .map_err(|error| Status::new(State::Failed, "RenderFailed", error.to_string()))?;

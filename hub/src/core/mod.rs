@@ -23,6 +23,7 @@ mod gather;
 mod ingest;
 mod interests;
 pub mod keeping;
+mod keys;
 mod missing;
 mod outcome;
 mod policy;
@@ -39,6 +40,8 @@ mod target;
 mod tests;
 mod tickets;
 mod tombstone;
+
+pub use keys::Keys;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -123,23 +126,6 @@ pub struct Connect {
     pub out: mpsc::Sender<SessionCommand>,
     /// Answer: (cluster, session number), or the refusal to send.
     pub reply: oneshot::Sender<Result<(ClusterId, u64), v1::Refused>>,
-}
-
-/// Keys derived from the hub key.
-#[derive(Clone)]
-pub struct Keys {
-    /// Signs marks.
-    pub mac: [u8; 32],
-    /// Keys the digests of Secrets.
-    pub secret_digest: [u8; 32],
-    /// Makes tokens of agents.
-    pub token: [u8; 32],
-}
-
-impl std::fmt::Debug for Keys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Keys(redacted)")
-    }
 }
 
 /// What must not leave before the commit.

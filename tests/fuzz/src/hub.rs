@@ -113,7 +113,7 @@ fn open(dir: &Path) -> Hub {
     let reader = store.open_reader().expect("a reader");
     let parts = Parts {
         store,
-        keys: Keys { mac: key.mac_key(), secret_digest: key.secret_digest_key(), token: key.token_key() },
+        keys: Keys::of(&key),
         archive: Arc::new(Notify::new()),
         findings: Arc::default(),
         sessions: Arc::default(),

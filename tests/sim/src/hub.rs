@@ -224,7 +224,7 @@ impl Inner {
         let key = &self.key;
         let core = Core::load(Parts {
             store,
-            keys: Keys { mac: key.mac_key(), secret_digest: key.secret_digest_key(), token: key.token_key() },
+            keys: Keys::of(key),
             archive: Arc::clone(&wake),
             findings: Arc::default(),
             sessions: Arc::default(),

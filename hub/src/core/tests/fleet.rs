@@ -61,7 +61,7 @@ fn open(dir: &tempfile::TempDir) -> Core<SqliteStore> {
     let store = SqliteStore::open(&dir.path().join("state.db"), key.sealer()).unwrap();
     let parts = Parts {
         store,
-        keys: Keys { mac: key.mac_key(), secret_digest: key.secret_digest_key(), token: key.token_key() },
+        keys: Keys::of(&key),
         archive: Arc::new(Notify::new()),
         findings: Arc::default(),
         sessions: Arc::default(),
