@@ -204,6 +204,7 @@ fn a_page_that_is_too_much_is_asked_for_in_parts() {
 
 #[test]
 fn i14_pages_begin_small_and_grow_by_their_bytes() {
+    const LARGE: usize = 1_500_000;
     let page_of = |bytes: usize, count: usize| {
         let object =
             format!(r#"{{"metadata":{{"name":"a","resourceVersion":"8"}},"d":"{}"}}"#, "x".repeat(bytes));
@@ -226,7 +227,6 @@ fn i14_pages_begin_small_and_grow_by_their_bytes() {
         }
         limit(&out)
     };
-    const LARGE: usize = 1_500_000;
     assert_eq!(step(None), Some(PAGE_START));
     assert!(PAGE_START as usize * LARGE <= PAGE_BYTES, "the first page fits whatever is on it");
     // Small ones: as many as there may be, soon.
