@@ -1,9 +1,11 @@
 //! What the hub may do in this cluster (I16): the agent's own configuration decides, not the hub.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use lockstep_engine::GroupKind;
-use lockstep_engine::catalogue::{group_of_sensitive, is_sensitive, is_system_namespace};
+use lockstep_engine::catalogue::{group_of_sensitive, is_sensitive, system_namespaces};
+use lockstep_engine::reading::{KindRule, NamespaceRule, ReadRule, Reading};
 use serde::Deserialize;
 
 use crate::error::NOT_ACCEPTED;
@@ -15,6 +17,8 @@ const ALL: &str = "*";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verb {
+    /// Tell the hub its content.
+    Read,
     /// Bring into being.
     Create,
     /// Change, also take our marks off.
@@ -26,6 +30,7 @@ pub enum Verb {
 impl fmt::Display for Verb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Read => "read",
             Self::Create => "create",
             Self::Update => "update",
             Self::Delete => "delete",
@@ -43,7 +48,7 @@ pub struct AcceptEntry {
     /// `*`, or names of namespaces. Cluster-scoped objects need `*`, a Namespace its own name.
     #[serde(default = "all_namespaces")]
     pub namespaces: Vec<String>,
-    /// `create`, `update`, `delete`; all three where none are given.
+    /// `read`, `create`, `update`, `delete`; all four where none are given.
     #[serde(default = "all_verbs")]
     pub verbs: Vec<Verb>,
 }
@@ -53,7 +58,7 @@ fn all_namespaces() -> Vec<String> {
 }
 
 fn all_verbs() -> Vec<Verb> {
-    vec![Verb::Create, Verb::Update, Verb::Delete]
+    vec![Verb::Read, Verb::Create, Verb::Update, Verb::Delete]
 }
 
 impl AcceptEntry {
@@ -61,6 +66,18 @@ impl AcceptEntry {
     #[must_use]
     pub fn everything() -> Vec<Self> {
         vec![Self { kinds: vec![ALL.to_owned()], namespaces: all_namespaces(), verbs: all_verbs() }]
+    }
+
+    /// Everything may be read, also Secrets and the cluster's own namespaces: for an agent that is one process with its
+    /// hub, where a read crosses no border. lockstep's own and protected namespaces are not among it.
+    #[must_use]
+    pub fn reading_everything() -> Self {
+        let system = system_namespaces().map(str::to_owned);
+        Self {
+            kinds: vec![ALL.to_owned(), "Secret".to_owned()],
+            namespaces: system.chain([ALL.to_owned()]).collect(),
+            verbs: vec![Verb::Read],
+        }
     }
 }
 
@@ -76,20 +93,6 @@ pub struct AcceptError {
     pub why: String,
 }
 
-/// A kind as the list names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum KindRule {
-    All,
-    Named { name: String, group: String },
-}
-
-/// A namespace as the list names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum NamespaceRule {
-    All,
-    Named(String),
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Rule {
     kinds: Vec<KindRule>,
@@ -101,6 +104,16 @@ struct Rule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcceptList {
     rules: Vec<Rule>,
+    reading: Reading,
+}
+
+/// How much of an object the hub may read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadScope {
+    /// All of it.
+    Everything,
+    /// Its values only where lockstep wrote every one of them: a Secret that may be written and not read.
+    WrittenByUs,
 }
 
 /// The object that a step is about.
@@ -124,11 +137,11 @@ impl Subject<'_> {
 }
 
 impl AcceptList {
-    /// Reads the entries.
+    /// Reads the entries. `protected` are namespaces that `*` does not mean, beside the cluster's own and lockstep's.
     ///
     /// # Errors
     /// The first entry that is wrong.
-    pub fn parse(entries: &[AcceptEntry]) -> Result<Self, AcceptError> {
+    pub fn parse(entries: &[AcceptEntry], protected: BTreeSet<String>) -> Result<Self, AcceptError> {
         let mut rules = Vec::with_capacity(entries.len());
         for (entry, AcceptEntry { kinds, namespaces, verbs }) in entries.iter().enumerate() {
             let error = |field, why: &str| AcceptError { entry, field, why: why.to_owned() };
@@ -139,17 +152,26 @@ impl AcceptList {
                 return Err(error("namespaces", "it is empty: name namespaces, or \"*\""));
             }
             if verbs.is_empty() {
-                return Err(error("verbs", "it is empty: leave it out, or name create, update, delete"));
+                return Err(error(
+                    "verbs",
+                    "it is empty: leave it out, or name read, create, update, delete",
+                ));
             }
-            let kinds: Result<_, String> = kinds.iter().map(|text| kind_rule(text)).collect();
-            let namespaces: Result<_, String> = namespaces.iter().map(|text| namespace_rule(text)).collect();
+            let kinds: Result<Vec<_>, String> = kinds.iter().map(|text| kind_rule(text)).collect();
+            let namespaces: Result<Vec<_>, String> =
+                namespaces.iter().map(|text| namespace_rule(text)).collect();
             rules.push(Rule {
                 kinds: kinds.map_err(|why| error("kinds", &why))?,
                 namespaces: namespaces.map_err(|why| error("namespaces", &why))?,
                 verbs: verbs.clone(),
             });
         }
-        Ok(Self { rules })
+        let reads = rules.iter().filter(|rule| rule.verbs.contains(&Verb::Read)).map(|rule| ReadRule {
+            kinds: rule.kinds.iter().cloned().collect(),
+            namespaces: rule.namespaces.iter().cloned().collect(),
+        });
+        let reading = Reading { rules: reads.collect(), protected };
+        Ok(Self { rules, reading })
     }
 
     /// May this be done?
@@ -157,21 +179,38 @@ impl AcceptList {
     /// # Errors
     /// A sentence that says what to add to the agent's configuration.
     pub fn check(&self, subject: Subject<'_>, verb: Verb) -> Result<(), String> {
-        if self.rules.iter().any(|rule| rule.verbs.contains(&verb) && rule.covers(subject)) {
-            return Ok(());
-        }
-        Err(refusal(subject, &verb.to_string(), Some(verb)))
+        let accepted = match verb {
+            Verb::Read => self.reading.allows(subject.gk, subject.namespace, subject.name),
+            Verb::Create | Verb::Update | Verb::Delete => self.writes(subject, &[verb]),
+        };
+        if accepted { Ok(()) } else { Err(refusal(subject, verb)) }
     }
 
-    /// May this be read? Wherever anything may be done with it.
+    /// How much of this object may be read by itself? What may be written is archived before it is deleted, so it is
+    /// read; but no value of a Secret that the hub does not know already.
     ///
     /// # Errors
     /// A sentence that says what to add to the agent's configuration.
-    pub fn check_read(&self, subject: Subject<'_>) -> Result<(), String> {
-        if self.rules.iter().any(|rule| rule.covers(subject)) {
-            return Ok(());
+    pub fn read_scope(&self, subject: Subject<'_>) -> Result<ReadScope, String> {
+        if self.check(subject, Verb::Read).is_ok() {
+            return Ok(ReadScope::Everything);
         }
-        Err(refusal(subject, "read", None))
+        if !self.writes(subject, &[Verb::Create, Verb::Update, Verb::Delete]) {
+            return Err(refusal(subject, Verb::Read));
+        }
+        let secret = subject.gk.is("", "Secret");
+        Ok(if secret { ReadScope::WrittenByUs } else { ReadScope::Everything })
+    }
+
+    /// What the hub may read.
+    #[must_use]
+    pub fn reading(&self) -> &Reading {
+        &self.reading
+    }
+
+    fn writes(&self, subject: Subject<'_>, verbs: &[Verb]) -> bool {
+        let rules = self.rules.iter().filter(|rule| verbs.iter().any(|verb| rule.verbs.contains(verb)));
+        rules.into_iter().any(|rule| rule.covers(subject, &self.reading))
     }
 
     /// One line per entry, for people.
@@ -182,18 +221,15 @@ impl AcceptList {
 }
 
 impl Rule {
-    fn covers(&self, subject: Subject<'_>) -> bool {
+    /// Does it cover this for writing?
+    fn covers(&self, subject: Subject<'_>, reading: &Reading) -> bool {
         let kind = self.kinds.iter().any(|kind| match kind {
             KindRule::All => !is_sensitive(subject.gk),
-            KindRule::Named { name, group } => {
-                let named = name.eq_ignore_ascii_case(&subject.gk.kind)
-                    || subject.plural.is_some_and(|plural| name.eq_ignore_ascii_case(plural));
-                named && subject.gk.groups().contains(&group.as_str())
-            }
+            KindRule::Named { .. } => kind.names(subject.gk, subject.plural),
         });
         let place = subject.place();
         kind && self.namespaces.iter().any(|namespace| match namespace {
-            NamespaceRule::All => !is_system_namespace(place),
+            NamespaceRule::All => !reading.is_protected(place),
             NamespaceRule::Named(named) => named == place,
         })
     }
@@ -202,7 +238,7 @@ impl Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verbs: Vec<String> = self.verbs.iter().map(ToString::to_string).collect();
-        let kinds: Vec<String> = self.kinds.iter().map(ToString::to_string).collect();
+        let kinds: Vec<String> = self.kinds.iter().map(named).collect();
         let namespaces: Vec<&str> = self
             .namespaces
             .iter()
@@ -215,13 +251,11 @@ impl fmt::Display for Rule {
     }
 }
 
-impl fmt::Display for KindRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All => f.write_str(ALL),
-            Self::Named { name, group } if group.is_empty() => f.write_str(name),
-            Self::Named { name, group } => write!(f, "{name}.{group}"),
-        }
+fn named(kind: &KindRule) -> String {
+    match kind {
+        KindRule::All => ALL.to_owned(),
+        KindRule::Named { name, group } if group.is_empty() => name.clone(),
+        KindRule::Named { name, group } => format!("{name}.{group}"),
     }
 }
 
@@ -253,128 +287,17 @@ fn namespace_rule(text: &str) -> Result<NamespaceRule, String> {
     Ok(NamespaceRule::Named(text.to_owned()))
 }
 
-fn refusal(subject: Subject<'_>, what: &str, verb: Option<Verb>) -> String {
+fn refusal(subject: Subject<'_>, verb: Verb) -> String {
     let Subject { gk, namespace, .. } = subject;
     let place = subject.place();
     let scope = if namespace.is_empty() { String::new() } else { format!(" in namespace {namespace}") };
     let entry = if place.is_empty() { ALL } else { place };
-    let verbs = verb.map_or_else(|| "create, update, delete".to_owned(), |verb| verb.to_string());
     format!(
-        "{NOT_ACCEPTED}: this cluster's agent does not accept to {what} {gk} {}{scope}; to allow it, add to `accept` \
-         in the agent's configuration: {{ kinds: [\"{gk}\"], namespaces: [\"{entry}\"], verbs: [{verbs}] }}",
+        "{NOT_ACCEPTED}: this cluster's agent does not accept to {verb} {gk} {}{scope}; to allow it, add to `accept` \
+         in the agent's configuration: {{ kinds: [\"{gk}\"], namespaces: [\"{entry}\"], verbs: [{verb}] }}",
         subject.name
     )
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn list(entries: &str) -> Result<AcceptList, AcceptError> {
-        AcceptList::parse(&serde_json::from_str::<Vec<AcceptEntry>>(entries).unwrap())
-    }
-
-    fn check(list: &AcceptList, verb: Verb, group: &str, kind: &str, namespace: &str) -> bool {
-        let gk = GroupKind::new(group, kind);
-        let plural = format!("{}s", kind.to_lowercase());
-        let subject = Subject { gk: &gk, plural: Some(&plural), namespace, name: "x" };
-        list.check(subject, verb).is_ok()
-    }
-
-    #[test]
-    fn i16_a_star_never_means_what_must_be_named() {
-        let list = AcceptList::parse(&AcceptEntry::everything()).unwrap();
-        for (group, kind, namespace, expected) in [
-            ("apps", "Deployment", "shop", true),
-            ("", "Secret", "shop", true),
-            ("", "Secret", "kube-system", false),
-            ("example.com", "Thing", "", true),
-            ("rbac.authorization.k8s.io", "Role", "shop", false),
-            ("rbac.authorization.k8s.io", "ClusterRoleBinding", "", false),
-            ("apiextensions.k8s.io", "CustomResourceDefinition", "", false),
-            ("admissionregistration.k8s.io", "MutatingWebhookConfiguration", "", false),
-            ("apiregistration.k8s.io", "APIService", "", false),
-        ] {
-            for verb in all_verbs() {
-                assert_eq!(
-                    check(&list, verb, group, kind, namespace),
-                    expected,
-                    "{verb} {kind} in {namespace}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn i16_named_kinds_namespaces_and_verbs_are_accepted() {
-        let list = list(
-            r#"[
-            {"kinds": ["roles.rbac.authorization.k8s.io"], "namespaces": ["shop"], "verbs": ["create", "update"]},
-            {"kinds": ["secret"], "namespaces": ["kube-system"], "verbs": ["update"]},
-            {"kinds": ["Deployment.apps", "Ingress.networking.k8s.io"]},
-            {"kinds": ["RoleBinding"], "namespaces": ["dev"]}
-        ]"#,
-        )
-        .unwrap();
-        let rbac = "rbac.authorization.k8s.io";
-        assert!(check(&list, Verb::Create, rbac, "Role", "shop"));
-        assert!(!check(&list, Verb::Delete, rbac, "Role", "shop"));
-        assert!(!check(&list, Verb::Create, rbac, "Role", "dev"));
-        assert!(!check(&list, Verb::Create, rbac, "RoleBinding", "shop"));
-        assert!(check(&list, Verb::Create, rbac, "RoleBinding", "dev"), "the kind alone is enough");
-        assert!(!check(&list, Verb::Create, "example.com", "RoleBinding", "dev"));
-        assert!(check(&list, Verb::Update, "", "Secret", "kube-system"));
-        assert!(!check(&list, Verb::Update, "", "Secret", "shop"));
-        assert!(check(&list, Verb::Delete, "apps", "Deployment", "dev"));
-        assert!(!check(&list, Verb::Delete, "apps", "StatefulSet", "dev"));
-        assert!(check(&list, Verb::Create, "extensions", "Ingress", "dev"), "one object in two groups");
-    }
-
-    #[test]
-    fn a_namespace_needs_its_own_name() {
-        let list = AcceptList::parse(&AcceptEntry::everything()).unwrap();
-        let gk = GroupKind::new("", "Namespace");
-        let named = |name| Subject { gk: &gk, plural: None, namespace: "", name };
-        assert!(list.check(named("shop"), Verb::Delete).is_ok());
-        assert!(list.check(named("kube-system"), Verb::Delete).is_err());
-    }
-
-    #[test]
-    fn reading_goes_where_anything_may_be_done() {
-        let list = list(r#"[{"kinds": ["Secret"], "namespaces": ["shop"], "verbs": ["delete"]}]"#).unwrap();
-        let gk = GroupKind::new("", "Secret");
-        let at = |namespace| Subject { gk: &gk, plural: None, namespace, name: "x" };
-        assert!(list.check_read(at("shop")).is_ok());
-        assert!(list.check_read(at("dev")).is_err());
-    }
-
-    #[test]
-    fn the_refusal_says_what_to_add() {
-        let list = AcceptList::parse(&AcceptEntry::everything()).unwrap();
-        let gk = GroupKind::new("rbac.authorization.k8s.io", "Role");
-        let subject = Subject { gk: &gk, plural: None, namespace: "shop", name: "reader" };
-        let said = list.check(subject, Verb::Create).unwrap_err();
-        assert_eq!(
-            said,
-            "LS0310: this cluster's agent does not accept to create Role.rbac.authorization.k8s.io reader in namespace \
-             shop; to allow it, add to `accept` in the agent's configuration: { kinds: \
-             [\"Role.rbac.authorization.k8s.io\"], namespaces: [\"shop\"], verbs: [create] }"
-        );
-        let entry =
-            r#"[{"kinds": ["Role.rbac.authorization.k8s.io"], "namespaces": ["shop"], "verbs": ["create"]}]"#;
-        assert!(self::list(entry).unwrap().check(subject, Verb::Create).is_ok());
-    }
-
-    #[test]
-    fn bad_entries_are_named() {
-        let error = |entries| list(entries).unwrap_err().to_string();
-        assert!(error(r#"[{"kinds": []}]"#).starts_with("accept[0].kinds: it is empty"));
-        assert!(
-            error(r#"[{"kinds": ["*"]}, {"kinds": ["*.apps"]}]"#)
-                .starts_with("accept[1].kinds: `*.apps` is no")
-        );
-        assert!(error(r#"[{"kinds": ["Secret."]}]"#).contains("`Secret.` is no kind"));
-        assert!(error(r#"[{"kinds": ["*"], "namespaces": ["Shop"]}]"#).contains("`Shop` is no namespace"));
-        assert!(error(r#"[{"kinds": ["*"], "verbs": []}]"#).starts_with("accept[0].verbs"));
-    }
-}
+mod tests;

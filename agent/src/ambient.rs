@@ -1,4 +1,4 @@
-//! What an agent takes from its surroundings beside bytes: the time and randomness.
+//! What an agent takes from its surroundings beside bytes: the time, randomness, and which build it is.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
@@ -6,16 +6,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use lockstep_engine::Millis;
 use lockstep_engine::clock::Clock;
+use lockstep_wire::Protocols;
 
 use crate::retry::Retry;
 
-/// The time and randomness. Cheap to clone.
+/// The time, randomness, and versions of the protocol. Cheap to clone.
 #[derive(Clone)]
 pub struct Ambient {
     /// The wall clock.
     pub clock: Clock,
     /// Random numbers, for jitter and for the name of a process's session: not for secrets.
     pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Versions of the session protocol that are spoken.
+    pub protocols: Protocols,
 }
 
 impl Ambient {
@@ -28,7 +31,7 @@ impl Ambient {
         };
         // The randomness that seeds the standard library's maps.
         let random = || RandomState::new().build_hasher().finish();
-        Self { clock: Clock::new(now), random: Arc::new(random) }
+        Self { clock: Clock::new(now), random: Arc::new(random), protocols: Protocols::BUILT_IN }
     }
 
     pub(crate) fn seed(&self) -> u64 {

@@ -1,5 +1,6 @@
 //! What an agent is told: plain values; the cli fills them from file, environment and flags.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -104,10 +105,15 @@ pub struct AgentConfig {
     /// TLS to the hub.
     #[serde(default)]
     pub tls: TlsConfig,
-    /// What the hub may do here (I16). `*` never means RBAC, CustomResourceDefinitions, webhooks,
-    /// APIServices and system namespaces: these are accepted where they are named.
+    /// What the hub may read and do here (I16). `*` never means Secrets for reading; RBAC, CustomResourceDefinitions,
+    /// webhooks and APIServices for writing; system namespaces and `protected_namespaces`: these are accepted where
+    /// they are named.
     #[serde(default = "AcceptEntry::everything")]
     pub accept: Vec<AcceptEntry>,
+    /// Namespaces that `*` in `accept` does not mean, beside the cluster's own and `lockstep-system`. The
+    /// namespace of the agent's Pod is one of them by itself.
+    #[serde(default)]
+    pub protected_namespaces: Vec<String>,
     /// Initial lists at a time.
     #[serde(default = "lists_at_once")]
     pub lists_at_once: usize,
@@ -179,6 +185,7 @@ impl AgentConfig {
             token,
             tls: TlsConfig::default(),
             accept: AcceptEntry::everything(),
+            protected_namespaces: Vec::new(),
             lists_at_once: LISTS_AT_ONCE,
             queue_bytes: QUEUE_BYTES,
             queue_items: QUEUE_ITEMS,
@@ -234,7 +241,14 @@ impl AgentConfig {
                 return Err(bad(name, "it must be at least 1"));
             }
         }
-        Ok(AcceptList::parse(&self.accept)?)
+        if self.protected_namespaces.iter().any(|name| ClusterName::new(name).is_err()) {
+            return Err(bad(
+                "protected_namespaces",
+                "each must be the name of a namespace: a DNS-1123 label",
+            ));
+        }
+        let protected: BTreeSet<String> = self.protected_namespaces.iter().cloned().collect();
+        Ok(AcceptList::parse(&self.accept, protected)?)
     }
 
     /// The bounds for the [`lockstep_cluster::ClusterClient`] that this agent is to use.
@@ -292,6 +306,7 @@ mod tests {
         assert!(check(|c| c.tls.key = Some("k".into())).contains("go together"));
         assert!(check(|c| c.steps_at_once = 0).contains("`steps_at_once`"));
         assert!(check(|c| c.lease_namespace = "A b".into()).contains("`lease_namespace`"));
+        assert!(check(|c| c.protected_namespaces = vec!["A".into()]).contains("`protected_namespaces`"));
         assert!(check(|c| c.spill_bytes = 0).contains("`spill_bytes`"));
     }
 }

@@ -260,15 +260,15 @@ impl Driver {
                 }
                 Effect::Execute { step } => self.steps.push(step),
                 Effect::Cancel { step } => self.steps.cancel(step),
-                Effect::Welcomed { secret_key, hub_version, resumed, skew_ms } => {
-                    tracing::info!(%hub_version, resumed, skew_ms, "the hub serves this agent");
+                Effect::Welcomed { secret_key, hub_version, protocol, resumed, skew_ms } => {
+                    tracing::info!(%hub_version, protocol, resumed, skew_ms, "the hub serves this agent");
                     self.metrics.connected(true);
                     self.state.writer = Some(Writer::new(self.client.clone(), secret_key.0));
                 }
                 // The stream task told people and waits; the stream ends by itself.
                 Effect::Refused(_) => {}
                 Effect::Broken(error) => {
-                    tracing::warn!(%error, "agent and hub disagree about the past; starting anew");
+                    tracing::warn!(%error, "agent and hub do not agree; starting a new session");
                     self.disconnected();
                     let effects = self.owner.renew(self.ambient.instance());
                     self.carry_out(effects);

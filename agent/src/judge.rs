@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use lockstep_engine::catalogue::{Facts, tracker};
+use lockstep_engine::catalogue::{Facts, PodSecurity, pod_security, pod_security_digest, tracker};
 use lockstep_engine::interest::Interest;
 use lockstep_engine::marks::{MANAGED, MET, TRACKED, is_mark, was_met};
 use lockstep_engine::object::{ObjectError, RawObject, without_managed_fields};
@@ -15,7 +15,7 @@ use lockstep_engine::ownership::{
     ManagedFields, ManagerEntry, ManagerSummary, Owned, has_entry_of_ours, owned_digest,
 };
 use lockstep_engine::relist::{Digest, Entry, Flags};
-use lockstep_engine::{Millis, rfc3339};
+use lockstep_engine::{GroupKind, Millis, rfc3339};
 use lockstep_wire::v1::{self, Item, item::Change};
 use serde::Deserialize;
 
@@ -42,6 +42,7 @@ pub(crate) struct Judged {
     pub(crate) flags: Flags,
     pub(crate) digest: Digest,
     pub(crate) deleting: bool,
+    pub(crate) pod_security: PodSecurity,
 }
 
 /// What is told of an object that exists.
@@ -60,9 +61,13 @@ const DELETING: u8 = 1;
 /// Set in [`Digest`] byte 1 where the version was not learned from the watch.
 const BESIDE: u8 = 1;
 
-fn digest(deleting: bool) -> Digest {
+/// From here on [`Digest`] tells which Pod Security labels a Namespace has; zeros: none.
+const LABELS: usize = 2;
+
+fn digest(deleting: bool, pod_security: &PodSecurity) -> Digest {
     let mut digest = Digest::default();
     digest[0] = if deleting { DELETING } else { 0 };
+    digest[LABELS..].copy_from_slice(&pod_security_digest(pod_security));
     digest
 }
 
@@ -71,8 +76,7 @@ pub(crate) const SEEDED: Digest = [u8::MAX; 16];
 
 /// Of an object that was read by itself, or that the hub holds otherwise than the watch says: its
 /// version is no measure of what the watch has reached.
-pub(crate) fn beside(deleting: bool) -> Digest {
-    let mut digest = digest(deleting);
+pub(crate) fn beside(mut digest: Digest) -> Digest {
     digest[1] = BESIDE;
     digest
 }
@@ -91,6 +95,11 @@ fn was_deleting(entry: &Entry) -> bool {
     entry.digest() != SEEDED && entry.digest()[0] == DELETING
 }
 
+/// Does the hub know the Pod Security labels that a Namespace has? An entry that the hub gave does not say.
+fn has_labels_of(entry: &Entry, judged: &Judged, gk: &GroupKind) -> bool {
+    !gk.is("", "Namespace") || entry.digest() != SEEDED && entry.digest()[LABELS..] == judged.digest[LABELS..]
+}
+
 impl Bench<'_> {
     /// Reads what matters of an object.
     pub(crate) fn judge(&self, bytes: &[u8], object: &RawObject<'_>) -> Judged {
@@ -102,13 +111,15 @@ impl Bench<'_> {
             self.interest.managed || wanted && self.interest.syncs(&meta.namespace, &meta.name, &meta.labels);
         let managed = labelled || asked && meta.managed_fields.is_some_and(has_entry_of_ours);
         let deleting = meta.deletion_timestamp.is_some();
+        let pod_security = pod_security(&self.interest.gk, meta);
         Judged {
             namespace: meta.namespace.clone().into_owned(),
             name: meta.name.clone().into_owned(),
             uid: meta.uid.clone().into_owned(),
             flags: Flags { body_sent: wanted, managed, untold: false },
-            digest: digest(deleting),
+            digest: digest(deleting, &pod_security),
             deleting,
+            pod_security,
         }
     }
 
@@ -140,8 +151,11 @@ impl Bench<'_> {
             let bare = !held && !judged.flags.body_sent;
             let plain = !judged.flags.managed && !entry.flags().managed;
             // Of a key outside the interest only its life matters, not its versions, unless they are asked for.
-            let unchanged =
-                bare && plain && !self.interest.revisions && was_deleting(entry) == judged.deleting;
+            let unchanged = bare
+                && plain
+                && !self.interest.revisions
+                && was_deleting(entry) == judged.deleting
+                && has_labels_of(entry, judged, &self.interest.gk);
             if unmoved || (unchanged && telling == Telling::News) {
                 return Ok(None);
             }
@@ -153,6 +167,7 @@ impl Bench<'_> {
             left: held && !judged.flags.body_sent,
             managed: judged.flags.managed.then(|| self.managed(bytes, object, first)).transpose()?,
             deleting: judged.deleting,
+            pod_security: judged.pod_security.clone(),
         };
         Ok(Some(self.item(object, judged, Change::Upsert(upsert))))
     }

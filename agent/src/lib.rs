@@ -39,7 +39,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-pub use accept::{AcceptEntry, AcceptError, AcceptList, Subject, Verb};
+pub use accept::{AcceptEntry, AcceptError, AcceptList, ReadScope, Subject, Verb};
 pub use ambient::Ambient;
 pub use config::{AgentConfig, TlsConfig, Token, WatchConfig};
 pub use deleters::{Deleters, Unreadable};
@@ -118,6 +118,8 @@ async fn serve<D: Dial>(parts: Parts<D>, cancelled: CancellationToken) {
         cluster_uid: identity.uid.as_str().to_owned(),
         server_version: identity.version,
         accepts: accept.describe(),
+        reading: accept.reading().clone(),
+        protocols: ambient.protocols,
     };
     let census_interval_ms = Millis::try_from(config.census_interval_s.saturating_mul(1_000)).unwrap_or(0);
     let queue = Limits { bytes: config.queue_bytes, count: config.queue_items };

@@ -7,6 +7,7 @@
 
 mod census;
 mod guard;
+mod interests;
 mod messages;
 mod spilling;
 
@@ -17,11 +18,11 @@ use bytes::Bytes;
 use lockstep_cluster::Served;
 use lockstep_engine::coalesce::{Coalesce, CoalesceCounters, Limits};
 use lockstep_engine::guard as guards;
-use lockstep_engine::interest::Interest;
 use lockstep_engine::listwatch::Observation;
+use lockstep_engine::reading::Reading;
 use lockstep_engine::{GroupKind, Millis, ObjectKey};
 use lockstep_wire::v1::{self, AgentMessage, HubMessage, agent_message};
-use lockstep_wire::{AgentEffect, AgentSession, ProtocolError, Resumed, SecretKey};
+use lockstep_wire::{AgentEffect, AgentSession, ProtocolError, Protocols, Resumed, SecretKey};
 
 use crate::lease::Raise;
 use crate::reread::Reread;
@@ -85,7 +86,7 @@ pub(crate) enum Effect {
     /// Drop a step that was not begun.
     Cancel { step: u64 },
     /// The hub welcomed us: its key for digests of Secrets.
-    Welcomed { secret_key: SecretKey, hub_version: String, resumed: bool, skew_ms: i64 },
+    Welcomed { secret_key: SecretKey, hub_version: String, protocol: u32, resumed: bool, skew_ms: i64 },
     /// The hub does not serve us.
     Refused(v1::Refused),
     /// Close the stream, call [`Owner::renew`], and connect again.
@@ -99,6 +100,10 @@ pub(crate) struct Facts {
     pub(crate) cluster_uid: String,
     pub(crate) server_version: String,
     pub(crate) accepts: Vec<String>,
+    /// What the hub may read.
+    pub(crate) reading: Reading,
+    /// Versions of the session protocol that this agent speaks.
+    pub(crate) protocols: Protocols,
 }
 
 /// Bounds of an owner.
@@ -135,9 +140,9 @@ pub(crate) struct Owner {
 impl Owner {
     pub(crate) fn new(facts: Facts, bounds: Bounds, instance: String) -> Self {
         Self {
+            session: AgentSession::new(instance, facts.protocols),
             facts,
             bounds,
-            session: AgentSession::new(instance),
             secret_key: SecretKey([0; 32]),
             watches: BTreeMap::new(),
             served: None,
@@ -282,7 +287,7 @@ impl Owner {
 
     /// Does a watch wait for its kind to be served?
     pub(crate) fn awaits_kinds(&self) -> bool {
-        self.watches.values().any(|watch| watch.stage == Stage::AwaitingKind)
+        self.watches.values().any(|watch| watch.stage == Stage::AwaitingKind && !watch.is_refused())
     }
 
     pub(crate) fn served(&self) -> Option<Arc<Served>> {
@@ -297,6 +302,7 @@ impl Owner {
                 effects.push(Effect::Welcomed {
                     secret_key: opened.secret_key,
                     hub_version: opened.hub_version,
+                    protocol: opened.protocol,
                     resumed: opened.resumed,
                     skew_ms: now.saturating_sub(opened.clock_ms),
                 });
@@ -316,6 +322,11 @@ impl Owner {
             AgentEffect::Step(step) => effects.push(Effect::Execute { step }),
             AgentEffect::Cancel { step } => effects.push(Effect::Cancel { step }),
             AgentEffect::Refused(refused) => effects.push(Effect::Refused(refused)),
+            AgentEffect::Unknown => {
+                tracing::warn!(
+                    "the hub sent a kind of message that this agent does not know; it is ignored, upgrade the agent"
+                );
+            }
         }
     }
 
@@ -323,31 +334,6 @@ impl Owner {
         let all: Vec<u32> = self.watches.keys().copied().collect();
         for watch in all {
             self.stopped(watch, effects);
-        }
-    }
-
-    fn interest(watch: u32, json: &[u8]) -> Option<Interest> {
-        match serde_json::from_slice(json) {
-            Ok(interest) => Some(interest),
-            Err(error) => {
-                tracing::error!(watch, %error, "the hub sent an interest that cannot be read; upgrade the agent");
-                None
-            }
-        }
-    }
-
-    fn started(&mut self, id: u32, json: &[u8]) {
-        let Some(interest) = Self::interest(id, json) else { return };
-        tracing::debug!(watch = id, kind = %interest.gk, namespace = %interest.scope, "interest added");
-        self.watches.insert(id, Watch::new(id, interest, self.bounds.queue));
-    }
-
-    fn changed(&mut self, id: u32, json: &[u8], effects: &mut Vec<Effect>) {
-        let Some(interest) = Self::interest(id, json) else { return };
-        let Some(watch) = self.watches.get_mut(&id) else { return self.started(id, json) };
-        tracing::debug!(watch = id, kind = %interest.gk, "interest changed");
-        if watch.change(interest) {
-            effects.push(Effect::Stop { watch: id });
         }
     }
 

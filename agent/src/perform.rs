@@ -11,25 +11,28 @@ use lockstep_cluster::{
     ApplyPlan, Contents, DeletePlan, Deleted, Expect, Foreign, LastApplied, Outcome, ReleasePlan, Released,
     Resource, RestoreExpect, RestorePlan, Retracted, Served, ServedKind, Undo, Writer,
 };
-use lockstep_engine::catalogue::{Tracker, is_container};
+use lockstep_engine::catalogue::{Tracker, is_container, only_pod_security};
 use lockstep_engine::marks::has_marks;
 use lockstep_engine::object::{ObjectError, RawObject, defined_kind, without_managed_fields};
 use lockstep_engine::outcome::{Failure, FailureClass};
 use lockstep_engine::ownership::{
     Compared, Difference, DifferenceKind, Differences, FieldSet, Holder, Leave, Left, ManagerPattern,
-    has_entry_of_ours,
+    has_entry_of_ours, wrote_all,
 };
 use lockstep_engine::{GroupKind, ResourceVersion, Uid};
 use lockstep_wire::v1::{
     self, apply::Expect as Wanted, outcome::Result as Done, restore::Expect as Anew, step::Action,
 };
+use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use crate::accept::{AcceptList, Subject, Verb};
+use crate::accept::{AcceptList, ReadScope, Subject, Verb};
 use crate::judge::{manager, owned_state};
 use crate::steps::Job;
 
+/// Annotation in which kubectl keeps a body.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Objects named when something that had to be empty is not.
 const NAMED_INSIDE: usize = 10;
 
@@ -87,7 +90,7 @@ fn resolve<'a>(tools: &'a Tools, job: &'a Job) -> Result<(&'a ServedKind, Resour
         (_, Some(verb)) => tools.accept.check(subject, verb),
         // No more than the watch of the kind tells the hub anyway.
         (Action::Probe(_), None) if is_container(gk) => Ok(()),
-        _ => tools.accept.check_read(subject),
+        _ => tools.accept.read_scope(subject).map(drop),
     };
     accepted.map_err(|said| failure(FailureClass::NotAccepted, &said))?;
     let kind =
@@ -184,6 +187,8 @@ impl Call<'_> {
             reclaim: apply.reclaim.clone(),
             leave: leave(&apply.leave)?,
             ensure_namespace: apply.ensure_namespace && self.may_create_namespace(),
+            // A hub may not label namespaces as it likes.
+            namespace_labels: only_pod_security(apply.namespace_labels.clone()),
             dry_run: false,
         };
         let report = self.tools.writer.apply(&plan).await;
@@ -219,6 +224,7 @@ impl Call<'_> {
     async fn read(&self, must_be_empty: bool) -> Result<Done, Failure> {
         let live = self.tools.writer.read(&self.resource, self.namespace(), self.name()).await?;
         let Some(live) = live else { return Ok(Done::Gone(v1::Done {})) };
+        self.check_values(&live.body)?;
         if must_be_empty {
             self.check_empty(Some(&live.body)).await?;
         }
@@ -236,6 +242,19 @@ impl Call<'_> {
             api_version,
             managed,
         }))
+    }
+
+    /// Values of a Secret that may be written and not read: only those that lockstep wrote itself go back.
+    fn check_values(&self, body: &Bytes) -> Result<(), Failure> {
+        let gk = &self.kind.gk;
+        let plural = Some(&*self.kind.plural);
+        let subject = Subject { gk, plural, namespace: self.namespace(), name: self.name() };
+        let accept = &self.tools.accept;
+        let scope = accept.read_scope(subject).map_err(|said| failure(FailureClass::NotAccepted, &said))?;
+        if scope == ReadScope::Everything || knows_values(body) {
+            return Ok(());
+        }
+        accept.check(subject, Verb::Read).map_err(|said| failure(FailureClass::NotAccepted, &said))
     }
 
     async fn delete(&self, delete: &v1::DeleteStep) -> Result<Done, Failure> {
@@ -379,6 +398,14 @@ fn empty(contents: &Contents) -> Result<(), Failure> {
         .collect();
     let more = if contents.truncated || contents.items.len() > NAMED_INSIDE { ", and more" } else { "" };
     Err(failure(FailureClass::Conflict, &format!("it is not empty: {}{more}", named.join(", "))))
+}
+
+/// Does the hub know every value of this Secret, as it had them written?
+fn knows_values(body: &[u8]) -> bool {
+    let Ok(object) = serde_json::from_slice::<Value>(body) else { return false };
+    // What kubectl applied last has values of its own.
+    let told = object.pointer("/metadata/annotations").and_then(|all| all.get(LAST_APPLIED)).is_some();
+    !told && wrote_all(&object, "data") && wrote_all(&object, "stringData")
 }
 
 fn api_version(body: &[u8]) -> Option<String> {

@@ -126,6 +126,8 @@ pub(crate) struct Watch {
     failing: Option<&'static str>,
     /// Was the kind found not to be served, for certain?
     not_served: bool,
+    /// Does the interest ask for what the hub may not read? The watch does not run then.
+    refused: bool,
     live_at: u64,
     told: Option<WatchStatus>,
     census: Round,
@@ -167,6 +169,7 @@ impl Watch {
             unkeyed_at_last: 0,
             failing: None,
             not_served: false,
+            refused: false,
             live_at: 0,
             told: None,
             census: Round::default(),
@@ -176,6 +179,16 @@ impl Watch {
             resumed_at: 0,
             tally: Tally::default(),
         }
+    }
+
+    /// The same, where what the interest asks for may not be read.
+    pub(crate) fn refused(self, refused: bool) -> Self {
+        Self { refused, ..self }
+    }
+
+    /// Does it ask for what the hub may not read?
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused
     }
 
     /// Takes where to go on. The owner has stopped the task, if one ran.
@@ -212,7 +225,8 @@ impl Watch {
 
     /// Takes another interest; true when a running task must be stopped: everything is listed and
     /// judged again, against the index.
-    pub(crate) fn change(&mut self, interest: Interest) -> bool {
+    pub(crate) fn change(&mut self, interest: Interest, refused: bool) -> bool {
+        self.refused = refused;
         self.interest_digest = Bytes::copy_from_slice(&interest.digest());
         self.interest = interest;
         if self.stage == Stage::AwaitingResume {
@@ -270,7 +284,7 @@ impl Watch {
 
     /// Starts the task if it can be: the kind is served, and if a list is needed there is a slot.
     pub(crate) fn try_start(&mut self, served: &Served, slot: bool, run: u64) -> Option<StartWatch> {
-        if !matches!(self.stage, Stage::AwaitingKind | Stage::AwaitingSlot) {
+        if self.refused || !matches!(self.stage, Stage::AwaitingKind | Stage::AwaitingSlot) {
             return None;
         }
         let kind = served.get(&self.interest.gk)?;

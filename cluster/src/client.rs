@@ -10,6 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::Config;
 use kube::client::{Body, ConfigExt as _};
 use lockstep_engine::clock::Clock;
+use lockstep_engine::listwatch::PAGE_BYTES;
 use lockstep_engine::outcome::{Failure, Operation, Sensitivity, classify};
 use lockstep_engine::{Millis, Uid};
 use serde::Deserialize;
@@ -53,7 +54,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { requests: 32, lists: 2, watches: 512, object_bytes: 16 << 20, page_bytes: 512 << 20 }
+        Self { requests: 32, lists: 2, watches: 512, object_bytes: 16 << 20, page_bytes: PAGE_BYTES }
     }
 }
 

@@ -13,6 +13,7 @@
 mod archive;
 mod eligibility;
 mod lists;
+mod pod_security;
 mod strip;
 mod tracking;
 mod values;
@@ -21,15 +22,20 @@ mod wave;
 pub use archive::{is_made_anew, is_never_archived};
 pub use eligibility::{Asked, Eligibility, Facts, SkipReason, eligibility, is_never_synced};
 pub use lists::{MergedList, merged_lists};
+pub use pod_security::{PodSecurity, only_pod_security, pod_security, pod_security_digest, restricted};
 pub use strip::strip;
 pub use tracking::{Tracker, strip_tracking, tracker};
 pub use values::{ValueType, is_built_in, is_filled_in, value_type};
 pub use wave::{WAVE_DEFINITIONS, WAVE_REST, wave};
 
+use std::collections::BTreeMap;
+
 use crate::identity::GroupKind;
 
 /// Namespaces that belong to the cluster itself.
 const SYSTEM_NAMESPACES: &[&str] = &["kube-node-lease", "kube-public", "kube-system"];
+/// Where the manifests install lockstep.
+const OWN_NAMESPACE: &str = "lockstep-system";
 
 /// Kinds that an agent's accept list, and a person, must name: `*` never means them. Whoever
 /// may write them can take over the cluster.
@@ -75,11 +81,32 @@ pub fn is_container(gk: &GroupKind) -> bool {
     gk.is("", "Namespace") || gk.is("apiextensions.k8s.io", "CustomResourceDefinition")
 }
 
-/// Is it one of the cluster's own namespaces? They are synced from, and written to, only where
+/// Is it one of the cluster's own namespaces, or lockstep's? They are synced from, and written to, only where
 /// they are named literally.
 #[must_use]
 pub fn is_system_namespace(namespace: &str) -> bool {
-    SYSTEM_NAMESPACES.contains(&namespace)
+    SYSTEM_NAMESPACES.contains(&namespace) || is_own_namespace(namespace)
+}
+
+/// Label of what lockstep itself runs on: the hub's key, tokens, certificates. The manifests set it.
+pub const INTERNAL: &str = "lockstep.dev/internal";
+
+/// Is it something that lockstep itself runs on? It is never synced and never archived, and its body never leaves its
+/// cluster.
+#[must_use]
+pub fn is_internal(labels: &BTreeMap<String, String>) -> bool {
+    labels.get(INTERNAL).is_some_and(|value| value == "true")
+}
+
+/// Is it lockstep's own namespace? "Everything" never means it: it holds the hub's key and the agents' tokens.
+#[must_use]
+pub fn is_own_namespace(namespace: &str) -> bool {
+    namespace == OWN_NAMESPACE
+}
+
+/// The cluster's own namespaces.
+pub fn system_namespaces() -> impl Iterator<Item = &'static str> {
+    SYSTEM_NAMESPACES.iter().copied()
 }
 
 #[cfg(test)]
@@ -116,7 +143,8 @@ mod tests {
     }
 
     #[test]
-    fn system_namespaces_are_three() {
+    fn system_namespaces_are_the_clusters_and_ours() {
+        assert!(is_system_namespace("lockstep-system"));
         assert!(is_system_namespace("kube-system"));
         assert!(is_system_namespace("kube-public"));
         assert!(is_system_namespace("kube-node-lease"));

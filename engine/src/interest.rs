@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalogue::{is_made_anew, is_system_namespace};
+use crate::catalogue::{is_internal, is_made_anew, is_own_namespace, is_system_namespace};
 use crate::identity::GroupKind;
 use crate::object::Meta;
 use crate::selector::LabelSelector;
@@ -35,11 +35,11 @@ pub struct Condition {
 
 impl Condition {
     /// Is this namespace covered? The cluster's own namespaces are covered only where they are
-    /// named or asked for together, and a cluster-scoped object (empty namespace) only where no namespaces are asked for.
+    /// named or asked for together, lockstep's own only where it is named, and a cluster-scoped object (empty namespace) only where no namespaces are asked for.
     #[must_use]
     pub fn covers_namespace(&self, namespace: &str) -> bool {
         let listed = if self.namespaces.is_empty() {
-            self.system || !is_system_namespace(namespace)
+            (self.system && !is_own_namespace(namespace)) || !is_system_namespace(namespace)
         } else {
             self.namespaces.contains(namespace)
         };
@@ -114,7 +114,8 @@ impl Interest {
     /// Is the body of this object sent to the hub?
     #[must_use]
     pub fn wants_body(&self, meta: &Meta<'_>) -> bool {
-        self.syncs(&meta.namespace, &meta.name, &meta.labels) || self.archives(meta)
+        let wanted = self.syncs(&meta.namespace, &meta.name, &meta.labels) || self.archives(meta);
+        wanted && !is_internal(&meta.labels)
     }
 
     /// Does a policy sync objects like this one from here?
@@ -128,7 +129,8 @@ impl Interest {
     #[must_use]
     pub fn archives(&self, meta: &Meta<'_>) -> bool {
         let kept = |capture: &Capture| {
-            capture.means(&meta.namespace, &meta.name, &meta.labels)
+            !is_internal(&meta.labels)
+                && capture.means(&meta.namespace, &meta.name, &meta.labels)
                 && (capture.made_anew || !is_made_anew(&self.gk, meta))
         };
         self.covers(&meta.namespace) && self.archive.iter().any(kept)
@@ -210,6 +212,9 @@ mod tests {
         };
         assert!(archives(&interest, r#"{"name": "x", "namespace": "shop"}"#));
         assert!(archives(&interest, r#"{"name": "x", "namespace": "kube-system"}"#));
+        assert!(!archives(&interest, r#"{"name": "hub-key", "namespace": "lockstep-system"}"#));
+        let internal = r#"{"name": "key", "namespace": "shop", "labels": {"lockstep.dev/internal": "true"}}"#;
+        assert!(!archives(&interest, internal), "what lockstep runs on never leaves");
         assert!(archives(&interest, r#"{"name": "x"}"#));
         assert!(!archives(&interest, r#"{"name": "x", "namespace": "scratch"}"#));
         let owned = r#"{"name": "x", "namespace": "shop", "ownerReferences": [{"controller": true}]}"#;

@@ -26,6 +26,7 @@ pub mod object;
 pub mod outcome;
 pub mod ownership;
 pub mod plan;
+pub mod reading;
 pub mod relist;
 pub mod restore;
 pub mod retention;

@@ -35,8 +35,17 @@ use follow::Watching;
 use list::Listing;
 use stream::Held;
 
-/// Objects per page: what client-go uses; a page of 500 average objects is about 1 MiB.
+/// Most objects per page: what client-go uses; a page of 500 average objects is about 1 MiB.
 pub const PAGE_LIMIT: u32 = 500;
+/// Objects on the first page of a list, of which nothing is known yet. As many of the largest objects that etcd takes (about
+/// 1.5 MiB, in JSON a little more) fit into [`PAGE_BYTES`].
+pub const PAGE_START: u32 = 32;
+/// The next page has at most so many times as many objects.
+const PAGE_GROWTH: u32 = 4;
+/// Largest page that a client takes, in bytes. One that is longer is refused, and asked for in parts.
+pub const PAGE_BYTES: usize = 64 << 20;
+/// What the next page is to weigh, as far as the last one tells: the objects on it may be several times as large.
+const PAGE_BYTES_WANTED: usize = PAGE_BYTES / 8;
 /// A page that is too long, or takes too long, is asked for again with this part of its objects.
 const PAGE_LIMIT_DIVISOR: u32 = 4;
 /// Pages that take too long do not become smaller than this: a server that hangs is no reason to ask
@@ -138,7 +147,7 @@ impl<B: AsRef<[u8]>> Machine<B> {
             checkpoint: None,
             shown: None,
             epoch,
-            limit: PAGE_LIMIT,
+            limit: PAGE_START,
             streaming,
             streams_broken: 0,
             held: Held::default(),

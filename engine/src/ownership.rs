@@ -102,6 +102,18 @@ pub fn owned_digest_of(
     Ok(Owned::Digest(digest_with(object, &own, &others, &entries, key)))
 }
 
+/// Did we write every value of this top-level field? What our entry owns is as we applied it.
+#[must_use]
+pub fn wrote_all(object: &Value, field: &str) -> bool {
+    let Some(value) = object.get(field) else { return true };
+    let entries = object.pointer("/metadata/managedFields").map(ManagedFields::from_value);
+    let Some(Ok(managed)) = entries else { return false };
+    let (Some(Ok(own)), Ok(others)) = (managed.ours().map(ManagerEntry::fields), managed.others()) else {
+        return false;
+    };
+    project(object, &own, &others).get(field) == Some(value)
+}
+
 /// The digest of a projection: owned paths, then owned values. Keyed for Secrets.
 #[must_use]
 pub fn digest(object: &Value, own: &FieldSet, others: &FieldSet, key: Option<&[u8; 32]>) -> [u8; 16] {

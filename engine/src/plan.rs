@@ -151,6 +151,11 @@ pub enum Wish<'a> {
     },
     /// A person asks to let go of it, whatever claims it.
     Release,
+    /// The agent of the source cluster does not let the hub read it (I16): nothing can be known of it.
+    NotAccepted {
+        /// What to add to its configuration.
+        message: &'a str,
+    },
     /// Whether anything claims it cannot be known now.
     Unknown {
         /// PascalCase.
@@ -315,13 +320,14 @@ enum Owner {
 /// Decides about one object at one target.
 #[must_use]
 pub fn decide(input: &Input<'_>) -> Decision {
-    let ends = !matches!(input.wish, Wish::Present { .. } | Wish::Unknown { .. });
+    let ends = !matches!(input.wish, Wish::Present { .. } | Wish::Unknown { .. } | Wish::NotAccepted { .. });
     // Of a kind that is not served any more nothing is left.
     if ends && input.unanswered && input.served != Some(false) {
         return ending::decide_unanswered(input);
     }
     match &input.wish {
         Wish::Unknown { reason, message } => Decision::rest(State::Unknown, reason, *message),
+        Wish::NotAccepted { message } => Decision::rest(State::Blocked, "NotAccepted", *message),
         Wish::Left { reason, why, release } => ending::decide_left(input, reason, why, *release),
         Wish::Release => ending::decide_release(input),
         Wish::Gone { why, takes_others } => ending::decide_gone(input, why, *takes_others),

@@ -50,6 +50,7 @@ fn object(n: usize, version: usize) -> ObjectRow {
         body: Some(body(n + version)),
         managed: None,
         deleting: false,
+        pod_security: Default::default(),
         before: None,
         observed_at: 1,
     }

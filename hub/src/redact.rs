@@ -1,4 +1,6 @@
-//! Values of Secrets become keyed digests: equal values are seen to be equal, and nothing else (I13).
+//! Values of Secrets become keyed digests (I13): that a value of one Secret changed, or is the same in another cluster, can
+//! be seen, and nothing else. They are salted by namespace and name, or whoever may write one Secret could learn by
+//! comparing what is in another.
 
 use serde_json::{Map, Value};
 
@@ -14,8 +16,9 @@ pub(crate) fn is_secret(group: &str, kind: &str) -> bool {
     group.is_empty() && kind == "Secret"
 }
 
-/// Replaces every value of a Secret by a digest.
+/// Replaces every value of a Secret by a digest. `key` never leaves the hub.
 pub(crate) fn redact(body: &mut Value, key: &[u8; 32]) {
+    let key = &salted(body, key);
     let Some(fields) = body.as_object_mut() else {
         *body = digest(body, key);
         return;
@@ -28,6 +31,13 @@ pub(crate) fn redact(body: &mut Value, key: &[u8; 32]) {
             (_, value) => *value = digest(value, key),
         }
     }
+}
+
+/// The key for the values of this Secret.
+fn salted(body: &Value, key: &[u8; 32]) -> [u8; 32] {
+    let text = |pointer| body.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
+    *blake3::keyed_hash(key, format!("{namespace}/{name}").as_bytes()).as_bytes()
 }
 
 fn redact_annotations(metadata: &mut Map<String, Value>, key: &[u8; 32]) {
@@ -68,5 +78,14 @@ mod tests {
         let mut other = json!({"data": {"p": "Y2FuYXJ5"}});
         redact(&mut other, &[8; 32]);
         assert_ne!(other["data"]["p"], body["data"]["p"], "digests are keyed");
+        let shown = |namespace: &str, name: &str| {
+            let mut body =
+                json!({"metadata": {"namespace": namespace, "name": name}, "data": {"p": "Y2FuYXJ5"}});
+            redact(&mut body, &[7; 32]);
+            body["data"]["p"].clone()
+        };
+        assert_eq!(shown("shop", "db"), shown("shop", "db"), "copies can be compared");
+        assert_ne!(shown("shop", "db"), shown("shop", "mine"), "and nothing else");
+        assert_ne!(shown("shop", "db"), shown("dev", "db"));
     }
 }

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lockstep_engine::ClusterName;
 use lockstep_engine::clock::Clock;
-use lockstep_wire::MAX_MESSAGE_BYTES;
 use lockstep_wire::v1::hub_server::HubServer;
+use lockstep_wire::{MAX_MESSAGE_BYTES, Protocols};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -99,11 +99,12 @@ pub async fn run(
     let (outbox, findings, sessions) = (Arc::new(Notify::new()), Arc::default(), SharedSessions::default());
     let Loaded { core, damage, readers, outbox_reader } = load(&config, &key, |store| Parts {
         store,
-        keys: Keys { mac: key.mac_key(), secret_digest: key.secret_digest_key(), token: key.token_key() },
+        keys: Keys::of(&key),
         archive: outbox.clone(),
         findings: Arc::clone(&findings),
         sessions: Arc::clone(&sessions),
         hub_id: hub_id(&key),
+        protocols: Protocols::BUILT_IN,
     })?;
     let metrics = Metrics::register(&mut registry.lock().unwrap_or_else(PoisonError::into_inner));
     let parts = Running {
@@ -259,7 +260,7 @@ impl Running {
         let service = SessionService::new(inputs, readers.clone(), Blocking::Threads, stop.clone());
         tasks.spawn(part("the port for agents", serve_agents(agents, service, &config, stop.clone())?));
         let bodies: Arc<dyn http::Bodies> = Arc::new(archive);
-        let digest_key = key.secret_digest_key();
+        let digest_key = key.shown_digest_key();
         let restorer = Restorer::new(readers.clone(), commands.clone(), bodies.clone(), digest_key);
         let restoring = restorer.clone().run(stop.clone());
         tasks.spawn(part("the restores", async move {
@@ -306,6 +307,9 @@ fn facts(sessions: &SharedSessions) -> Vec<SessionFacts> {
     let sessions = sessions.read().unwrap_or_else(PoisonError::into_inner);
     let facts = sessions.iter().map(|(cluster, told)| SessionFacts {
         cluster: cluster.clone(),
+        protocol: told.protocol,
+        reading: told.reading.clone(),
+        not_accepted: told.not_accepted.clone(),
         clock_skew_ms: told.clock_skew_ms,
         queued_items: told.queued_items,
         problem: told.problem.clone(),

@@ -34,7 +34,9 @@ const SEAL_CONTEXT: &str = "lockstep.dev 2026-01 hub key: seal stored Secrets";
 const MAC_CONTEXT: &str = "lockstep.dev 2026-01 hub key: MAC of marks";
 const TOKEN_CONTEXT: &str = "lockstep.dev 2026-01 hub key: tokens of agents";
 const ARCHIVE_CONTEXT: &str = "lockstep.dev 2026-11 hub key: files of the archive";
-const SECRET_DIGEST_CONTEXT: &str = "lockstep.dev 2026-01 hub key: digests of Secrets";
+const AGENT_DIGEST_CONTEXT: &str = "lockstep.dev 2026-12 hub key: digests of Secrets by agents";
+const SHOWN_DIGEST_CONTEXT: &str = "lockstep.dev 2026-12 hub key: digests of Secrets that are shown";
+const RENDERED_DIGEST_CONTEXT: &str = "lockstep.dev 2026-12 hub key: digests of rendered Secrets";
 
 /// The hub's key could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -168,10 +170,23 @@ impl HubKey {
         blake3::derive_key(ARCHIVE_CONTEXT, &self.0)
     }
 
-    /// Key of the digests of Secrets.
+    /// Key that the keys of agents for digests of Secrets are made with; none of these opens what another cluster told,
+    /// what is shown, or what is on copies.
     #[must_use]
-    pub fn secret_digest_key(&self) -> [u8; KEY_LEN] {
-        blake3::derive_key(SECRET_DIGEST_CONTEXT, &self.0)
+    pub fn agent_digest_key(&self) -> [u8; KEY_LEN] {
+        blake3::derive_key(AGENT_DIGEST_CONTEXT, &self.0)
+    }
+
+    /// Key of the digests that stand for values of Secrets in answers of the API. It never leaves the hub.
+    #[must_use]
+    pub fn shown_digest_key(&self) -> [u8; KEY_LEN] {
+        blake3::derive_key(SHOWN_DIGEST_CONTEXT, &self.0)
+    }
+
+    /// Key of the digests of rendered Secrets, which marks on copies carry. It never leaves the hub.
+    #[must_use]
+    pub fn rendered_digest_key(&self) -> [u8; KEY_LEN] {
+        blake3::derive_key(RENDERED_DIGEST_CONTEXT, &self.0)
     }
 }
 
@@ -439,11 +454,20 @@ mod tests {
     #[test]
     fn derived_keys_differ_and_are_pinned() {
         let key = key(7);
-        assert_ne!(key.mac_key(), key.secret_digest_key());
-        assert_ne!(key.mac_key(), key.0);
+        let all = [
+            key.0,
+            key.mac_key(),
+            key.token_key(),
+            key.archive_key(),
+            key.agent_digest_key(),
+            key.shown_digest_key(),
+            key.rendered_digest_key(),
+        ];
+        assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());
         // Marks on objects and digests in stores outlive versions of lockstep.
         assert_eq!(hex(&key.mac_key()[..8]), "3fbe51b565986c1b");
-        assert_eq!(hex(&key.secret_digest_key()[..8]), "36204bae002fdf8f");
+        assert_eq!(hex(&key.rendered_digest_key()[..8]), "885dfb9c8e44e7c7");
+        assert_eq!(hex(&key.agent_digest_key()[..8]), "37c8c963e4de13da");
     }
 
     #[test]

@@ -148,7 +148,7 @@ impl Before {
             // A kind that is not served tells nothing.
             // Nor does one that may not be read: what depends on it is unknown anyway.
             Phase::Pending | Phase::Failing => {
-                is_news(watch) && matches!(watch.reason.as_str(), "NotServed" | "Forbidden")
+                is_news(watch) && matches!(watch.reason.as_str(), "NotServed" | "Forbidden" | "NotAccepted")
             }
             Phase::Listing => false,
         })

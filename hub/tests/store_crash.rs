@@ -40,6 +40,7 @@ fn row(n: u64) -> ObjectRow {
         body: Some(Bytes::from(format!("{n:0>900}"))),
         managed: None,
         deleting: false,
+        pod_security: Default::default(),
         before: None,
         observed_at: 1,
     }

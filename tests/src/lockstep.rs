@@ -23,6 +23,12 @@ const STOP_PATIENCE: Duration = Duration::from_secs(15);
 /// One request to a hub that may be busy.
 const METRICS_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Agents of their own read what `lockstep up` lets its agents read.
+const READS_EVERYTHING: &str = "accept:
+- kinds: ['*']
+- { kinds: ['*', Secret], namespaces: ['*', kube-system, kube-public, kube-node-lease], verbs: [read] }
+";
+
 /// The binary, beside the test's own.
 ///
 /// # Errors
@@ -144,6 +150,9 @@ impl Lockstep {
         command.args(["agent", "--cluster", cluster, "--hub", hub, "--context", cluster]);
         command.arg("--kubeconfig").arg(&self.kubeconfig);
         command.arg("--agent-token-file").arg(self.dir.path().join(format!("token-{cluster}")));
+        let config = self.dir.path().join(format!("agent-{cluster}.yaml"));
+        std::fs::write(&config, READS_EVERYTHING)?;
+        command.arg("--config").arg(config);
         command.envs(environment.iter().copied());
         command.env("RUST_LOG", &self.log_filter).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(command.kill_on_drop(true).spawn()?)

@@ -1,7 +1,7 @@
 //! What a hub checks before it welcomes an agent.
 
+use crate::Protocols;
 use crate::v1::{Hello, Refused};
-use crate::{OLDEST_PROTOCOL, PROTOCOL};
 
 /// Agent and hub speak no common version of the protocol.
 pub const PROTOCOL_NOT_SERVED: &str = "LS0320";
@@ -61,12 +61,12 @@ pub struct Known<'a> {
     pub name_of_uid: Option<&'a str>,
 }
 
-/// Checks a hello; the version to speak.
+/// Checks a hello; the version to speak. `ours` are the versions that this hub speaks.
 ///
 /// # Errors
 /// The refusal to send.
-pub fn check(hello: &Hello, known: &Known<'_>) -> Result<u32, Refusal> {
-    let protocol = protocol(hello)?;
+pub fn check(hello: &Hello, known: &Known<'_>, ours: Protocols) -> Result<u32, Refusal> {
+    let protocol = protocol(hello, ours)?;
     let name = hello.cluster_name.as_str();
     let missing = [
         ("cluster_name", name),
@@ -112,17 +112,17 @@ pub fn check(hello: &Hello, known: &Known<'_>) -> Result<u32, Refusal> {
     Ok(protocol)
 }
 
-fn protocol(hello: &Hello) -> Result<u32, Refusal> {
-    if (OLDEST_PROTOCOL..=PROTOCOL).contains(&hello.protocol) {
-        return Ok(hello.protocol);
+/// The newest version that both speak.
+fn protocol(hello: &Hello, ours: Protocols) -> Result<u32, Refusal> {
+    let oldest = if hello.oldest_protocol == 0 { hello.protocol } else { hello.oldest_protocol };
+    let theirs = Protocols { oldest, newest: hello.protocol };
+    if let Some(protocol) = ours.common(theirs) {
+        return Ok(protocol);
     }
-    let remedy = if hello.protocol > PROTOCOL { "upgrade the hub first" } else { "upgrade the agent" };
+    let remedy = if theirs.oldest > ours.newest { "upgrade the hub first" } else { "upgrade the agent" };
     refuse(
         PROTOCOL_NOT_SERVED,
-        format!(
-            "agent {} speaks protocol {}, this hub serves {OLDEST_PROTOCOL} to {PROTOCOL}",
-            hello.agent_version, hello.protocol
-        ),
+        format!("agent {} speaks protocol {theirs}, this hub serves {ours}", hello.agent_version),
         remedy,
     )
 }
@@ -149,10 +149,12 @@ fn refuse<T>(code: &'static str, message: String, remedy: &str) -> Result<T, Ref
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{OLDEST_PROTOCOL, PROTOCOL};
 
     fn hello() -> Hello {
         Hello {
             protocol: PROTOCOL,
+            oldest_protocol: OLDEST_PROTOCOL,
             agent_version: "0.1.0".into(),
             cluster_name: "a".into(),
             cluster_uid: "u".into(),
@@ -165,7 +167,7 @@ mod tests {
     fn code(change: impl Fn(&mut Hello), known: Known<'_>) -> &'static str {
         let mut hello = hello();
         change(&mut hello);
-        check(&hello, &known).map_or_else(|refusal| refusal.code, |_| "ok")
+        check(&hello, &known, Protocols::BUILT_IN).map_or_else(|refusal| refusal.code, |_| "ok")
     }
 
     #[test]
@@ -179,10 +181,35 @@ mod tests {
     }
 
     #[test]
+    fn hub_and_agent_of_neighbouring_versions_speak_the_older_one() {
+        let known = Known { token_cluster: "a", ..Known::default() };
+        let (old, new) = (
+            Protocols { oldest: PROTOCOL, newest: PROTOCOL },
+            Protocols { oldest: PROTOCOL, newest: PROTOCOL + 1 },
+        );
+        for (hub, agent, spoken) in
+            [(new, old, PROTOCOL), (old, new, PROTOCOL), (new, new, PROTOCOL + 1), (old, old, PROTOCOL)]
+        {
+            let hello = Hello { protocol: agent.newest, oldest_protocol: agent.oldest, ..hello() };
+            assert_eq!(check(&hello, &known, hub), Ok(spoken), "{hub} {agent}");
+        }
+        let remedy = |hub: Protocols, agent: Protocols| {
+            let hello = Hello { protocol: agent.newest, oldest_protocol: agent.oldest, ..hello() };
+            check(&hello, &known, hub).unwrap_err().remedy
+        };
+        let far = Protocols { oldest: PROTOCOL + 1, newest: PROTOCOL + 2 };
+        assert_eq!(remedy(far, old), "upgrade the agent");
+        assert_eq!(remedy(old, far), "upgrade the hub first");
+    }
+
+    #[test]
     fn versions_are_checked() {
         let known = Known { token_cluster: "a", ..Known::default() };
-        assert_eq!(code(|h| h.protocol = PROTOCOL + 1, known), PROTOCOL_NOT_SERVED);
-        assert_eq!(code(|h| h.protocol = OLDEST_PROTOCOL - 1, known), PROTOCOL_NOT_SERVED);
+        let speaks = |oldest, newest| code(|h| (h.oldest_protocol, h.protocol) = (oldest, newest), known);
+        assert_eq!(speaks(PROTOCOL + 1, PROTOCOL + 2), PROTOCOL_NOT_SERVED);
+        assert_eq!(speaks(0, PROTOCOL + 1), PROTOCOL_NOT_SERVED, "it says that it speaks no other");
+        assert_eq!(speaks(0, OLDEST_PROTOCOL - 1), PROTOCOL_NOT_SERVED);
+        assert_eq!(speaks(PROTOCOL, PROTOCOL + 1), "ok");
         assert_eq!(code(|h| h.instance.clear(), known), INCOMPLETE_HELLO);
         assert_eq!(code(|h| h.server_version = "v1.19.16".into(), known), SERVER_TOO_OLD);
         for version in ["v1.36.2", "v1.21+", "v1.29.3-eks-1", "weird", "v2.0.0"] {

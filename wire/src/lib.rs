@@ -6,10 +6,12 @@
 mod failed;
 pub mod hello;
 mod item;
+mod protocols;
 pub mod resume;
 pub mod session;
 
 pub use hello::Refusal;
+pub use protocols::Protocols;
 pub use session::{
     AgentEffect, AgentSession, Compared, HubEffect, HubSession, ProtocolError, Resumed, SecretKey, Window,
 };
@@ -20,7 +22,8 @@ pub mod v1 {
     tonic::include_proto!("lockstep.v1");
 }
 
-/// Version of the session protocol. The hub serves this one and the one before.
+/// Version of the session protocol. Hub and agent speak this one and the one before; a session uses the newest that both
+/// speak ([`Protocols::common`]).
 pub const PROTOCOL: u32 = 1;
 
 /// Oldest protocol still spoken: the version before [`PROTOCOL`], once there is one.

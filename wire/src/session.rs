@@ -9,6 +9,8 @@
 mod agent;
 mod hub;
 
+use crate::Protocols;
+
 pub use agent::{AgentEffect, AgentSession, Compared, Opened, Resumed, SecretKey};
 pub use hub::{HubEffect, HubSession};
 
@@ -46,9 +48,6 @@ impl Window {
 /// closed; an agent goes on as a new instance.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
-    /// A message without a body that this version knows.
-    #[error("a message without a known body")]
-    Empty,
     /// Something came before the greeting.
     #[error("a message came before the greeting")]
     BeforeGreeting,
@@ -56,8 +55,13 @@ pub enum ProtocolError {
     #[error("a second greeting")]
     SecondGreeting,
     /// The hub chose a protocol that we do not speak.
-    #[error("the hub speaks protocol {0}")]
-    Version(u32),
+    #[error("the hub chose protocol {chosen}, this agent speaks {ours}")]
+    Version {
+        /// What the hub chose.
+        chosen: u32,
+        /// What we offered.
+        ours: Protocols,
+    },
     /// The hub's key for digests of Secrets is not 32 bytes long.
     #[error("the welcome's secret_key has {0} bytes instead of 32")]
     SecretKey(usize),

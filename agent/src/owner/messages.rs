@@ -16,6 +16,8 @@ impl Owner {
             server_version: self.facts.server_version.clone(),
             live,
             accepts: self.facts.accepts.clone(),
+            // Texts and sets always serialise.
+            reading: serde_json::to_vec(&self.facts.reading).unwrap_or_default().into(),
             clock_ms: now,
             lease_counter: self.guard.counter(),
             ..v1::Hello::default()

@@ -4,16 +4,20 @@ mod census;
 mod interests;
 mod lease;
 mod lists;
+mod reading;
 mod rewinds;
 mod spill;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_cluster::{LeaseState, ServedKind, ServedVersion};
-use lockstep_engine::interest::Condition;
+use lockstep_engine::catalogue::system_namespaces;
+use lockstep_engine::interest::{Condition, Interest};
 use lockstep_engine::listwatch::{Absence, Health, Start};
+use lockstep_engine::reading::{KindRule, NamespaceRule, ReadRule};
 use lockstep_engine::selector::LabelSelector;
 use lockstep_engine::{ResourceVersion, Uid};
+use lockstep_wire::Protocols;
 use lockstep_wire::v1::{WatchPhase, hub_message::Body, item::Change};
 
 use super::*;
@@ -109,14 +113,32 @@ pub(super) fn completed(epoch: u64, version: u64) -> Observation<Bytes> {
     Observation::ListCompleted { epoch, resource_version: rv(version), absence: Absence::Conclusive }
 }
 
+/// Whatever is asked for may be read.
+pub(super) fn everything() -> Reading {
+    let named = |namespace: &str| NamespaceRule::Named(namespace.to_owned());
+    let secrets = KindRule::Named { name: "Secret".to_owned(), group: String::new() };
+    let rule = ReadRule {
+        kinds: [KindRule::All, secrets].into(),
+        namespaces: system_namespaces().map(named).chain([NamespaceRule::All]).collect(),
+    };
+    Reading { rules: vec![rule], protected: BTreeSet::new() }
+}
+
 impl Rig {
     /// A welcomed agent in a cluster that serves ConfigMaps and Secrets.
     pub(super) fn new(bounds: Bounds) -> Self {
+        Self::reading(bounds, everything())
+    }
+
+    /// The same, of which a hub may read no more than this.
+    pub(super) fn reading(bounds: Bounds, reading: Reading) -> Self {
         let facts = Facts {
             cluster_name: "a".into(),
             cluster_uid: "u".into(),
             server_version: "v1.20.2".into(),
             accepts: vec![],
+            reading,
+            protocols: Protocols::BUILT_IN,
         };
         let owner = Owner::new(facts, bounds, "i".into());
         let mut rig = Self {

@@ -10,7 +10,7 @@ use lockstep_cluster::Resource;
 use lockstep_engine::census::{Census, Member};
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::object::RawObject;
-use lockstep_engine::relist::{Entry, Flags, Seen};
+use lockstep_engine::relist::{Digest, Entry, Flags, Seen};
 use lockstep_engine::{Millis, ResourceVersion};
 use lockstep_wire::v1::{self, IndexEntry, Item, item::Change};
 
@@ -251,7 +251,7 @@ impl Watch {
     /// Takes the hub's view of a key into the index, so that a list tells what differs from it.
     fn adopt(&mut self, namespace: &str, name: &str, held: Option<&IndexEntry>) {
         let known = self.index.get(namespace, name).cloned();
-        let digest = beside(false);
+        let digest = beside(Digest::default());
         match (held, known) {
             (Some(held), _) => {
                 let resource_version = ResourceVersion::new(&held.resource_version);
@@ -358,7 +358,7 @@ impl Watch {
         }
         let item = bench.upsert(bytes, &object, &judged, known.as_ref(), Telling::Again);
         let Ok(Some(item)) = item else { return Follow::default() };
-        let digest = beside(judged.deleting);
+        let digest = beside(judged.digest);
         let seen = Seen { uid: &judged.uid, resource_version: version, digest, flags: judged.flags };
         self.index.observe(&judged.namespace, &judged.name, &seen);
         // The checkpoint stays: the watch has not got there yet.

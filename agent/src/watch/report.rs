@@ -67,6 +67,13 @@ impl Watch {
         if self.stage == Stage::AwaitingResume {
             return said(WatchPhase::Pending, "", "");
         }
+        if self.refused {
+            return said(
+                WatchPhase::Failing,
+                "NotAccepted",
+                "the agent's `accept` does not let the hub read all that it asks for; nothing of this kind is known",
+            );
+        }
         if self.not_served {
             let phase = if self.run > 0 { WatchPhase::Failing } else { WatchPhase::Pending };
             return said(phase, "NotServed", "the cluster does not serve this kind");

@@ -101,6 +101,9 @@ pub(crate) fn table(list: &List<ClusterStatus>, wide: bool, now: i64) -> Table {
             );
             table.below(line, Some(Paint::Bad));
         }
+        for refused in &item.not_accepted {
+            table.below(format!("{}: {refused}", item.name), Some(Paint::Warn));
+        }
         if let Some(problem) = &item.problem {
             table.below(format!("{}: {problem}", item.name), Some(Paint::Bad));
         }
@@ -178,7 +181,9 @@ mod tests {
             since_ms: Some(0),
             server_version: "v1.20.2".to_owned(),
             agent_version: "0.1.0".to_owned(),
+            protocol: Some(1),
             accepts: vec!["*".to_owned()],
+            not_accepted: vec![],
             paused: false,
             objects: 12,
             clock_skew_ms: Some(-5_000),

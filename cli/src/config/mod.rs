@@ -91,12 +91,24 @@ pub fn agent(layers: Layers) -> Result<AgentSettings, CliError> {
     if let Some(file) = token_file {
         agent.token = token(&file)?;
     }
+    if kubeconfig.is_none() {
+        agent.protected_namespaces.extend(own_namespace(Path::new(SERVICE_ACCOUNT_NAMESPACE)));
+    }
     agent.validate().map_err(|error| {
         let remedy = "deploy/examples/agent.yaml shows every setting";
         CliError::new("LS0004", format!("the agent's configuration is not usable{}", own.origin()), remedy)
             .caused_by(&error)
     })?;
     Ok(AgentSettings { agent, kubeconfig, context, metrics, deleters })
+}
+
+/// Where a Pod finds the namespace that it is in.
+const SERVICE_ACCOUNT_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+
+/// The namespace of the Pod that this is, if it is one: it holds the agent's token and its accept list.
+fn own_namespace(file: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(file).ok()?;
+    Some(text.trim().to_owned()).filter(|namespace| !namespace.is_empty())
 }
 
 fn token(file: &Path) -> Result<Token, CliError> {

@@ -129,6 +129,7 @@ fn the_sample_files_are_valid_and_name_every_setting() {
         token,
         tls,
         accept,
+        protected_namespaces,
         lists_at_once,
         queue_bytes,
         queue_items,
@@ -154,6 +155,7 @@ fn the_sample_files_are_valid_and_name_every_setting() {
         ),
         "the sample shows the defaults"
     );
+    assert_eq!(protected_namespaces, defaults.protected_namespaces);
     assert_eq!((lease_namespace, census_interval_s), (defaults.lease_namespace, defaults.census_interval_s));
     assert_eq!((tls, spill_dir, spill_bytes), (defaults.tls, defaults.spill_dir, defaults.spill_bytes));
     for key in ["tls", "kubeconfig", "context", "metrics", "token_file", "spill_dir"] {

@@ -102,6 +102,10 @@ fn session(cluster: &ClusterStatus, checks: &mut Vec<Check>) {
     if let Some(skew_ms) = cluster.clock_skew_ms.filter(|skew| skew.abs() > SKEW_MS) {
         checks.push(skew(&name, skew_ms));
     }
+    for refused in &cluster.not_accepted {
+        let remedy = "add the entry to `accept` in that cluster's agent.yaml, or take the kind or namespace out of the policy";
+        checks.push(Check::warning(&name, refused.clone(), remedy));
+    }
     let behind: Vec<_> = cluster.watches.iter().filter(|watch| watch.phase != "Live").collect();
     for watch in &behind {
         let message =

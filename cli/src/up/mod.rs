@@ -139,6 +139,8 @@ async fn serve(
         let token = Token::new(running.tokens.get(&cluster).map_or("", String::as_str));
         let mut config = AgentConfig::new(cluster.clone(), &hub, token);
         lease_namespace.clone_into(&mut config.lease_namespace);
+        // Hub and agents are one process here, with the rights of the person who runs it.
+        config.accept.push(AcceptEntry::reading_everything());
         if !accept.is_empty() {
             let all = || vec!["*".to_owned()];
             let named = AcceptEntry { kinds: accept.to_vec(), namespaces: all(), ..everything(&config) };

@@ -33,7 +33,7 @@ impl Writer {
         if !plan.ensure_namespace || plan.dry_run || !matches!(outcome, Outcome::NamespaceMissing) {
             return ApplyReport { outcome, created_namespace: None };
         }
-        match self.create_namespace(&plan.namespace).await {
+        match self.create_namespace(&plan.namespace, &plan.namespace_labels).await {
             Err(failure) => ApplyReport { outcome: Outcome::Failed(failure), created_namespace: None },
             Ok(namespace) => ApplyReport {
                 outcome: self.apply_once(plan).await,

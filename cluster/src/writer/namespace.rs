@@ -1,5 +1,7 @@
 //! Namespaces that objects need.
 
+use std::collections::BTreeMap;
+
 use lockstep_engine::Uid;
 use lockstep_engine::outcome::{Failure, Operation, Sensitivity};
 use lockstep_engine::ownership::MANAGER;
@@ -13,6 +15,9 @@ use crate::resource::Resource;
 /// Marks a namespace that lockstep made because an object needed it; such are never deleted (I6).
 pub(super) const IMPLICIT_ANNOTATION: &str = "lockstep.dev/implicit";
 
+/// Fields of an apply are owned by others.
+const CONFLICT: u16 = 409;
+
 /// A namespace that is there now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreatedNamespace {
@@ -23,16 +28,20 @@ pub struct CreatedNamespace {
 }
 
 impl Writer {
-    /// Creates a namespace that was found missing. One that appeared meanwhile is left as it is.
+    /// Creates a namespace that was found missing, with these labels. One that appeared meanwhile is left as it is.
     ///
     /// # Errors
     /// When the server refuses or does not answer.
-    pub async fn create_namespace(&self, name: &str) -> Result<CreatedNamespace, Failure> {
+    pub async fn create_namespace(
+        &self,
+        name: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<CreatedNamespace, Failure> {
         let resource = Resource::namespaces();
         let body = json!({
             "apiVersion": "v1",
             "kind": "Namespace",
-            "metadata": {"name": name, "annotations": {IMPLICIT_ANNOTATION: "true"}},
+            "metadata": {"name": name, "labels": labels, "annotations": {IMPLICIT_ANNOTATION: "true"}},
         });
         let apply = ApplyCall {
             resource: &resource,
@@ -44,6 +53,12 @@ impl Writer {
             body: body.to_string().into_bytes(),
         };
         let reply = self.send_apply(apply).await?;
+        // Somebody made it meanwhile, with labels of their own.
+        if reply.status == CONFLICT
+            && let Some(live) = self.read(&resource, "", name).await?
+        {
+            return Ok(CreatedNamespace { uid: live.uid, created: false });
+        }
         if !reply.is_success() {
             return Err(reply.failure(Operation::Apply, Sensitivity::Plain));
         }

@@ -1,5 +1,6 @@
 //! What a writer is asked, and what it answers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -80,6 +81,8 @@ pub struct ApplyPlan {
     pub leave: Leave,
     /// Create the namespace if it is missing.
     pub ensure_namespace: bool,
+    /// Labels of a namespace that is created.
+    pub namespace_labels: BTreeMap<String, String>,
     /// Ask what would happen only.
     pub dry_run: bool,
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::is_system_namespace;
+use super::{is_internal, is_system_namespace};
 use crate::identity::{GroupKind, ObjectKey};
 use crate::object::{ObjectError, OwnerReference, RawObject};
 
@@ -30,8 +30,10 @@ pub enum SkipReason {
     HelmRelease,
     /// A bootstrap token.
     BootstrapToken,
-    /// In kube-system, kube-public or kube-node-lease, or one of these namespaces itself.
+    /// In kube-system, kube-public, kube-node-lease or lockstep-system, or one of these namespaces itself.
     SystemNamespace,
+    /// lockstep itself runs on it: the hub's key, a token, a certificate.
+    Internal,
     /// A controller owns it.
     Owned,
     /// A Job that had finished before lockstep made a copy of it.
@@ -60,6 +62,7 @@ impl SkipReason {
             Self::HelmRelease => "HelmRelease",
             Self::BootstrapToken => "BootstrapToken",
             Self::SystemNamespace => "SystemNamespace",
+            Self::Internal => "Internal",
             Self::Owned => "Owned",
             Self::FinishedJob => "FinishedJob",
             Self::ManagedEndpoints => "ManagedEndpoints",
@@ -92,6 +95,9 @@ impl SkipReason {
             }
             Self::SystemNamespace => {
                 "it belongs to one of the cluster's own namespaces; list that namespace under `namespaces` (or, for the Namespace itself, under `names`) to sync it all the same"
+            }
+            Self::Internal => {
+                "its label lockstep.dev/internal says that lockstep itself runs on it; it never leaves its cluster"
             }
             Self::Owned => {
                 "a controller owns it, and its owner at the target makes its own; set `includeOwned: true` to sync it all the same"
@@ -243,6 +249,9 @@ pub fn eligibility(key: &ObjectKey, facts: &Facts<'_>, asked: Asked) -> Eligibil
 fn skip_reason(key: &ObjectKey, facts: &Facts<'_>, asked: Asked) -> Option<SkipReason> {
     if is_never_synced(&key.gk) {
         return Some(SkipReason::NeverSynced);
+    }
+    if is_internal(facts.labels) {
+        return Some(SkipReason::Internal);
     }
     if let Some(reason) = kind_row(key, facts, asked) {
         return Some(reason);

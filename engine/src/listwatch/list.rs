@@ -2,7 +2,9 @@
 
 use super::body::version_of;
 use super::{Absence, Command, Health, Machine, Next, Observation, Output, RequestFailure, State};
-use super::{PAGE_LIMIT, PAGE_LIMIT_DIVISOR, SLOW_PAGE_LIMIT, is_older};
+use super::{
+    PAGE_BYTES_WANTED, PAGE_GROWTH, PAGE_LIMIT, PAGE_LIMIT_DIVISOR, PAGE_START, SLOW_PAGE_LIMIT, is_older,
+};
 use crate::Millis;
 use crate::guard::{self, Guard};
 use crate::identity::ResourceVersion;
@@ -61,6 +63,7 @@ impl<B: AsRef<[u8]>> Machine<B> {
             self.show(&version);
         }
         let first = listing.first.get_or_insert(version).clone();
+        self.limit = next_limit(self.limit, &items);
         out.reserve(items.len());
         for body in items {
             let unkeyed = u32::from(listed(body, out).is_none());
@@ -167,7 +170,7 @@ impl<B: AsRef<[u8]>> Machine<B> {
             (false, n) if guard::on(Guard::UnkeyedItems) => Absence::Undecodable(n),
             (false, _) => Absence::Conclusive,
         };
-        self.limit = PAGE_LIMIT;
+        self.limit = PAGE_START;
         self.shown = None;
         self.checkpoint = Some(version.clone()).filter(|version| !version.is_empty());
         self.watch_failures = 0;
@@ -177,6 +180,15 @@ impl<B: AsRef<[u8]>> Machine<B> {
             absence,
         }));
     }
+}
+
+/// Objects of the next page, by the bytes of this one (I14): whoever may create large objects must not decide how much
+/// memory a list takes.
+fn next_limit<B: AsRef<[u8]>>(limit: u32, items: &[B]) -> u32 {
+    let bytes: usize = items.iter().map(|item| item.as_ref().len()).sum();
+    let Some(mean) = bytes.checked_div(items.len()) else { return limit };
+    let fitting = u32::try_from(PAGE_BYTES_WANTED / mean.max(1)).unwrap_or(u32::MAX);
+    fitting.min(limit.saturating_mul(PAGE_GROWTH)).clamp(1, PAGE_LIMIT)
 }
 
 /// Reports an object of a list; answers its version, nothing where it could not be keyed.

@@ -141,12 +141,12 @@ const B: Body = br#"{"metadata":{"name":"b","resourceVersion":"9"}}"#;
 #[test]
 fn from_nothing_all_pages_are_listed_then_watched_from_the_first_pages_version() {
     let (mut at, out) = Loop::start(Start::Nothing);
-    assert_eq!(command(&out), Some(&Command::List { limit: PAGE_LIMIT, continue_token: None }));
+    assert_eq!(command(&out), Some(&Command::List { limit: PAGE_START, continue_token: None }));
     assert!(observations(out).contains(&Observation::ListStarted { epoch: 1 }));
     let out = at.step(page(&[A], Some("t"), 10));
     assert_eq!(
         command(&out),
-        Some(&Command::List { limit: PAGE_LIMIT, continue_token: Some("t".to_owned()) })
+        Some(&Command::List { limit: PAGE_START * PAGE_GROWTH, continue_token: Some("t".to_owned()) })
     );
     let out = at.step(page(&[B], None, 12));
     assert_eq!(watch_from(&out), Some("10"));
@@ -242,7 +242,7 @@ fn a_page_that_failed_in_passing_is_asked_again_with_its_token() {
     let out = at.step(Input::Fired);
     assert_eq!(
         command(&out),
-        Some(&Command::List { limit: PAGE_LIMIT, continue_token: Some("t".to_owned()) })
+        Some(&Command::List { limit: PAGE_START * PAGE_GROWTH, continue_token: Some("t".to_owned()) })
     );
     let out = observations(at.step(page(&[B], None, 10)));
     assert!(matches!(

@@ -17,6 +17,7 @@ pub(super) enum Asked {
     Claimed { claim: Claim, rendered: Result<Arc<Rendered>, Status> },
     Ended { ending: Ending, delete: bool, why: String, waits: Waits },
     Released,
+    NotAccepted { message: String },
     Unknown { reason: &'static str, message: String },
 }
 
@@ -117,6 +118,7 @@ impl<S: Store> Core<S> {
         Ok(match self.claim(policy, target, &key)? {
             Ok(_) => unclaimed(),
             Err(NoClaim::Unknown(reason, message)) => Asked::Unknown { reason, message },
+            Err(NoClaim::NotAccepted(message)) => Asked::NotAccepted { message },
             Err(NoClaim::Absent) if moved => {
                 // Nothing was deleted: the policy takes its objects from elsewhere now.
                 let delete = deletion.on_policy_delete == Disposition::Delete;

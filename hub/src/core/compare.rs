@@ -19,7 +19,7 @@ impl<S: Store> Core<S> {
             Err(refused) => self.answer(reply, Err(refused)),
             Ok((row, comparison)) => {
                 if !self.can_read(&row) {
-                    let complete = complete(comparison, &row.key.gk, &self.keys.secret_digest);
+                    let complete = complete(comparison, &row.key.gk, &self.keys.shown_digest);
                     self.answer(reply, Ok(complete));
                     return Ok(());
                 }
@@ -85,7 +85,7 @@ impl<S: Store> Core<S> {
             Answer::Image(image) => serde_json::from_slice(&image.body).ok(),
             _ => None,
         };
-        let complete = complete(Comparison { observed, ..comparison }, gk, &self.keys.secret_digest);
+        let complete = complete(Comparison { observed, ..comparison }, gk, &self.keys.shown_digest);
         self.answer(reply, Ok(complete));
     }
 }

@@ -1,10 +1,12 @@
 //! Sessions: who may speak for which cluster (I15), what its agent shall watch, and from where.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use lockstep_engine::catalogue::is_container;
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::interest::Interest;
+use lockstep_engine::reading::Reading;
 use lockstep_engine::{ClusterId, GroupKind, Millis, Uid};
 use lockstep_wire::hello::{Known, check};
 use lockstep_wire::{HubSession, Window, v1};
@@ -37,8 +39,8 @@ impl<S: Store> Core<S> {
     pub(super) fn connect(&mut self, connect: Connect, now: Millis) -> Result<(), StoreError> {
         let Connect { token, hello, out, reply } = connect;
         self.vouch(&token, now)?;
-        let id = match self.identify(&token, &hello) {
-            Ok(id) => id,
+        let (id, protocol) = match self.identify(&token, &hello) {
+            Ok(identified) => identified,
             Err(refused) => {
                 tracing::warn!(
                     code = refused.code,
@@ -55,7 +57,7 @@ impl<S: Store> Core<S> {
             }
         };
         self.fence(id, now);
-        let number = self.begin_session(id, &hello, out, now)?;
+        let number = self.begin_session(id, &hello, protocol, out, now)?;
         self.lease_told(id, hello.lease_counter, now)?;
         self.after.push(AfterCommit::Connected(reply, Ok((id, number))));
         self.welcome(id, &hello, now)?;
@@ -86,7 +88,8 @@ impl<S: Store> Core<S> {
         }
     }
 
-    fn identify(&self, token: &BearerToken, hello: &v1::Hello) -> Result<ClusterId, v1::Refused> {
+    /// Whose agent it is, and the version of the protocol to speak with it.
+    fn identify(&self, token: &BearerToken, hello: &v1::Hello) -> Result<(ClusterId, u32), v1::Refused> {
         // blake3::Hash compares in constant time.
         let given = blake3::Hash::from(token.hash());
         let cluster = self
@@ -101,8 +104,8 @@ impl<S: Store> Core<S> {
             uid_of_name: cluster.row.uid.as_ref().map(Uid::as_str),
             name_of_uid: other.map(|other| other.row.name.as_str()),
         };
-        check(hello, &known)?;
-        Ok(cluster.row.id)
+        let protocol = check(hello, &known, self.protocols)?;
+        Ok((cluster.row.id, protocol))
     }
 
     fn unknown_token(&self, token: &BearerToken) -> v1::Refused {
@@ -146,6 +149,7 @@ impl<S: Store> Core<S> {
         &mut self,
         id: ClusterId,
         hello: &v1::Hello,
+        protocol: u32,
         out: tokio::sync::mpsc::Sender<SessionCommand>,
         now: Millis,
     ) -> Result<u64, StoreError> {
@@ -154,7 +158,7 @@ impl<S: Store> Core<S> {
         row.uid = Some(Uid::new(&hello.cluster_uid));
         row.session += 1;
         let stored = (!row.instance.is_empty()).then_some((row.instance.as_str(), row.committed));
-        let stream = HubSession::open(hello, stored, Window::default());
+        let stream = HubSession::open(hello, protocol, stored, Window::default());
         if !stream.same_instance() {
             row.instance.clone_from(&hello.instance);
             row.committed = 0;
@@ -165,10 +169,12 @@ impl<S: Store> Core<S> {
         row.connected_at = Some(now);
         row.disconnected_at = None;
         let number = row.session;
+        let reading = reading_of(hello);
+        let told_reading = reading.clone();
         // An agent may say anything, also of its clock.
         let skew_ms = now.saturating_sub(hello.clock_ms);
         cluster.session =
-            Some(Session { number, out, stream, skew_ms, generation: 0, interest: BTreeMap::new() });
+            Some(Session { number, out, stream, skew_ms, reading, generation: 0, interest: BTreeMap::new() });
         self.store.put_cluster(&cluster.row)?;
         // What an earlier session told of its watches is no longer news; each is told again.
         let news =
@@ -183,12 +189,14 @@ impl<S: Store> Core<S> {
         let name = cluster.row.name.to_string();
         self.told(&name, |told| {
             *told = super::SessionTold {
+                protocol: Some(protocol),
+                reading: told_reading,
                 clock_skew_ms: Some(skew_ms.saturating_neg()),
                 ..super::SessionTold::default()
             };
         });
         let Some(cluster) = self.clusters.get(&id) else { return Ok(number) };
-        tracing::info!(cluster = %cluster.row.name, server = hello.server_version, "agent connected");
+        tracing::info!(cluster = %cluster.row.name, server = hello.server_version, agent = hello.agent_version, protocol, "agent connected");
         Ok(number)
     }
 
@@ -202,7 +210,7 @@ impl<S: Store> Core<S> {
             cluster: id.0,
             session: session.number,
             clock_ms: now,
-            secret_key: self.keys.secret_digest.to_vec().into(),
+            secret_key: self.keys.of_agent(&hello.cluster_uid).to_vec().into(),
             ..v1::Welcome::default()
         });
         let number = session.number;
@@ -225,6 +233,7 @@ impl<S: Store> Core<S> {
         let mut interests = self.interests(&name, &listed);
         let kept = self.kept_interests(id, &interests)?;
         kept.into_iter().for_each(|kept| super::interests::absorb(&mut interests, kept));
+        self.cut_interests(id, &mut interests);
         let mut wanted = BTreeSet::new();
         let mut message = v1::InterestSet { generation: 0, watches: Vec::with_capacity(interests.len()) };
         for interest in interests {
@@ -450,6 +459,19 @@ impl<S: Store> Core<S> {
             end(cluster);
         }
     }
+}
+
+/// What the hub may read there, as the agent says.
+fn reading_of(hello: &v1::Hello) -> Option<Arc<Reading>> {
+    if hello.reading.is_empty() {
+        return None;
+    }
+    // An agent that says it in a way that is not known refuses what it does not accept, which is then unknown.
+    let read = serde_json::from_slice::<Reading>(&hello.reading);
+    let warn = |error: &serde_json::Error| {
+        tracing::warn!(cluster = hello.cluster_name, %error, "what the agent accepts to be read cannot be understood; upgrade the hub");
+    };
+    read.inspect_err(warn).ok().map(Arc::new)
 }
 
 /// Dropping the sender ends the task, which then reports the disconnect like any other.

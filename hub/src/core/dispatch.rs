@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use lockstep_engine::breaker::{Admission, Permit};
-use lockstep_engine::catalogue::wave;
+use lockstep_engine::catalogue::{PodSecurity, restricted, wave};
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::marks;
 use lockstep_engine::object::RawObject;
@@ -173,6 +173,7 @@ impl<S: Store> Core<S> {
             expect: Some(expect),
             last_field_set: last.map(|record| record.field_set.clone()).unwrap_or_default(),
             ensure_namespace: !row.key.namespace.is_empty(),
+            namespace_labels: BTreeMap::new(),
             leave: if claim.leave.is_empty() { Bytes::new() } else { claim.leave.canonical().into() },
             reclaim: if contested { Vec::new() } else { row.fields.reclaim() },
         });
@@ -237,6 +238,11 @@ impl<S: Store> Core<S> {
         if let Purpose::Apply { source_seen, .. } = &mut step.purpose {
             *source_seen = seen;
         }
+        if let Action::Apply(apply) = &mut step.action
+            && matches!(apply.expect, Some(v1::apply::Expect::Absent(_)))
+        {
+            apply.namespace_labels = self.namespace_labels(row)?;
+        }
         let Some(cluster) = self.clusters.get_mut(&row.target) else { return Ok(()) };
         if cluster.session.is_none() {
             return Ok(());
@@ -254,6 +260,18 @@ impl<S: Store> Core<S> {
         };
         self.send_step(row.target, &row.key, step, Some(permit));
         Ok(())
+    }
+
+    /// The Pod Security labels that a namespace gets if it has to be made for this object: those of the source's.
+    fn namespace_labels(&mut self, row: &PlacementRow) -> Result<PodSecurity, StoreError> {
+        let Some(source) = &row.source else { return Ok(restricted()) };
+        if source.namespace.is_empty() {
+            return Ok(PodSecurity::new());
+        }
+        let key = ObjectKey::new(namespaces(), "", &source.namespace);
+        let namespace =
+            self.store.object(source.cluster, &key)?.filter(|namespace| namespace.unseen.is_none());
+        Ok(namespace.map_or_else(restricted, |namespace| namespace.pod_security))
     }
 
     pub(super) fn wait(&mut self, row: &PlacementRow) {

@@ -105,6 +105,7 @@ impl<S: Store> Core<S> {
                     (false, "SourceRewound".to_owned(), message)
                 }
                 Err(NoClaim::NotSelected(reason, message)) => (false, reason.to_owned(), message),
+                Err(NoClaim::NotAccepted(message)) => (false, "NotAccepted".to_owned(), message),
                 Err(NoClaim::Unknown(reason, message)) => (false, reason.to_owned(), message),
             };
             says.push(PolicySays {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use lockstep_engine::catalogue::is_container;
 use lockstep_engine::ownership::{Corrected, FieldSet, Leave, Left, Taken, sentence, taken_by};
 use lockstep_engine::plan::OnTracked;
+use lockstep_engine::reading::Refused;
 use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey};
 use lockstep_policies::{CompiledPolicy, OnImmutable, Rendered, Replicas, autoscalers, is_scaled};
@@ -44,7 +45,7 @@ impl<S: Store> Core<S> {
         let Some(entry) = policy.spec.resources.get(entry) else { return Ok((Leave::default(), None)) };
         let asks = is_scaled(&key.gk) && entry.ownership.replicas == Replicas::Auto;
         let scaled = asks && self.autoscaler(target, key)?.is_some();
-        let waits = if asks { self.autoscalers_unknown(target, &key.namespace) } else { None };
+        let waits = if asks { self.autoscalers_unknown(target, &key.namespace)? } else { None };
         Ok((entry.ownership.leave(&key.gk, scaled), waits))
     }
 
@@ -84,14 +85,32 @@ impl<S: Store> Core<S> {
 
     /// While they are listed, an autoscaler may be there that is not known. Where they cannot be watched, or are not
     /// served, what is known holds.
-    fn autoscalers_unknown(&self, target: ClusterId, namespace: &str) -> Option<(&'static str, String)> {
+    #[allow(clippy::type_complexity)]
+    fn autoscalers_unknown(
+        &mut self,
+        target: ClusterId,
+        namespace: &str,
+    ) -> Result<Option<(&'static str, String)>, StoreError> {
         let gk = autoscalers();
-        if self.clusters.get(&target)?.serves(&gk) != Some(true) {
-            return None;
+        let Some(cluster) = self.clusters.get(&target).filter(|cluster| cluster.serves(&gk) == Some(true))
+        else {
+            return Ok(None);
+        };
+        let session = cluster.session.as_ref();
+        let reading = session.and_then(|session| session.reading.as_ref());
+        let hidden = reading.is_some_and(|reading| !reading.allows(&gk, namespace, ""));
+        let key = ObjectKey::new(gk, namespace, "");
+        // One is there, and what it scales may not be read.
+        if hidden && !self.store.objects(target, &key.gk, Some(namespace), None, 1)?.is_empty() {
+            let sentence = Refused::at(&key);
+            return Ok(Some((
+                "NotAccepted",
+                format!("whether an autoscaler scales it is not known: {sentence}"),
+            )));
         }
-        let (reason, sentence) = self.absence(target, &ObjectKey::new(gk, namespace, ""))?;
+        let Some((reason, sentence)) = self.absence(target, &key) else { return Ok(None) };
         let waits = matches!(reason, "Listing" | "NotWatched");
-        waits.then(|| (reason, format!("whether an autoscaler scales it is not known yet: {sentence}")))
+        Ok(waits.then(|| (reason, format!("whether an autoscaler scales it is not known yet: {sentence}"))))
     }
 
     /// What an autoscaler that was told of scales now, and did before: to be planned.

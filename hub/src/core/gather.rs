@@ -43,6 +43,8 @@ pub(super) enum NoClaim {
     Unseen,
     /// It exists and is not selected: code and sentence.
     NotSelected(&'static str, String),
+    /// The source's agent does not let the hub read it (I16): what to accept.
+    NotAccepted(String),
     /// It cannot be known now: code and sentence.
     Unknown(&'static str, String),
 }
@@ -100,6 +102,9 @@ impl<S: Store> Core<S> {
             let message = format!("the source cluster {source_name} has never connected, or was removed");
             return Ok(Err(NoClaim::Unknown("SourceNotConnected", message)));
         };
+        if let Some(message) = self.not_accepted(source, policy, key) {
+            return Ok(Err(NoClaim::NotAccepted(message)));
+        }
         let Some(object) = self.store.object(source, key)? else {
             return Ok(Err(self
                 .absence_at_source(source, key)
@@ -256,7 +261,7 @@ impl<S: Store> Core<S> {
             return Ok(rendered.clone());
         }
         let body = claim.object.body.clone().unwrap_or_default();
-        let input = RenderInput { target: key, digest_key: &self.keys.secret_digest };
+        let input = RenderInput { target: key, digest_key: &self.keys.rendered_digest };
         let rendered = render(&claim.policy, &body, &input)
             .map(Arc::new)
             .map_err(|error| Status::new(State::Failed, "RenderFailed", error.to_string()))?;

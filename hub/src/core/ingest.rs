@@ -2,7 +2,7 @@
 //! there to the placements that they concern.
 
 use lockstep_engine::acts::Span;
-use lockstep_engine::catalogue::is_container;
+use lockstep_engine::catalogue::{PodSecurity, is_container};
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::status::State;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
@@ -57,6 +57,10 @@ impl<S: Store> Core<S> {
             }
             Ok(Some(HubEffect::Send(message))) => {
                 self.after.push(AfterCommit::Send(id, session, SessionCommand::Message(Box::new(message))));
+                Ok(())
+            }
+            Ok(Some(HubEffect::Unknown)) => {
+                tracing::warn!(cluster = %cluster.row.name, "the agent sent a kind of message that this hub does not know; it is ignored, upgrade the hub");
                 Ok(())
             }
             Ok(None) => Ok(()),
@@ -216,7 +220,7 @@ impl<S: Store> Core<S> {
         match change {
             Some(Change::Upsert(upsert)) => {
                 let before = self.store.object(id, &key)?;
-                let v1::Upsert { body, left: _, mut managed, deleting } = upsert;
+                let v1::Upsert { body, left: _, mut managed, deleting, pod_security } = upsert;
                 if self.is_stale_echo(id, &key, &resource_version) {
                     let seen = ResourceVersion::new(&resource_version).ordinal();
                     if before.as_ref().is_some_and(|before| before.resource_version.ordinal() >= seen) {
@@ -255,6 +259,7 @@ impl<S: Store> Core<S> {
                     body: (!body.is_empty()).then_some(body),
                     managed: managed.map(managed_row),
                     deleting,
+                    pod_security,
                     before: lingers.as_ref().and_then(state_before),
                     observed_at,
                     unseen: None,
@@ -298,6 +303,7 @@ impl<S: Store> Core<S> {
                     body: None,
                     managed: None,
                     deleting: true,
+                    pod_security: PodSecurity::new(),
                     before: None,
                     observed_at,
                     unseen: None,

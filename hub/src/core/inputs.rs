@@ -185,6 +185,7 @@ mod tests {
             before: None,
             observed_at: 1,
             unseen: None,
+            pod_security: std::collections::BTreeMap::new(),
         }
     }
 

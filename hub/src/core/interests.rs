@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lockstep_engine::interest::Interest;
-use lockstep_engine::{ClusterId, ClusterName, GroupKind};
+use lockstep_engine::reading::Refused;
+use lockstep_engine::{ClusterId, ClusterName, GroupKind, ObjectKey};
 use lockstep_policies::CompiledPolicy;
 
 use super::Core;
@@ -61,6 +62,44 @@ impl<S: Store> Core<S> {
             interest.revisions = custom;
         }
         interests
+    }
+}
+
+impl<S: Store> Core<S> {
+    /// Takes off what the cluster's agent does not let the hub read (I16), and reports it.
+    pub(super) fn cut_interests(&mut self, id: ClusterId, interests: &mut [Interest]) {
+        let Some(cluster) = self.clusters.get(&id) else { return };
+        let Some(reading) = cluster.session.as_ref().and_then(|session| session.reading.clone()) else {
+            return;
+        };
+        let name = cluster.row.name.to_string();
+        let mut refused = BTreeSet::new();
+        for interest in interests {
+            let archived = interest.archive.iter().map(|capture| &capture.condition);
+            let asked = interest.conditions.iter().chain(archived);
+            refused.extend(asked.filter_map(|condition| reading.refused(&interest.gk, condition)));
+            *interest = reading.cut(interest);
+        }
+        self.told(&name, |told| told.not_accepted = refused.iter().map(ToString::to_string).collect());
+    }
+
+    /// What to accept so that this object of a source can be read, where the cluster's agent does not let the hub and
+    /// the policy asks for it. Nothing is known of such an object, nor of its end.
+    pub(super) fn not_accepted(
+        &self,
+        source: ClusterId,
+        policy: &CompiledPolicy,
+        key: &ObjectKey,
+    ) -> Option<String> {
+        let reading = self.clusters.get(&source)?.session.as_ref()?.reading.as_ref()?;
+        if reading.allows(&key.gk, &key.namespace, &key.name) {
+            return None;
+        }
+        let means = |resource: &lockstep_policies::Resource| {
+            resource.condition.covers_namespace(&key.namespace) && resource.condition.covers_name(&key.name)
+        };
+        let asked = policy.resources_for(&key.gk).any(|(_, resource)| means(resource));
+        asked.then(|| Refused::at(key).to_string())
     }
 }
 

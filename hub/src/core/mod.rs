@@ -26,6 +26,7 @@ mod ingest;
 mod inputs;
 mod interests;
 pub mod keeping;
+mod keys;
 mod missing;
 mod outcome;
 mod policy;
@@ -43,13 +44,16 @@ mod tests;
 mod tickets;
 mod tombstone;
 
+pub use keys::Keys;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use lockstep_engine::budget::Budget;
+use lockstep_engine::reading::Reading;
 use lockstep_engine::{ClusterId, ClusterName, GroupKind, Millis, ObjectKey};
 use lockstep_policies::PolicySet;
-use lockstep_wire::v1;
+use lockstep_wire::{Protocols, v1};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::codes::Code;
@@ -127,23 +131,6 @@ pub struct Connect {
     pub reply: oneshot::Sender<Result<(ClusterId, u64), v1::Refused>>,
 }
 
-/// Keys derived from the hub key.
-#[derive(Clone)]
-pub struct Keys {
-    /// Signs marks.
-    pub mac: [u8; 32],
-    /// Keys the digests of Secrets.
-    pub secret_digest: [u8; 32],
-    /// Makes tokens of agents.
-    pub token: [u8; 32],
-}
-
-impl std::fmt::Debug for Keys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Keys(redacted)")
-    }
-}
-
 /// What must not leave before the commit.
 #[derive(Debug)]
 enum AfterCommit {
@@ -199,6 +186,7 @@ pub struct Core<S> {
     store: S,
     keys: Keys,
     hub_id: String,
+    protocols: Protocols,
     set: Arc<PolicySet>,
     /// Told by the policies directory at least once: before, nothing is concluded from absence of a
     /// policy (I3).
@@ -253,6 +241,12 @@ pub type SharedSessions = Arc<std::sync::RwLock<BTreeMap<String, SessionTold>>>;
 /// What a session told that the store does not keep.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionTold {
+    /// Version of the protocol that the session speaks.
+    pub protocol: Option<u32>,
+    /// What the hub may read there; none: its agent does not say.
+    pub reading: Option<Arc<Reading>>,
+    /// What policies ask for and the hub may not read: what to accept, by kind.
+    pub not_accepted: Vec<String>,
     /// Agent's clock minus the hub's, milliseconds.
     pub clock_skew_ms: Option<i64>,
     /// Items in the agent's queues.
@@ -275,6 +269,8 @@ pub struct Parts<S> {
     pub sessions: SharedSessions,
     /// Derived from the hub key, so that it survives the loss of the data directory (I11).
     pub hub_id: String,
+    /// Versions of the session protocol that this hub speaks.
+    pub protocols: Protocols,
 }
 
 impl<S: Store> Core<S> {
@@ -283,11 +279,12 @@ impl<S: Store> Core<S> {
     /// # Errors
     /// When the store cannot be read or written.
     pub fn load(parts: Parts<S>) -> Result<Self, StoreError> {
-        let Parts { store, keys, archive, findings, sessions, hub_id } = parts;
+        let Parts { store, keys, archive, findings, sessions, hub_id, protocols } = parts;
         let mut core = Self {
             store,
             keys,
             hub_id,
+            protocols,
             set: Arc::default(),
             policies_known: false,
             last_tombstone: 0,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use lockstep_engine::backoff::Backoff;
 use lockstep_engine::breaker::BreakerState;
+use lockstep_engine::catalogue::PodSecurity;
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::outcome::FailureClass;
 use lockstep_engine::ownership::sentence;
@@ -220,6 +221,7 @@ impl<S: Store> Core<S> {
                 told,
             }),
             deleting: before.as_ref().is_some_and(|row| row.deleting),
+            pod_security: before.as_ref().map(|row| row.pod_security.clone()).unwrap_or_default(),
             before: before.and_then(|row| row.before),
             observed_at: now,
             unseen: None,
@@ -281,6 +283,7 @@ impl<S: Store> Core<S> {
             body: Some(image.body.clone()),
             managed: None,
             deleting: is_deleting(&image.body),
+            pod_security: PodSecurity::new(),
             before: known.as_ref().and_then(state_before),
             observed_at: now,
             unseen: None,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use lockstep_engine::catalogue::PodSecurity;
 use lockstep_engine::{ClusterId, Millis, ObjectKey, ResourceVersion, Uid};
 use lockstep_wire::v1::{self, outcome::Result as Answer};
 
@@ -124,6 +125,7 @@ impl<S: Store> Core<S> {
             managed: None,
             before: None,
             deleting: false,
+            pod_security: PodSecurity::new(),
             observed_at: now,
             unseen: None,
         };

@@ -2,10 +2,12 @@
 //! grows with the number of objects (I14), except the bounded queues.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use lockstep_engine::breaker::{Breaker, BreakerConfig, Permit};
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::ownership::Taken;
+use lockstep_engine::reading::Reading;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion};
 use lockstep_wire::{HubSession, v1};
 use serde::{Deserialize, Serialize};
@@ -54,6 +56,8 @@ pub struct Session {
     pub stream: HubSession,
     /// Hub's clock minus agent's clock at Hello, milliseconds.
     pub skew_ms: i64,
+    /// What the hub may read in the cluster; none: its agent does not say.
+    pub reading: Option<Arc<Reading>>,
     /// Raised with every interest that is sent.
     pub generation: u64,
     /// What was sent: watch -> interest digest.

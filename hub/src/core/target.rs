@@ -166,6 +166,7 @@ impl<S: Store> Core<S> {
                 Wish::Left { reason: ending_reason(*ending), why, release: waits.release }
             }
             Asked::Released => Wish::Release,
+            Asked::NotAccepted { message } => Wish::NotAccepted { message },
             Asked::Unknown { reason, message } => Wish::Unknown { reason, message },
         };
         let record = row.record.as_ref().map(|record| RecordView {

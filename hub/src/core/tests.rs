@@ -13,6 +13,7 @@ mod fields;
 mod fleet;
 mod letting_go;
 mod ownership;
+mod reading;
 mod removal;
 mod restores;
 mod rewinds;

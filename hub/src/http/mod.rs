@@ -40,6 +40,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures::future::BoxFuture;
 use lockstep_engine::Millis;
+use lockstep_engine::reading::Reading;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -77,6 +78,12 @@ pub type Sessions = Arc<dyn Fn() -> Vec<SessionFacts> + Send + Sync>;
 pub struct SessionFacts {
     /// Member cluster.
     pub cluster: String,
+    /// Version of the protocol that the session speaks.
+    pub protocol: Option<u32>,
+    /// What the hub may read there; none: its agent does not say.
+    pub reading: Option<Arc<Reading>>,
+    /// What policies ask for and the hub may not read.
+    pub not_accepted: Vec<String>,
     /// Agent's clock minus the hub's.
     pub clock_skew_ms: Option<i64>,
     /// Items in the agent's queues.

@@ -5,17 +5,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Json;
 use axum::extract::State;
+use lockstep_engine::GroupKind;
 use lockstep_engine::advice;
+use lockstep_engine::interest::Condition;
 use lockstep_engine::status::State as Standing;
 use lockstep_policies::PolicySet;
 use serde::Deserialize;
 
-use super::Api;
 use super::clusters::{connected, paused};
 use super::error::ApiError;
 use super::kinds::did_you_mean;
 use super::params::{Params, all_clusters, cluster_name};
 use super::types::{Counts, Finding, Gap, List, PolicyReport, PolicyStatus, ReasonCount, TargetStatus};
+use super::{Api, SessionFacts};
 use crate::store::{ClusterRow, Phase, PolicyRow, Reader, StoreError, SummaryRow, WatchRow};
 
 /// Query of `GET /policies`.
@@ -47,6 +49,7 @@ pub(super) struct PolicyFacts {
     source: String,
     targets: Vec<String>,
     kinds: Vec<String>,
+    asked: Vec<(GroupKind, Condition)>,
     suspended: bool,
 }
 
@@ -78,6 +81,12 @@ pub(super) fn facts(api: &Api, reader: &mut dyn Reader) -> Result<Arc<Vec<Policy
         source: policy.spec.source_cluster.to_string(),
         targets: policy.spec.target_clusters.iter().map(ToString::to_string).collect(),
         kinds: policy.spec.resources.iter().map(|resource| resource.gk.to_string()).collect(),
+        asked: policy
+            .spec
+            .resources
+            .iter()
+            .map(|resource| (resource.gk.clone(), resource.condition.clone()))
+            .collect(),
         suspended: policy.spec.suspend,
     });
     let facts = Arc::new(facts.collect());
@@ -87,7 +96,7 @@ pub(super) fn facts(api: &Api, reader: &mut dyn Reader) -> Result<Arc<Vec<Policy
 
 fn report(api: &Api, reader: &mut dyn Reader, only: Option<&str>) -> Result<PolicyReport, ApiError> {
     let clusters = all_clusters(reader)?;
-    let loaded = facts(api, reader)?;
+    let (loaded, sessions) = (facts(api, reader)?, (api.0.sessions)());
     let mut gather = || -> Result<_, StoreError> {
         Ok((reader.policies()?, reader.summary(only)?, reader.watches(None)?, paused(reader)?))
     };
@@ -113,7 +122,7 @@ fn report(api: &Api, reader: &mut dyn Reader, only: Option<&str>) -> Result<Poli
             let facts = loaded.iter().find(|facts| facts.name == name);
             let row = rows.iter().find(|row| row.name == name);
             let counted: Vec<&SummaryRow> = summary.iter().filter(|row| row.policy == name).collect();
-            let seen = Seen { clusters: &clusters, watches: &watches };
+            let seen = Seen { clusters: &clusters, watches: &watches, sessions: &sessions };
             policy(name, facts, row, &counted, &seen, all_paused)
         })
         .collect();
@@ -130,6 +139,7 @@ fn report(api: &Api, reader: &mut dyn Reader, only: Option<&str>) -> Result<Poli
 struct Seen<'a> {
     clusters: &'a [ClusterRow],
     watches: &'a [WatchRow],
+    sessions: &'a [SessionFacts],
 }
 
 impl Seen<'_> {
@@ -168,6 +178,23 @@ impl Seen<'_> {
         }
         gaps.dedup();
     }
+
+    /// What a policy asks for in its source, and the agent there does not let the hub read.
+    fn refused(&self, source: &str, asked: &[(GroupKind, Condition)], gaps: &mut Vec<Gap>) {
+        let session = self.sessions.iter().find(|session| session.cluster == source);
+        let Some(reading) = session.and_then(|session| session.reading.as_ref()) else { return };
+        let connected = self.clusters.iter().any(|row| row.name.as_str() == source && connected(row));
+        for refused in asked.iter().filter_map(|(gk, condition)| reading.refused(gk, condition)) {
+            gaps.extend(connected.then(|| Gap {
+                cluster: source.to_owned(),
+                kind: refused.gk.to_string(),
+                namespace: String::new(),
+                reason: "NotAccepted".to_owned(),
+                message: refused.to_string(),
+                since_ms: None,
+            }));
+        }
+    }
 }
 
 /// A kind that was never served has no objects: that is known.
@@ -202,6 +229,7 @@ fn policy(
             let mut unknown = Vec::new();
             if let Some(facts) = facts {
                 seen.gaps(&facts.source, &facts.kinds, &mut unknown);
+                seen.refused(&facts.source, &facts.asked, &mut unknown);
                 seen.gaps(&target, &facts.kinds, &mut unknown);
             }
             let connected = cluster.is_some_and(connected);

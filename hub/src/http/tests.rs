@@ -91,6 +91,7 @@ fn object(cluster: ClusterId, watch: &WatchRow, name: &str, body: Option<Value>)
         body: body.map(|body| body.to_string().into()),
         managed: None,
         deleting: false,
+        pod_security: Default::default(),
         before: None,
         observed_at: 5,
     }

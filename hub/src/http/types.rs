@@ -62,8 +62,14 @@ pub struct ClusterStatus {
     pub server_version: String,
     /// Version of its agent.
     pub agent_version: String,
+    /// Version of the session protocol that hub and agent speak; none: the agent has not connected since the hub started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<u32>,
     /// What its agent accepts.
     pub accepts: Vec<String>,
+    /// What policies ask for and its agent does not let the hub read: sentences that say what to accept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_accepted: Vec<String>,
     /// Paused as a target.
     pub paused: bool,
     /// Objects held (keys and bodies).

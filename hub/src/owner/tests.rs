@@ -32,11 +32,12 @@ impl Bed {
         let (reader, pages, damage) = (store.open_reader().unwrap(), store.page_limit(), store.damage());
         let core = Core::load(Parts {
             store,
-            keys: Keys { mac: key.mac_key(), secret_digest: key.secret_digest_key(), token: key.token_key() },
+            keys: Keys::of(&key),
             archive: Arc::new(Notify::new()),
             findings: Arc::default(),
             sessions: Arc::default(),
             hub_id: "hub".to_owned(),
+            protocols: lockstep_wire::Protocols::BUILT_IN,
         })
         .unwrap();
         let (inputs, received) = mpsc::channel(INPUTS);
@@ -184,11 +185,12 @@ fn a_bound_on_free_space_holds_before_the_disk_is_full() {
     };
     let core = Core::load(Parts {
         store,
-        keys: Keys { mac: key.mac_key(), secret_digest: key.secret_digest_key(), token: key.token_key() },
+        keys: Keys::of(&key),
         archive: Arc::new(Notify::new()),
         findings: Arc::default(),
         sessions: Arc::default(),
         hub_id: "hub".to_owned(),
+        protocols: lockstep_wire::Protocols::BUILT_IN,
     })
     .unwrap();
     let thread = std::thread::spawn(move || run(core, received, Box::new(|_, _, _| {}), care));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use lockstep_engine::acts::Span;
+use lockstep_engine::catalogue::PodSecurity;
 use lockstep_engine::object::OwnerReference;
 use lockstep_engine::ownership::{Corrected, Differences, Left};
 use lockstep_engine::status::Status;
@@ -173,6 +174,8 @@ pub struct ObjectRow {
     pub managed: Option<ManagedRow>,
     /// Has a deletionTimestamp.
     pub deleting: bool,
+    /// Of a Namespace: its Pod Security labels.
+    pub pod_security: PodSecurity,
     /// Its body before that, where it was held then: what comes after it is the work of finalizers.
     pub before: Option<Bytes>,
     /// Agent's clock when this state was read.

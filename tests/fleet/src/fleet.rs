@@ -191,5 +191,6 @@ fn agent_config(member: &Member, addresses: &Addresses, clusters: usize) -> Resu
         namespaces: vec!["*".to_owned()],
         verbs: vec![Verb::Create, Verb::Update, Verb::Delete],
     }];
+    config.accept.push(AcceptEntry::reading_everything());
     Ok(config)
 }

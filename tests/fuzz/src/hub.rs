@@ -113,11 +113,12 @@ fn open(dir: &Path) -> Hub {
     let reader = store.open_reader().expect("a reader");
     let parts = Parts {
         store,
-        keys: Keys { mac: key.mac_key(), secret_digest: key.secret_digest_key(), token: key.token_key() },
+        keys: Keys::of(&key),
         archive: Arc::new(Notify::new()),
         findings: Arc::default(),
         sessions: Arc::default(),
         hub_id: "hub".to_owned(),
+        protocols: lockstep_wire::Protocols::BUILT_IN,
     };
     Hub { core: Core::load(parts).expect("what was stored can be loaded"), reader }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use lockstep_agent::{AgentConfig, AgentMetrics, Ambient, Deleters, Dial, Line, Token};
+use lockstep_agent::{AcceptEntry, AgentConfig, AgentMetrics, Ambient, Deleters, Dial, Line, Token};
 use lockstep_cluster::ClusterClient;
 use lockstep_engine::ClusterName;
 use lockstep_engine::clock::Clock;
@@ -19,6 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use crate::builds::Builds;
 use crate::dice::Dice;
 use crate::hub::Hub;
 use crate::link::Link;
@@ -43,6 +44,7 @@ pub(crate) struct Agent {
     clock: Clock,
     dice: Arc<Mutex<Dice>>,
     refusal: Refusal,
+    builds: Builds,
     /// How long the hub's end of a broken connection may stay open.
     lingers: Option<Arc<Mutex<Dice>>>,
     oracle: Oracle,
@@ -68,7 +70,7 @@ impl Agent {
         let (to_api, to_hub) = (Link::new(stream(0)), Link::new(stream(1)));
         let dice = Arc::new(Mutex::new(stream(2)));
         let lingers = plan.lingers.then(|| Arc::new(Mutex::new(stream(3))));
-        let refusal = plan.refusal;
+        let (refusal, builds) = (plan.refusal, plan.builds);
         Self {
             index,
             member,
@@ -79,6 +81,7 @@ impl Agent {
             clock,
             dice,
             refusal,
+            builds,
             lingers,
             oracle,
             process: None,
@@ -105,6 +108,7 @@ impl Agent {
         if self.index == Refusal::AT {
             config.accept = self.refusal.accepted();
         }
+        config.accept.push(AcceptEntry::reading_everything());
         config.lease_namespace = "kube-system".to_owned();
         config.census_interval_s = 20;
         // A handful of objects: queues fill up while the hub is away, and are told in many batches.
@@ -117,7 +121,8 @@ impl Agent {
             ClusterClient::over(client, "http://simulated", config.client_limits(), self.clock.clone());
         let dice = Arc::clone(&self.dice);
         let random = move || dice.lock().unwrap_or_else(PoisonError::into_inner).number();
-        let ambient = Ambient { clock: self.clock.clone(), random: Arc::new(random) };
+        let protocols = self.builds.agents();
+        let ambient = Ambient { clock: self.clock.clone(), random: Arc::new(random), protocols };
         let dial = Way {
             index: self.index,
             link: self.to_hub.clone(),
@@ -125,6 +130,7 @@ impl Agent {
             token: self.token.clone(),
             killed: killed.clone(),
             lingers: self.lingers.clone(),
+            builds: self.builds,
             oracle: self.oracle.clone(),
         };
         let metrics = AgentMetrics::register(&mut Registry::default());
@@ -157,6 +163,7 @@ struct Way {
     token: String,
     killed: CancellationToken,
     lingers: Option<Arc<Mutex<Dice>>>,
+    builds: Builds,
     oracle: Oracle,
 }
 
@@ -186,7 +193,7 @@ impl Line for Connection {
 
     async fn session(self, mut outgoing: ReceiverStream<AgentMessage>) -> Result<Self::Incoming, Status> {
         let Self { way, generation, service, down, mut reader } = self;
-        let Way { index, link, token, killed, lingers, oracle, .. } = way;
+        let Way { index, link, token, killed, lingers, builds, oracle, .. } = way;
         let (up, heard) = mpsc::channel(UNDER_WAY);
         let (told, incoming) = mpsc::channel(UNDER_WAY);
         let mut answers = service.serve(BearerToken::new(&token), ReceiverStream::new(heard));
@@ -196,6 +203,7 @@ impl Line for Connection {
             let seen = Seen { oracle, index, instance: OnceLock::new() };
             let upward = async {
                 while let Some(message) = outgoing.next().await {
+                    let greets = matches!(message.body, Some(agent_message::Body::Hello(_)));
                     flying = Some(message);
                     if link.pass(generation).await.is_err() {
                         return;
@@ -205,9 +213,18 @@ impl Line for Connection {
                     {
                         return;
                     }
+                    // What only a newer agent has reads as a message without a body.
+                    let unknown = greets && builds == Builds::AgentsNewer;
+                    if unknown && seen.sent(&up, AgentMessage::default()).await.is_err() {
+                        return;
+                    }
                 }
             };
             let downward = async {
+                let unknown = builds == Builds::HubNewer;
+                if unknown && told.send(Ok(HubMessage::default())).await.is_err() {
+                    return;
+                }
                 while let Some(answer) = answers.next().await {
                     if let Ok(message) = &answer
                         && !down.is_cancelled()

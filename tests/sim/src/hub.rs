@@ -23,6 +23,7 @@ use lockstep_hub::settle::Settling;
 use lockstep_hub::space::Space;
 use lockstep_hub::store::Reader;
 use lockstep_hub::store::sqlite::{PageLimit, SqliteStore};
+use lockstep_wire::Protocols;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +50,7 @@ struct Inner {
     clock: Clock,
     log: Log,
     oracle: Oracle,
+    protocols: Protocols,
     process: Option<Process>,
 }
 
@@ -65,7 +67,13 @@ struct Process {
 }
 
 impl Hub {
-    pub(crate) fn new(archive: MemoryArchive, clock: Clock, log: Log, oracle: Oracle) -> Result<Self> {
+    pub(crate) fn new(
+        archive: MemoryArchive,
+        clock: Clock,
+        log: Log,
+        oracle: Oracle,
+        protocols: Protocols,
+    ) -> Result<Self> {
         let (disk, backups, key) = (disk()?, disk()?, HubKey::from_bytes([7; 32]));
         Ok(Self(Arc::new(Mutex::new(Inner {
             disk,
@@ -78,6 +86,7 @@ impl Hub {
             clock,
             log,
             oracle,
+            protocols,
             process: None,
         }))))
     }
@@ -216,11 +225,12 @@ impl Inner {
         let key = &self.key;
         let core = Core::load(Parts {
             store,
-            keys: Keys { mac: key.mac_key(), secret_digest: key.secret_digest_key(), token: key.token_key() },
+            keys: Keys::of(key),
             archive: Arc::clone(&wake),
             findings: Arc::default(),
             sessions: Arc::default(),
             hub_id: "simulated-hub".to_owned(),
+            protocols: self.protocols,
         })?;
         let (inputs, received) = mpsc::channel(owner::INPUTS);
         let care = Care {

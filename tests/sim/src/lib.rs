@@ -9,6 +9,7 @@
 mod acts;
 mod agent;
 mod archive;
+mod builds;
 mod closeup;
 mod dice;
 #[cfg(feature = "mutants")]

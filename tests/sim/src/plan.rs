@@ -1,5 +1,6 @@
 //! What is done to a fleet: drawn from a seed beforehand, so that a history can be shortened and run again.
 
+use crate::builds::Builds;
 use crate::closeup::{self, Generation};
 use crate::dice::Dice;
 use crate::link::Mode;
@@ -227,6 +228,7 @@ pub struct Plan {
     pub(crate) refusal: Refusal,
     /// Does what was on its way to the hub still arrive when the connection has broken, as in a half-open one?
     pub(crate) lingers: bool,
+    pub(crate) builds: Builds,
     /// When each act happens, ms after the first sync; in order.
     pub(crate) acts: Vec<(u32, Act)>,
 }
@@ -266,7 +268,8 @@ impl Plan {
             .collect();
         let lingers = seed >= AMBUSHES_FROM && Dice::new(seed, 5).chance(50);
         let refusal = Refusal::Nothing;
-        Self { seed, versions, budget, grace_s: 0, refusal, lingers, acts }.among_others(seed)
+        let builds = Builds::of(seed);
+        Self { seed, versions, budget, grace_s: 0, refusal, lingers, builds, acts }.among_others(seed)
     }
 
     /// Some fleets have an agent that refuses something or a grace period, some clusters another hub. Drawn beside all

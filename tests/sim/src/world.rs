@@ -201,7 +201,8 @@ impl World {
             })
             .collect();
         oracle.watch(&members);
-        let hub = Hub::new(archive.clone(), skewed(&skews[CLUSTERS.len()]), log.clone(), oracle.clone())?;
+        let hub_clock = skewed(&skews[CLUSTERS.len()]);
+        let hub = Hub::new(archive.clone(), hub_clock, log.clone(), oracle.clone(), plan.builds.hub())?;
         let mut world = Self {
             log,
             oracle,

@@ -129,6 +129,7 @@ impl Fleet {
             "hub": format!("http://{}", to_hub.address()),
             "token_file": self.token_file(name),
             "kubeconfig": path,
+            "accept": [{ "kinds": ["*"] }, { "kinds": ["Secret"], "verbs": ["read"] }],
             // The definition's return shall be noticed within a short run.
             "discovery_interval_s": 5,
         });

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 /// Follows one history, and says where the comparison and its own opinion part.
 #[derive(Debug)]
-pub struct Judge {
+pub(crate) struct Judge {
     gk: GroupKind,
     api_version: String,
     desired: Value,
@@ -28,7 +28,7 @@ pub struct Judge {
 impl Judge {
     /// Of an object of that kind.
     #[must_use]
-    pub fn new((api_version, kind): (&str, &str)) -> Self {
+    pub(crate) fn new((api_version, kind): (&str, &str)) -> Self {
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
         Self {
             gk: GroupKind::new(group, kind),
@@ -45,7 +45,7 @@ impl Judge {
     ///
     /// # Errors
     /// When the comparison says something else than the definition.
-    pub fn answered(&mut self, write: &Write, live: &Value) -> Result<()> {
+    pub(crate) fn answered(&mut self, write: &Write, live: &Value) -> Result<()> {
         let digest = match owned_digest_of(live, &self.api_version, None)? {
             Owned::Digest(digest) => Some(digest),
             Owned::None | Owned::OtherVersion(_) => None,

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lockstep_engine::listwatch::PAGE_START;
 use lockstep_tests::cluster::Cluster;
 use lockstep_tests::conditions::now_ms;
 use lockstep_tests::harness::{PATIENCE, eventually};
@@ -217,7 +218,7 @@ async fn all_down(bed: &Testbed) -> Result<()> {
     // It was a gap indeed: the source was listed, the targets went on.
     let listed = |cluster: &Cluster| -> Result<usize> {
         let requests = identity.requests(cluster)?;
-        let place = format!("/namespaces/{}/configmaps?limit=500", fleet.namespace);
+        let place = format!("/namespaces/{}/configmaps?limit={PAGE_START}", fleet.namespace);
         Ok(requests.iter().filter(|event| event.verb == "list" && event.request_uri.contains(&place)).count())
     };
     ensure!(listed(fleet.source())? == 2, "once at first, once after the gap: {}", listed(fleet.source())?);

@@ -7,11 +7,11 @@ use lockstep_engine::guard::{self, Guard};
 use prost::Message as _;
 
 use super::{ProtocolError, Window};
+use crate::Protocols;
 use crate::v1::{
     self, AgentMessage, Batch, Hello, HubMessage, IndexEntry, Refused, Section, Step, agent_message,
     hub_message::Body,
 };
-use crate::{OLDEST_PROTOCOL, PROTOCOL};
 
 /// What the owner of the session is to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,11 +60,15 @@ pub enum AgentEffect {
     },
     /// The hub does not serve us; the stream ends.
     Refused(Refused),
+    /// A message of a kind that this version does not have was left out. Told once in a connection.
+    Unknown,
 }
 
 /// What the hub said when it welcomed us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opened {
+    /// The version of this session.
+    pub protocol: u32,
     /// Does this instance go on where it was, or start anew?
     pub resumed: bool,
     /// The hub's small number for our cluster.
@@ -138,6 +142,7 @@ struct Unacked {
 #[derive(Clone, Debug)]
 pub struct AgentSession {
     instance: String,
+    protocols: Protocols,
     phase: Phase,
     window: Window,
     /// Number of the last batch made.
@@ -156,14 +161,17 @@ pub struct AgentSession {
     interests: BTreeMap<u32, Bytes>,
     resumes: BTreeMap<u32, Resumed>,
     compares: BTreeMap<(u32, String), Vec<IndexEntry>>,
+    told_of_unknown: bool,
 }
 
 impl AgentSession {
-    /// A session that was never connected. `instance` is random, one per process.
+    /// A session that was never connected. `instance` is random, one per process; `protocols` are the versions that
+    /// this agent speaks.
     #[must_use]
-    pub fn new(instance: String) -> Self {
+    pub fn new(instance: String, protocols: Protocols) -> Self {
         Self {
             instance,
+            protocols,
             phase: Phase::Away,
             window: Window::default(),
             made: 0,
@@ -176,6 +184,7 @@ impl AgentSession {
             interests: BTreeMap::new(),
             resumes: BTreeMap::new(),
             compares: BTreeMap::new(),
+            told_of_unknown: false,
         }
     }
 
@@ -185,7 +194,14 @@ impl AgentSession {
         self.disconnected();
         self.phase = Phase::Greeting;
         let oldest_unacked = if self.unacked.is_empty() { 0 } else { self.acked + 1 };
-        let hello = Hello { protocol: PROTOCOL, instance: self.instance.clone(), oldest_unacked, ..facts };
+        let Protocols { oldest, newest } = self.protocols;
+        let hello = Hello {
+            protocol: newest,
+            oldest_protocol: oldest,
+            instance: self.instance.clone(),
+            oldest_unacked,
+            ..facts
+        };
         AgentMessage { body: Some(agent_message::Body::Hello(hello)) }
     }
 
@@ -194,6 +210,7 @@ impl AgentSession {
         self.phase = Phase::Away;
         self.resumes.clear();
         self.compares.clear();
+        self.told_of_unknown = false;
         self.sent = 0;
         self.sent_bytes = 0;
     }
@@ -201,7 +218,7 @@ impl AgentSession {
     /// Goes on as another instance, after a [`ProtocolError`]: the two sides know different pasts,
     /// so ours is dropped, and the owner does the same with its watches.
     pub fn renew(&mut self, instance: String) {
-        *self = Self::new(instance);
+        *self = Self::new(instance, self.protocols);
     }
 
     /// Takes a message of the hub.
@@ -209,7 +226,10 @@ impl AgentSession {
     /// # Errors
     /// When the hub does not keep to the protocol: close the stream, [`Self::renew`], connect again.
     pub fn handle(&mut self, message: HubMessage) -> Result<Vec<AgentEffect>, ProtocolError> {
-        let body = message.body.ok_or(ProtocolError::Empty)?;
+        let Some(body) = message.body else {
+            let first = !std::mem::replace(&mut self.told_of_unknown, true);
+            return Ok(if first { vec![AgentEffect::Unknown] } else { Vec::new() });
+        };
         match (self.phase, body) {
             (_, Body::Refused(refused)) => Ok(vec![AgentEffect::Refused(refused)]),
             (Phase::Greeting, Body::Welcome(welcome)) => self.welcome(welcome),
@@ -274,8 +294,8 @@ impl AgentSession {
     }
 
     fn welcome(&mut self, welcome: v1::Welcome) -> Result<Vec<AgentEffect>, ProtocolError> {
-        if !(OLDEST_PROTOCOL..=PROTOCOL).contains(&welcome.protocol) {
-            return Err(ProtocolError::Version(welcome.protocol));
+        if !self.protocols.contains(welcome.protocol) {
+            return Err(ProtocolError::Version { chosen: welcome.protocol, ours: self.protocols });
         }
         let secret_key = <[u8; 32]>::try_from(welcome.secret_key.as_ref())
             .map(SecretKey)
@@ -291,6 +311,7 @@ impl AgentSession {
         self.window = Window { bytes: welcome.window_bytes, batches: welcome.window_batches };
         self.generation = 0;
         let mut effects = vec![AgentEffect::Opened(Opened {
+            protocol: welcome.protocol,
             resumed,
             cluster: welcome.cluster,
             session: welcome.session,

@@ -5,7 +5,6 @@ use prost::Message as _;
 use std::collections::VecDeque;
 
 use super::{ProtocolError, Window};
-use crate::PROTOCOL;
 use crate::v1::{
     Ack, AgentMessage, Batch, Deleters, Heartbeat, Hello, HubMessage, Outcome, Served, Welcome,
     agent_message::Body, hub_message,
@@ -32,11 +31,14 @@ pub enum HubEffect {
     Heartbeat(Heartbeat),
     /// Who asked for deletes.
     Deleters(Deleters),
+    /// A message of a kind that this version does not have was left out. Told once in a session.
+    Unknown,
 }
 
 /// One stream of one agent, after its [`Hello`] was accepted ([`crate::hello::check`]).
 #[derive(Clone, Debug)]
 pub struct HubSession {
+    protocol: u32,
     same_instance: bool,
     window: Window,
     committed: u64,
@@ -44,13 +46,14 @@ pub struct HubSession {
     /// Sizes of the batches between `committed` and `received`.
     outstanding: VecDeque<u64>,
     outstanding_bytes: u64,
+    told_of_unknown: bool,
 }
 
 impl HubSession {
-    /// A session for an agent that said `hello`. `stored` is the instance whose batches the store
+    /// A session for an agent that said `hello`, in the version that [`crate::hello::check`] found. `stored` is the instance whose batches the store
     /// holds for this cluster, and the number of the last one.
     #[must_use]
-    pub fn open(hello: &Hello, stored: Option<(&str, u64)>, window: Window) -> Self {
+    pub fn open(hello: &Hello, protocol: u32, stored: Option<(&str, u64)>, window: Window) -> Self {
         // An agent that can no longer send what comes next after our last commit has a future that
         // we never saw: it must start anew.
         let resumable = |committed: u64| {
@@ -62,12 +65,14 @@ impl HubSession {
             .filter(|(instance, committed)| *instance == hello.instance && resumable(*committed))
             .map(|(_, committed)| committed);
         Self {
+            protocol,
             same_instance: committed.is_some(),
             window,
             committed: committed.unwrap_or(0),
             received: committed.unwrap_or(0),
             outstanding: VecDeque::new(),
             outstanding_bytes: 0,
+            told_of_unknown: false,
         }
     }
 
@@ -76,7 +81,7 @@ impl HubSession {
     #[must_use]
     pub fn welcome(&self, facts: Welcome) -> HubMessage {
         let welcome = Welcome {
-            protocol: PROTOCOL,
+            protocol: self.protocol,
             same_instance: self.same_instance,
             committed: self.committed,
             window_bytes: self.window.bytes,
@@ -84,6 +89,12 @@ impl HubSession {
             ..facts
         };
         HubMessage { body: Some(hub_message::Body::Welcome(welcome)) }
+    }
+
+    /// The version of this session: what it does not have is not sent.
+    #[must_use]
+    pub fn protocol(&self) -> u32 {
+        self.protocol
     }
 
     /// Does the agent go on where it was? If not, its watches need their Resume again.
@@ -97,7 +108,11 @@ impl HubSession {
     /// # Errors
     /// When the agent does not keep to the protocol: close the stream.
     pub fn handle(&mut self, message: AgentMessage) -> Result<Option<HubEffect>, ProtocolError> {
-        match message.body.ok_or(ProtocolError::Empty)? {
+        let Some(body) = message.body else {
+            let first = !std::mem::replace(&mut self.told_of_unknown, true);
+            return Ok(first.then_some(HubEffect::Unknown));
+        };
+        match body {
             Body::Hello(_) => Err(ProtocolError::SecondGreeting),
             Body::Served(served) => Ok(Some(HubEffect::Served(served))),
             Body::Outcome(outcome) => Ok(Some(HubEffect::Outcome(outcome))),

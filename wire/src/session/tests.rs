@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use prost::Message as _;
 
 use super::*;
+use crate::PROTOCOL;
 use crate::v1::{
     Ack, AgentMessage, Batch, Hello, HubMessage, IndexEntry, InterestSet, Resume, Section, WatchInterest,
     Welcome, agent_message, hub_message::Body,
@@ -37,7 +39,7 @@ fn welcome(same_instance: bool, committed: u64) -> HubMessage {
 }
 
 fn opened() -> AgentSession {
-    let mut agent = AgentSession::new("i".into());
+    let mut agent = AgentSession::new("i".into(), Protocols::BUILT_IN);
     agent.connected(Hello::default());
     agent.handle(welcome(false, 0)).unwrap();
     agent
@@ -128,7 +130,7 @@ fn an_ack_of_the_future_is_an_error() {
     let mut agent = opened();
     let ack = |sequence| hub_message(Body::Ack(Ack { sequence }));
     assert_eq!(agent.handle(ack(1)), Err(ProtocolError::AckAhead { sequence: 1, sent: 0 }));
-    let mut away = AgentSession::new("i".into());
+    let mut away = AgentSession::new("i".into(), Protocols::BUILT_IN);
     assert_eq!(away.handle(ack(0)), Err(ProtocolError::BeforeGreeting));
 }
 
@@ -176,7 +178,7 @@ fn the_chunks_of_a_resume_are_put_together() {
 #[test]
 fn the_hub_acknowledges_duplicates_and_refuses_gaps() {
     let hello = Hello { instance: "i".into(), oldest_unacked: 3, ..Hello::default() };
-    let mut hub = HubSession::open(&hello, Some(("i", 3)), Window::default());
+    let mut hub = HubSession::open(&hello, PROTOCOL, Some(("i", 3)), Window::default());
     assert!(hub.same_instance());
     let batch = |sequence| {
         let batch = Batch { sequence, sections: section(1) };
@@ -196,12 +198,92 @@ fn the_hub_acknowledges_duplicates_and_refuses_gaps() {
 #[test]
 fn an_instance_whose_past_the_hub_lacks_is_not_resumed() {
     let hello = |oldest_unacked| Hello { instance: "i".into(), oldest_unacked, ..Hello::default() };
-    let resumes =
-        |oldest, stored| HubSession::open(&hello(oldest), stored, Window::default()).same_instance();
+    let resumes = |oldest, stored| {
+        HubSession::open(&hello(oldest), PROTOCOL, stored, Window::default()).same_instance()
+    };
     assert!(resumes(4, Some(("i", 3))));
     assert!(!resumes(5, Some(("i", 3))));
     assert!(!resumes(1, Some(("j", 3))));
     assert!(!resumes(0, None));
+}
+
+/// A greeting between builds that speak these versions: what the agent makes of the answer.
+fn greet(hub: Protocols, agent: Protocols) -> (HubSession, Vec<AgentEffect>) {
+    let mut session = AgentSession::new("i".into(), agent);
+    let hello = session.connected(Hello {
+        cluster_name: "a".into(),
+        cluster_uid: "u".into(),
+        server_version: "v1.20.2".into(),
+        ..Hello::default()
+    });
+    let known = crate::hello::Known { token_cluster: "a", ..Default::default() };
+    let protocol = crate::hello::check(hello_of(&hello), &known, hub).unwrap();
+    let hub = HubSession::open(hello_of(&hello), protocol, None, Window::default());
+    let welcome = hub.welcome(Welcome { secret_key: KEY, ..Welcome::default() });
+    (hub, session.handle(welcome).unwrap())
+}
+
+#[test]
+fn a_newer_hub_speaks_the_older_version_with_an_older_agent_and_the_reverse() {
+    let now = Protocols { oldest: PROTOCOL, newest: PROTOCOL };
+    let next = Protocols { oldest: PROTOCOL, newest: PROTOCOL + 1 };
+    for (hub, agent, spoken) in
+        [(next, now, PROTOCOL), (now, next, PROTOCOL), (next, next, PROTOCOL + 1), (now, now, PROTOCOL)]
+    {
+        let (session, effects) = greet(hub, agent);
+        assert_eq!(session.protocol(), spoken);
+        let [AgentEffect::Opened(opened), AgentEffect::Forget] = effects.as_slice() else {
+            panic!("{effects:?}")
+        };
+        assert_eq!(opened.protocol, spoken);
+    }
+}
+
+#[test]
+fn a_version_that_was_not_offered_is_not_taken() {
+    let mut agent = AgentSession::new("i".into(), Protocols { oldest: 3, newest: 4 });
+    for chosen in [2, 5] {
+        agent.connected(Hello::default());
+        let body = Body::Welcome(Welcome { protocol: chosen, secret_key: KEY, ..Welcome::default() });
+        assert!(matches!(agent.handle(hub_message(body)), Err(ProtocolError::Version { .. })), "{chosen}");
+    }
+}
+
+/// Field 1000 of a message, of the length-delimited wire type: no version has it yet.
+const FIELD_OF_THE_FUTURE: &[u8] = &[0xc2, 0x3e, 0x02, 0x08, 0x01];
+
+#[test]
+fn kinds_of_messages_that_are_not_known_are_left_out_and_told_once() {
+    let (mut hub, _) = greet(Protocols::BUILT_IN, Protocols::BUILT_IN);
+    let unknown = || AgentMessage::decode(FIELD_OF_THE_FUTURE).unwrap();
+    assert_eq!(unknown(), AgentMessage::default());
+    assert_eq!(hub.handle(unknown()).unwrap(), Some(HubEffect::Unknown));
+    assert_eq!(hub.handle(unknown()).unwrap(), None);
+    let batch = Batch { sequence: 1, sections: section(1) };
+    let batch = AgentMessage { body: Some(agent_message::Body::Batch(batch)) };
+    assert!(matches!(hub.handle(batch).unwrap(), Some(HubEffect::Commit { .. })), "it goes on");
+
+    let unknown = || HubMessage::decode(FIELD_OF_THE_FUTURE).unwrap();
+    let mut agent = AgentSession::new("i".into(), Protocols::BUILT_IN);
+    agent.connected(Hello::default());
+    assert_eq!(agent.handle(unknown()).unwrap(), [AgentEffect::Unknown], "also before the greeting");
+    agent.handle(welcome(false, 0)).unwrap();
+    assert_eq!(agent.handle(unknown()).unwrap(), []);
+    agent.batch(section(1));
+    let acked = agent.handle(hub_message(Body::Ack(Ack { sequence: 1 }))).unwrap();
+    assert_eq!(acked, [AgentEffect::Acked { sequence: 1 }], "it goes on");
+    agent.connected(Hello::default());
+    assert_eq!(agent.handle(unknown()).unwrap(), [AgentEffect::Unknown], "told again on a new connection");
+}
+
+#[test]
+fn fields_that_are_not_known_are_left_out_of_every_message() {
+    let known = Ack { sequence: 7 };
+    let bytes = [known.encode_to_vec(), FIELD_OF_THE_FUTURE.to_vec()].concat();
+    assert_eq!(Ack::decode(bytes.as_slice()).unwrap(), known);
+    let known = Hello { cluster_name: "a".into(), ..Hello::default() };
+    let bytes = [known.encode_to_vec(), FIELD_OF_THE_FUTURE.to_vec()].concat();
+    assert_eq!(Hello::decode(bytes.as_slice()).unwrap(), known);
 }
 
 /// What a run of the simulation does next.
@@ -237,8 +319,8 @@ struct World {
 impl World {
     fn new(window: Window) -> Self {
         let mut world = Self {
-            agent: AgentSession::new("i".into()),
-            hub: HubSession::open(&Hello::default(), None, window),
+            agent: AgentSession::new("i".into(), Protocols::BUILT_IN),
+            hub: HubSession::open(&Hello::default(), PROTOCOL, None, window),
             up: VecDeque::new(),
             down: VecDeque::new(),
             received: VecDeque::new(),
@@ -258,7 +340,7 @@ impl World {
         let hello = self.agent.connected(Hello::default());
         // The store knows the instance from its first commit on; before that nothing was sent.
         let stored = (self.made > 0).then_some(("i", self.store.len() as u64));
-        self.hub = HubSession::open(hello_of(&hello), stored, self.window);
+        self.hub = HubSession::open(hello_of(&hello), PROTOCOL, stored, self.window);
         self.down.push_back(self.hub.welcome(Welcome { secret_key: KEY, ..Welcome::default() }));
     }
 

@@ -14,7 +14,8 @@ fn i3_a_page_refused_midway_never_concludes_and_says_since_when_and_why() {
             assert!(sleep(&out).is_some() && absence(&out).is_none());
             assert_eq!(at.failing(), Some((&failure, began)));
             let out = at.after(60_000, Input::Fired);
-            let again = Command::List { limit: PAGE_LIMIT, continue_token: Some("t".to_owned()) };
+            let again =
+                Command::List { limit: PAGE_START * PAGE_GROWTH, continue_token: Some("t".to_owned()) };
             assert_eq!(command(&out), Some(&again), "the same page");
             assert!(!observations(out).iter().any(|o| matches!(o, Observation::ListStarted { .. })));
         }
@@ -180,6 +181,12 @@ fn a_page_that_is_too_much_is_asked_for_in_parts() {
     };
     let (mut at, _) = Loop::start(Start::Nothing);
     let mut limits = Vec::new();
+    // It has grown as far as it may.
+    for _ in 0..3 {
+        limits.push(limit(&at.step(page(&[A], Some("t"), 10))));
+    }
+    assert_eq!(limits, [128, 500, 500]);
+    limits.clear();
     for failure in [RequestFailure::Timeout, RequestFailure::Timeout, RequestFailure::Timeout]
         .into_iter()
         .chain(std::iter::repeat_n(RequestFailure::TooLong, 4))
@@ -192,7 +199,46 @@ fn a_page_that_is_too_much_is_asked_for_in_parts() {
     at.step(page(&[A], None, 10));
     at.step(Input::Opened);
     let out = at.event(Event::Error(RequestFailure::Expired));
-    assert_eq!(limit(&out), PAGE_LIMIT, "the next list begins as usual");
+    assert_eq!(limit(&out), PAGE_START, "the next list begins as usual");
+}
+
+#[test]
+fn i14_pages_begin_small_and_grow_by_their_bytes() {
+    const LARGE: usize = 1_500_000;
+    let page_of = |bytes: usize, count: usize| {
+        let object =
+            format!(r#"{{"metadata":{{"name":"a","resourceVersion":"8"}},"d":"{}"}}"#, "x".repeat(bytes));
+        let items = vec![object; count];
+        Input::Page { items, continue_token: Some("t".to_owned()), resource_version: version(10) }
+    };
+    let limit = |out: &[Output<String>]| {
+        out.iter().find_map(|output| match output {
+            Output::Command(Command::List { limit, .. }) => Some(*limit),
+            _ => None,
+        })
+    };
+    let settings = Settings { epoch: 0, seed: 1, streaming: false, idle_ms: WATCH_IDLE_MS };
+    let mut machine: Machine<String> = Machine::new(settings);
+    let mut step = |input: Option<Input<String>>| {
+        let mut out = Vec::new();
+        match input {
+            None => machine.start(Start::Nothing, &mut out),
+            Some(input) => machine.step(input, 1_000, &mut out),
+        }
+        limit(&out)
+    };
+    assert_eq!(step(None), Some(PAGE_START));
+    assert!(PAGE_START as usize * LARGE <= PAGE_BYTES, "the first page fits whatever is on it");
+    // Small ones: as many as there may be, soon.
+    assert_eq!(step(Some(page_of(100, 32))), Some(128));
+    assert_eq!(step(Some(page_of(100, 128))), Some(PAGE_LIMIT));
+    // Helm releases and the like: so few that ones eight times as large would still fit.
+    let few = step(Some(page_of(LARGE, 40))).unwrap();
+    assert!(few >= 1 && few as usize * LARGE <= PAGE_BYTES / 8, "{few}");
+    // And back, in steps.
+    assert_eq!(step(Some(page_of(100, few as usize))), Some(few * PAGE_GROWTH));
+    // A page without objects tells nothing.
+    assert_eq!(step(Some(page_of(0, 0))), Some(few * PAGE_GROWTH));
 }
 
 #[test]

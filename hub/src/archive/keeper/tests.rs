@@ -69,11 +69,12 @@ fn bed(dir: &TempDir, store: SqliteStore, own: &[u8], retention: RetentionConfig
     let readers: Readers = Arc::new(move || Ok(Box::new(sqlite.open()?)));
     let mut core = Core::load(Parts {
         store,
-        keys: Keys { mac: [1; 32], secret_digest: [2; 32], token: [3; 32] },
+        keys: Keys::of(&hub_key()),
         archive: Arc::new(Notify::new()),
         findings: Arc::default(),
         sessions: Arc::default(),
         hub_id: "hub".to_owned(),
+        protocols: lockstep_wire::Protocols::BUILT_IN,
     })
     .unwrap();
     let (inputs, mut received) = mpsc::channel(8);

@@ -34,6 +34,12 @@ impl Fleet {
             server_version: "v1.20.2".into(),
             instance: format!("{instance}-{}", self.now),
             lease_counter: self.leases.get(name).copied().unwrap_or(0),
+            reading: self
+                .readings
+                .get(name)
+                .map(|r| serde_json::to_vec(r).unwrap())
+                .unwrap_or_default()
+                .into(),
             clock_ms: self.now,
             accepts: self.accepts.clone(),
             ..v1::Hello::default()
@@ -76,6 +82,12 @@ impl Fleet {
             server_version: "v1.20.2".into(),
             instance: row.instance,
             lease_counter: self.leases.get(name).copied().unwrap_or(0),
+            reading: self
+                .readings
+                .get(name)
+                .map(|r| serde_json::to_vec(r).unwrap())
+                .unwrap_or_default()
+                .into(),
             clock_ms: self.now,
             live,
             ..v1::Hello::default()

@@ -1,6 +1,6 @@
 //! Deletes that follow a namespace (I7).
 
-use lockstep_wire::v1::{self, outcome::Result as Answer, step::Action};
+use lockstep_wire::v1::{self, item::Change, outcome::Result as Answer, step::Action};
 
 use super::fleet::*;
 use super::told::*;
@@ -179,4 +179,35 @@ fn i7_a_hold_for_a_container_outlives_the_reason() {
     fleet.live("b", Vec::new());
     assert!(fleet.steps("b").is_empty());
     assert_eq!(fleet.status("b", "cm-0"), "Held/ContainerDeleted");
+}
+
+fn labels_of_the_namespace(fleet: &mut Fleet) -> std::collections::BTreeMap<String, String> {
+    fleet.section("a", vec![source("cm-0", "s0", 10, "1")], None);
+    let step = fleet.one_step("b");
+    let Some(Action::Apply(apply)) = step.action else { panic!("{step:?}") };
+    assert!(apply.ensure_namespace);
+    apply.namespace_labels
+}
+
+#[test]
+fn a_namespace_that_is_made_for_an_object_has_the_pod_security_of_the_sources() {
+    let enforce = "pod-security.kubernetes.io/enforce";
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    let mut labelled = namespace("shop", 2, false);
+    let Some(Change::Upsert(upsert)) = &mut labelled.change else { panic!() };
+    upsert.pod_security.insert(enforce.into(), "baseline".into());
+    fleet.namespaces("a", vec![labelled]);
+    assert_eq!(labels_of_the_namespace(&mut fleet), [(enforce.to_owned(), "baseline".to_owned())].into());
+
+    // Without labels there, none here: the cluster's own default is what holds.
+    let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
+    assert!(labels_of_the_namespace(&mut fleet).is_empty());
+
+    // Not known: nobody gains rights by being synced.
+    let mut fleet = Fleet::new(&[("p.yaml", POLICY)]);
+    fleet.connect("a");
+    fleet.connect("b");
+    fleet.live("a", Vec::new());
+    fleet.live("b", Vec::new());
+    assert_eq!(labels_of_the_namespace(&mut fleet), [(enforce.to_owned(), "restricted".to_owned())].into());
 }

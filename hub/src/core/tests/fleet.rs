@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use lockstep_engine::reading::Reading;
 use lockstep_engine::{ClusterId, ClusterName, GroupKind, Millis, ObjectKey};
 use lockstep_wire::v1::{self, outcome::Result as Answer};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -45,6 +46,8 @@ pub(super) struct Fleet {
     pub tokens: BTreeMap<&'static str, String>,
     /// Counters of the Leases, told with every Hello.
     pub leases: BTreeMap<&'static str, u64>,
+    /// What agents let the hub read, told with every Hello.
+    pub readings: BTreeMap<&'static str, Reading>,
     /// What agents answer when the hub asks whether a namespace is there; else what they told of it.
     pub namespaces: BTreeMap<(&'static str, &'static str), Answer>,
     /// What agents say that they accept, told with every new session.
@@ -60,11 +63,12 @@ fn open(dir: &tempfile::TempDir) -> Core<SqliteStore> {
     let store = SqliteStore::open(&dir.path().join("state.db"), key.sealer()).unwrap();
     let parts = Parts {
         store,
-        keys: Keys { mac: key.mac_key(), secret_digest: key.secret_digest_key(), token: key.token_key() },
+        keys: Keys::of(&key),
         archive: Arc::new(Notify::new()),
         findings: Arc::default(),
         sessions: Arc::default(),
         hub_id: "hub-1".to_owned(),
+        protocols: lockstep_wire::Protocols::BUILT_IN,
     };
     Core::load(parts).unwrap()
 }
@@ -79,6 +83,7 @@ impl Fleet {
             agents: BTreeMap::new(),
             tokens: BTreeMap::new(),
             leases: BTreeMap::new(),
+            readings: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             accepts: Vec::new(),
             reached: BTreeMap::new(),

@@ -26,6 +26,7 @@ pub(crate) fn object(cluster: u32, watch: u32, key: ObjectKey) -> ObjectRow {
         body: Some(Bytes::from(format!(r#"{{"metadata":{{"name":"{}"}}}}"#, key.name))),
         managed: None,
         deleting: false,
+        pod_security: [("pod-security.kubernetes.io/enforce".to_owned(), "baseline".to_owned())].into(),
         before: Some(Bytes::from_static(b"{\"metadata\":{}}")),
         observed_at: 1_000,
         key,

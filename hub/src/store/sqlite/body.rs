@@ -4,10 +4,10 @@
 //! |---|---|
 //! | 0 | the body |
 //! | 1 | a zstd frame that records its content size |
-//! | 2 | nonce, ciphertext, tag; inside: format 0 or 1 (kind Secret, I13) |
+//! | 3 | nonce, ciphertext, tag; inside: format 0 or 1 (kind Secret, I13); bound to its [`Place`] |
 
 use bytes::Bytes;
-use lockstep_engine::{GroupKind, ObjectKey};
+use lockstep_engine::{ClusterId, GroupKind, ObjectKey, ResourceVersion, Uid};
 use zstd::bulk::{Compressor, Decompressor};
 
 use crate::seal::Sealer;
@@ -15,7 +15,7 @@ use crate::store::StoreError;
 
 const PLAIN: u8 = 0;
 const ZSTD: u8 = 1;
-const SEALED: u8 = 2;
+const SEALED: u8 = 3;
 /// Formats, pinned by a test.
 #[cfg(test)]
 const FORMATS: [u8; 3] = [PLAIN, ZSTD, SEALED];
@@ -33,9 +33,29 @@ pub(super) fn is_secret(gk: &GroupKind) -> bool {
     gk.is("", "Secret")
 }
 
-/// What a sealed body is bound to: its table and key, so that it cannot be moved to another row.
-pub(super) fn place(table: &'static str, key: &ObjectKey) -> Vec<u8> {
-    [table, ".body", "\0", &*key.namespace, "\0", &*key.name].concat().into_bytes()
+/// What a sealed body is bound to: one state of one object in one cluster, in one column. Whoever can write the file and
+/// does not have the key can neither move it to another row or column nor put an older one under a newer version.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    pub(super) table: &'static str,
+    pub(super) column: &'static str,
+    pub(super) cluster: ClusterId,
+    pub(super) key: &'a ObjectKey,
+    pub(super) uid: &'a Uid,
+    pub(super) version: &'a ResourceVersion,
+}
+
+impl Place<'_> {
+    /// Every part with its length: no two places have the same bytes.
+    fn bytes(&self) -> Vec<u8> {
+        let Self { table, column, cluster, key, uid, version } = self;
+        let mut bytes = cluster.0.to_le_bytes().to_vec();
+        for part in [*table, *column, &*key.namespace, &*key.name, uid.as_str(), version.as_str()] {
+            bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(part.as_bytes());
+        }
+        bytes
+    }
 }
 
 /// Encoder and decoder with their contexts: making one costs more than using it.
@@ -87,18 +107,14 @@ impl Bodies {
         }
     }
 
-    /// A body of this key, sealed where it must be.
-    pub(super) fn encode(
-        &mut self,
-        table: &'static str,
-        key: &ObjectKey,
-        body: &[u8],
-    ) -> Result<Vec<u8>, StoreError> {
+    /// A body for this place, sealed where it must be.
+    pub(super) fn encode(&mut self, place: &Place<'_>, body: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let table = place.table;
         let packed = self.pack(table, body)?;
-        if !is_secret(&key.gk) {
+        if !is_secret(&place.key.gk) {
             return Ok(packed);
         }
-        let sealed = self.sealer.seal(&place(table, key), &packed).map_err(|e| row(table, &e.to_string()))?;
+        let sealed = self.sealer.seal(&place.bytes(), &packed).map_err(|e| row(table, &e.to_string()))?;
         let mut out = Vec::with_capacity(1 + sealed.len());
         out.push(SEALED);
         out.extend_from_slice(&sealed);
@@ -106,19 +122,15 @@ impl Bodies {
     }
 
     /// Undoes [`Self::encode`]. A Secret that lies there unsealed is not believed.
-    pub(super) fn decode(
-        &mut self,
-        table: &'static str,
-        key: &ObjectKey,
-        stored: &[u8],
-    ) -> Result<Bytes, StoreError> {
-        if !is_secret(&key.gk) {
+    pub(super) fn decode(&mut self, place: &Place<'_>, stored: &[u8]) -> Result<Bytes, StoreError> {
+        let table = place.table;
+        if !is_secret(&place.key.gk) {
             return self.unpack(table, stored);
         }
         let Some((&SEALED, sealed)) = stored.split_first() else {
             return Err(row(table, "a Secret that is not sealed"));
         };
-        let packed = self.sealer.open(&place(table, key), sealed).map_err(|e| row(table, &e.to_string()))?;
+        let packed = self.sealer.open(&place.bytes(), sealed).map_err(|e| row(table, &e.to_string()))?;
         self.unpack(table, &packed)
     }
 }
@@ -141,37 +153,65 @@ mod tests {
         ObjectKey::new(GroupKind::new("", kind), "shop", name)
     }
 
+    /// A place in the table `objects`, column `body`.
+    fn place<'a>(key: &'a ObjectKey, state: &'a (Uid, ResourceVersion)) -> Place<'a> {
+        let (uid, version) = state;
+        Place { table: "objects", column: "body", cluster: ClusterId(1), key, uid, version }
+    }
+
+    fn state(uid: &str, version: &str) -> (Uid, ResourceVersion) {
+        (Uid::new(uid), ResourceVersion::new(version))
+    }
+
     #[test]
     fn formats_are_pinned() {
-        assert_eq!(FORMATS, [0, 1, 2]);
-        let mut bodies = bodies();
+        assert_eq!(FORMATS, [0, 1, 3]);
+        let (mut bodies, state) = (bodies(), state("u", "7"));
         let small = key("ConfigMap", "a");
-        assert_eq!(bodies.encode("objects", &small, b"{}").unwrap(), b"\0{}");
+        let small = place(&small, &state);
+        assert_eq!(bodies.encode(&small, b"{}").unwrap(), b"\0{}");
         let long = vec![b' '; COMPRESS_FROM];
-        let stored = bodies.encode("objects", &small, &long).unwrap();
+        let stored = bodies.encode(&small, &long).unwrap();
         assert!(stored[0] == ZSTD && stored.len() < 64, "{}", stored.len());
-        assert_eq!(bodies.encode("objects", &key("Secret", "a"), b"{}").unwrap()[0], SEALED);
+        assert_eq!(bodies.encode(&place(&key("Secret", "a"), &state), b"{}").unwrap()[0], SEALED);
     }
 
     #[test]
     fn a_sealed_body_opens_only_where_it_was_put() {
-        let mut bodies = bodies();
-        let stored = bodies.encode("objects", &key("Secret", "a"), b"canary").unwrap();
+        let (mut bodies, state) = (bodies(), state("u", "7"));
+        let (secret, other, plain) = (key("Secret", "a"), key("Secret", "b"), key("ConfigMap", "a"));
+        let here = place(&secret, &state);
+        let stored = bodies.encode(&here, b"canary").unwrap();
         assert!(!stored.windows(6).any(|w| w == b"canary"));
-        assert_eq!(bodies.decode("objects", &key("Secret", "a"), &stored).unwrap(), "canary");
-        for (table, name) in [("objects", "b"), ("tombstones", "a")] {
-            let error = bodies.decode(table, &key("Secret", name), &stored).unwrap_err();
+        assert_eq!(bodies.decode(&here, &stored).unwrap(), "canary");
+        let (newer, replaced) = (self::state("u", "8"), self::state("v", "7"));
+        for elsewhere in [
+            place(&other, &state),
+            Place { table: "tombstones", ..here },
+            Place { column: "before", ..here },
+            Place { cluster: ClusterId(2), ..here },
+            place(&secret, &newer),
+            place(&secret, &replaced),
+        ] {
+            let error = bodies.decode(&elsewhere, &stored).unwrap_err();
             assert!(!error.to_string().contains("canary"), "{error}");
         }
-        assert!(bodies.decode("objects", &key("Secret", "a"), b"\0canary").is_err());
-        assert!(bodies.decode("objects", &key("ConfigMap", "a"), &stored).is_err());
+        assert!(bodies.decode(&here, b"\0canary").is_err());
+        assert!(bodies.decode(&place(&plain, &state), &stored).is_err());
+    }
+
+    #[test]
+    fn the_parts_of_a_place_cannot_run_into_each_other() {
+        let (one, two) = (state("ab", "c"), state("a", "bc"));
+        let key = key("Secret", "a");
+        assert_ne!(place(&key, &one).bytes(), place(&key, &two).bytes());
     }
 
     #[test]
     fn rubbish_is_an_error_and_never_quoted() {
-        let mut bodies = bodies();
-        for stored in [&b""[..], b"\x01canary", b"\x09canary", b"\x02canary"] {
-            let error = bodies.decode("objects", &key("ConfigMap", "a"), stored).unwrap_err();
+        let (mut bodies, state, key) = (bodies(), state("u", "7"), key("ConfigMap", "a"));
+        for stored in [&b""[..], b"\x01canary", b"\x09canary", b"\x02canary", b"\x03canary"] {
+            let error = bodies.decode(&place(&key, &state), stored).unwrap_err();
             assert!(!error.to_string().contains("canary"), "{error}");
         }
     }
@@ -179,10 +219,11 @@ mod tests {
     proptest! {
         #[test]
         fn any_body_comes_back(body in proptest::collection::vec(any::<u8>(), 0..4096), secret: bool) {
-            let mut bodies = bodies();
+            let (mut bodies, state) = (bodies(), state("u", "7"));
             let key = key(if secret { "Secret" } else { "ConfigMap" }, "a");
-            let stored = bodies.encode("objects", &key, &body).unwrap();
-            prop_assert_eq!(bodies.decode("objects", &key, &stored).unwrap(), body);
+            let place = place(&key, &state);
+            let stored = bodies.encode(&place, &body).unwrap();
+            prop_assert_eq!(bodies.decode(&place, &stored).unwrap(), body);
         }
     }
 }

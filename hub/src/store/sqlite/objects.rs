@@ -1,11 +1,12 @@
 //! The table `objects`: what every cluster holds, as last seen.
 
 use bytes::Bytes;
+use lockstep_engine::catalogue::PodSecurity;
 use lockstep_engine::{ClusterId, GroupKind, Millis, ObjectKey, ResourceVersion, Uid};
 use rusqlite::params;
 
 use super::Inner;
-use super::body::Bodies;
+use super::body::{Bodies, Place};
 use super::row::{Columns, execute, first, json, limit as sql_limit, query};
 use super::watches::Scope;
 use crate::store::{IndexRow, ManagedRow, ObjectRow, Owned, StoreError};
@@ -16,7 +17,7 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT namespace, name, watch, uid, resource_version, deleting, observed_at, managed, owned, \
-             marks, managers, managed_created_at, body, unseen, before, told FROM objects ",
+             marks, managers, managed_created_at, body, unseen, before, told, pod_security FROM objects ",
             $rest
         )
     };
@@ -29,16 +30,21 @@ fn read(
     bodies: &mut Bodies,
 ) -> Result<ObjectRow, StoreError> {
     let key = ObjectKey::new(gk.clone(), row.text(0)?, row.text(1)?);
-    let mut decode = |stored: Option<&[u8]>| stored.map(|s| bodies.decode(TABLE, &key, s)).transpose();
-    let (body, before) = (decode(row.opt_blob(12)?)?, decode(row.opt_blob(14)?)?);
+    let (uid, resource_version) = (Uid::new(row.text(3)?), ResourceVersion::new(row.text(4)?));
+    let mut decode = |column: &'static str, stored: Option<&[u8]>| {
+        let place = Place { table: TABLE, column, cluster, key: &key, uid: &uid, version: &resource_version };
+        stored.map(|stored| bodies.decode(&place, stored)).transpose()
+    };
+    let (body, before) = (decode("body", row.opt_blob(12)?)?, decode("before", row.opt_blob(14)?)?);
     Ok(ObjectRow {
         cluster,
         watch: row.u32(2)?,
-        uid: Uid::new(row.text(3)?),
-        resource_version: ResourceVersion::new(row.text(4)?),
+        uid,
+        resource_version,
         body,
         managed: read_managed(row)?,
         deleting: row.bool(5)?,
+        pod_security: if row.opt_text(16)?.is_some() { row.json(16)? } else { PodSecurity::new() },
         before,
         observed_at: row.int(6)?,
         unseen: row.opt_int(13)?,
@@ -278,15 +284,19 @@ impl Inner {
             body,
             managed,
             deleting,
+            pod_security,
             before,
             observed_at,
             unseen,
         } = row;
         let Self { db, kinds, bodies, .. } = self;
         let kind = kinds.intern(db, &key.gk)?;
-        let mut encode =
-            |body: &Option<Bytes>| body.as_ref().map(|body| bodies.encode(TABLE, key, body)).transpose();
-        let (body, before) = (encode(body)?, encode(before)?);
+        let mut encode = |column: &'static str, body: &Option<Bytes>| {
+            let place =
+                Place { table: TABLE, column, cluster: *cluster, key, uid, version: resource_version };
+            body.as_ref().map(|body| bodies.encode(&place, body)).transpose()
+        };
+        let (body, before) = (encode("body", body)?, encode("before", before)?);
         let (mut owned, mut marks, mut managers) = ((None, None), None, None);
         if let Some(managed) = managed {
             let (ordinal, digest) = owned_columns(&managed.owned);
@@ -298,12 +308,12 @@ impl Inner {
             db,
             "INSERT INTO objects (cluster, kind, namespace, name, watch, uid, resource_version, deleting, \
              observed_at, managed, owned, marks, managers, managed_created_at, body, unseen, \
-             before, told) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, \
-             ?18) \
+             before, told, pod_security) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, \
+             ?18, ?19) \
              ON CONFLICT (cluster, kind, namespace, name) DO UPDATE SET watch = ?5, uid = ?6, \
              resource_version = ?7, deleting = ?8, observed_at = ?9, managed = ?10, owned = ?11, \
              marks = ?12, managers = ?13, managed_created_at = ?14, body = ?15, \
-             unseen = ?16, before = ?17, told = ?18",
+             unseen = ?16, before = ?17, told = ?18, pod_security = ?19",
             params![
                 cluster.0,
                 kind,
@@ -323,6 +333,7 @@ impl Inner {
                 unseen,
                 before,
                 managed.as_ref().is_none_or(|managed| managed.told),
+                (!pod_security.is_empty()).then(|| json(TABLE, pod_security)).transpose()?,
             ],
         )?;
         Ok(())

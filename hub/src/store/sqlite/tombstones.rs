@@ -6,7 +6,7 @@ use lockstep_engine::{ClusterId, ObjectKey, ResourceVersion, Uid};
 use rusqlite::{ToSql, params, params_from_iter};
 
 use super::acts::version;
-use super::body::Bodies;
+use super::body::{Bodies, Place};
 use super::kinds::Kinds;
 use super::row::{Columns, execute, first, json, limit as sql_limit, query};
 use super::{Inner, find};
@@ -77,8 +77,13 @@ fn read(
         5 => Cause::Restore,
         _ => return Err(row.bad(8, "an ordinal that this version does not know")),
     };
-    let mut decode = |stored: Option<&[u8]>| stored.map(|s| bodies.decode(TABLE, &key, s)).transpose();
-    let (body, last) = (decode(row.opt_blob(27)?)?, decode(row.opt_blob(28)?)?);
+    let (uid, resource_version) = (Uid::new(row.text(5)?), ResourceVersion::new(row.text(6)?));
+    let cluster = ClusterId(row.u32(1)?);
+    let mut decode = |column: &'static str, stored: Option<&[u8]>| {
+        let place = Place { table: TABLE, column, cluster, key: &key, uid: &uid, version: &resource_version };
+        stored.map(|stored| bodies.decode(&place, stored)).transpose()
+    };
+    let (body, last) = (decode("body", row.opt_blob(27)?)?, decode("final", row.opt_blob(28)?)?);
     let facts = Facts {
         labels: row.json(15)?,
         owners: row.json(16)?,
@@ -98,10 +103,10 @@ fn read(
     };
     Ok(TombstoneRow {
         id: row.int(0)?,
-        cluster: ClusterId(row.u32(1)?),
+        cluster,
         key,
-        uid: Uid::new(row.text(5)?),
-        resource_version: ResourceVersion::new(row.text(6)?),
+        uid,
+        resource_version,
         api_version: row.string(7)?,
         cause,
         deleted_at: row.int(10)?,
@@ -225,9 +230,12 @@ impl Inner {
         } = row;
         let Self { db, kinds, bodies, .. } = self;
         let kind = kinds.intern(db, &key.gk)?;
-        let mut encode =
-            |body: &Option<Bytes>| body.as_ref().map(|b| bodies.encode(TABLE, key, b)).transpose();
-        let (body, last) = (encode(body)?, encode(last)?);
+        let mut encode = |column: &'static str, body: &Option<Bytes>| {
+            let place =
+                Place { table: TABLE, column, cluster: *cluster, key, uid, version: resource_version };
+            body.as_ref().map(|body| bodies.encode(&place, body)).transpose()
+        };
+        let (body, last) = (encode("body", body)?, encode("final", last)?);
         let (cause, policy) = cause_columns(cause);
         execute(
             db,

@@ -20,6 +20,8 @@ ALTER TABLE objects ADD COLUMN before BLOB;
 -- 0: only the answer to our own write told of it, no watch yet.
 ALTER TABLE objects ADD COLUMN told INTEGER NOT NULL DEFAULT 1;
 CREATE INDEX objects_untold ON objects (watch) WHERE told = 0;
+-- Pod Security labels of a Namespace, as JSON.
+ALTER TABLE objects ADD COLUMN pod_security TEXT;
 
 DROP VIEW tombstones_readable;
 CREATE VIEW tombstones_readable AS

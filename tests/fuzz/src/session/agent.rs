@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use lockstep_wire::v1::{self, AgentMessage, Hello, HubMessage, agent_message, hub_message};
-use lockstep_wire::{AgentEffect, AgentSession, PROTOCOL};
+use lockstep_wire::{AgentEffect, AgentSession, PROTOCOL, Protocols};
 use prost::Message;
 
 use super::decode;
@@ -28,7 +28,7 @@ struct Model {
 /// - Batches go out in order, each once per connection; acks only rise, and never beyond what was sent.
 /// - After whatever came, a new instance is welcomed and goes on.
 pub fn agent_session(data: &[u8]) {
-    let mut session = AgentSession::new("instance".to_owned());
+    let mut session = AgentSession::new("instance".to_owned(), Protocols::BUILT_IN);
     let mut model = Model::default();
     for (which, bytes) in operations(data) {
         match which % 8 {

@@ -1,7 +1,7 @@
 //! The hub's side, with an agent that says anything.
 
 use lockstep_wire::v1::{AgentMessage, Batch, Hello, Welcome, agent_message, hub_message};
-use lockstep_wire::{HubEffect, HubSession, Window, hello};
+use lockstep_wire::{HubEffect, HubSession, PROTOCOL, Protocols, Window, hello};
 
 use super::decode;
 use crate::input::operations;
@@ -17,14 +17,14 @@ const WINDOW: Window = Window { bytes: 200, batches: 3 };
 /// - Whoever is not served is told why and what to do.
 pub fn hub_session(data: &[u8]) {
     let (mut instance, mut committed) = (String::new(), 0_u64);
-    let mut session = HubSession::open(&Hello::default(), None, WINDOW);
+    let mut session = HubSession::open(&Hello::default(), PROTOCOL, None, WINDOW);
     let mut received = 0_u64;
     for (which, bytes) in operations(data) {
         match which % 6 {
             0 => {
                 let hello = decode::<Hello>(bytes).unwrap_or_default();
                 greeted(&hello);
-                session = HubSession::open(&hello, Some((&instance, committed)), WINDOW);
+                session = HubSession::open(&hello, PROTOCOL, Some((&instance, committed)), WINDOW);
                 if session.same_instance() {
                     assert!(hello.instance == instance && hello.oldest_unacked <= committed + 1);
                 } else {
@@ -75,8 +75,11 @@ fn handle(session: &mut HubSession, message: AgentMessage, committed: u64, recei
 
 fn greeted(hello: &Hello) {
     let known = hello::Known { token_cluster: "a", uid_of_name: Some("uid"), name_of_uid: Some("a") };
-    match hello::check(hello, &known) {
-        Ok(_) => assert_eq!((hello.cluster_name.as_str(), hello.cluster_uid.as_str()), ("a", "uid")),
+    match hello::check(hello, &known, Protocols::BUILT_IN) {
+        Ok(spoken) => {
+            assert!(spoken <= hello.protocol && Protocols::BUILT_IN.contains(spoken));
+            assert_eq!((hello.cluster_name.as_str(), hello.cluster_uid.as_str()), ("a", "uid"));
+        }
         Err(refusal) => {
             assert!(hello::CODES.iter().any(|(code, _)| *code == refusal.code));
             assert!(!refusal.message.is_empty() && !refusal.remedy.is_empty());

@@ -4,6 +4,8 @@ mod adopt;
 mod bytes;
 mod leave;
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use lockstep_cluster::{
     Applied, ApplyPlan, Bytes, ClusterClient, DeletePlan, Deleted, Expect, Foreign, LastApplied, Limits,
@@ -65,6 +67,7 @@ impl Bench {
             reclaim: Vec::new(),
             leave: Leave::default(),
             ensure_namespace: false,
+            namespace_labels: BTreeMap::new(),
             dry_run: false,
         })
     }
@@ -355,17 +358,26 @@ async fn a_missing_namespace_is_told_or_made() -> Result<()> {
     plan.body = Bytes::from(body.to_string());
     ensure!(matches!(bench.writer.apply(&plan).await.outcome, Outcome::NamespaceMissing));
     plan.ensure_namespace = true;
+    let enforce = "pod-security.kubernetes.io/enforce".to_owned();
+    plan.namespace_labels = BTreeMap::from([(enforce.clone(), "restricted".to_owned())]);
     let report = bench.writer.apply(&plan).await;
     applied(report.outcome)?;
     let namespace = bench.cluster.get("v1", "Namespace", None, &name).await?;
     assert_eq!(namespace["metadata"]["uid"], report.created_namespace.context("created")?.as_str());
     assert_eq!(namespace["metadata"]["annotations"]["lockstep.dev/implicit"], "true");
+    assert_eq!(namespace["metadata"]["labels"][&enforce], "restricted");
     ensure!(!bench.writer.namespace_contents(&name, &bench.served).await.is_empty());
     // One that is there already is left as it is.
-    let there = bench.writer.create_namespace(bench.namespace.name()).await?;
+    let there = bench.writer.create_namespace(bench.namespace.name(), &plan.namespace_labels).await?;
     ensure!(!there.created);
+    // Also where its labels are somebody else's.
+    let privileged = BTreeMap::from([(enforce.clone(), "privileged".to_owned())]);
+    ensure!(!bench.writer.create_namespace(&name, &privileged).await?.created);
+    let kept = bench.cluster.get("v1", "Namespace", None, &name).await?;
+    assert_eq!(kept["metadata"]["labels"][&enforce], "restricted");
     let untouched = bench.cluster.get("v1", "Namespace", None, bench.namespace.name()).await?;
     ensure!(untouched["metadata"]["annotations"]["lockstep.dev/implicit"].is_null(), "{untouched}");
+    ensure!(untouched["metadata"]["labels"][&enforce].is_null(), "{untouched}");
     bench.cluster.delete("v1", "Namespace", None, &name).await?;
     bench.close().await
 }
