@@ -103,7 +103,7 @@ fn values_are_typed_as_the_schema_says() -> Result<()> {
                 // Conditions and the like are never asked for.
                 let is_time = wanted == ValueType::Time;
                 if is_time
-                    && (path[0] == "status"
+                    && (path.iter().any(|name| name == "status")
                         || is_never_synced(&gk)
                         || path.iter().any(|name| name == "managedFields"))
                 {
