@@ -4,6 +4,7 @@
 //! decision (I8). Absence of knowledge never leads to a write: whatever is [`Observed::Unknown`]
 //! ends in a status that says what is not known (I3).
 
+mod compared;
 mod ending;
 
 use serde::{Deserialize, Serialize};
@@ -439,48 +440,19 @@ fn decide_known(input: &Input<'_>, known: &Known<'_>, desired: [u8; 32]) -> Deci
     };
     // Nobody wrote since: whatever the projection looks like, it is as it was compared.
     if same || known.as_written {
-        return as_compared(input, holds).taking_over(marked);
+        return compared::as_compared(input, holds).taking_over(marked);
     }
     match (owned, known.owned) {
         // Recognised by its marks: that body was written, and nobody knows what has become of it since.
-        (None, OwnedView::Digest(_)) => verify().taking_over(true),
+        (None, OwnedView::Digest(_)) => compared::verify().taking_over(true),
         // Our entry is in another API version than the watch: the projection tells nothing, which is not drift.
-        (_, OwnedView::OtherVersion) => verify().taking_over(marked),
+        (_, OwnedView::OtherVersion) => compared::verify().taking_over(marked),
         _ => Decision::act(
             Act::Update,
             "Drifted",
             format!("fields we own were changed at the target; they are set back: {}", input.taken.by),
         )
         .taking_over(marked),
-    }
-}
-
-fn verify() -> Decision {
-    let message = "lockstep wrote it, and does not know whether it is what is asked for; it is compared, and written where it is not";
-    Decision::act(Act::Verify, VERIFYING, message)
-}
-
-/// Of an object that is as it was when it was compared.
-fn as_compared(input: &Input<'_>, holds: Holds<'_>) -> Decision {
-    if let Some(by) = input.taken.reported {
-        let message = format!("fields of ours were changed, and stay so, as the policy says: {by}");
-        return Decision::rest(State::Conflict, DRIFT_REPORTED, message);
-    }
-    match holds {
-        Holds::Differs { differences, again } if guard::on(Guard::ComparedAfterWrite) => {
-            let status = Status::new(State::Differs, differences.why().as_str(), differences.sentence());
-            let act = if again { Act::Update } else { Act::Rest };
-            Decision { status, act, record: RecordChange::Keep }
-        }
-        Holds::Unknown if guard::on(Guard::ComparedAfterWrite) => verify(),
-        Holds::NotCompared => Decision::rest(
-            State::Unknown,
-            "NotCompared",
-            "it was written by an agent that does not compare what is there with what was asked for; upgrade the agent of the target",
-        ),
-        Holds::AsAsked | Holds::Unknown | Holds::Differs { .. } => {
-            Decision::rest(State::InStep, "InStep", "the target holds what the policy asks for")
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 /// Follows one history, and says where the comparison and its own opinion part.
 #[derive(Debug)]
-pub(crate) struct Judge {
+pub(super) struct Judge {
     gk: GroupKind,
     api_version: String,
     desired: Value,
@@ -22,13 +22,13 @@ pub(crate) struct Judge {
     /// Leaves that our earlier bodies had, and that were there after the last write.
     written: BTreeSet<String>,
     /// How often it said in step, and how often that it differs.
-    pub said: (usize, usize),
+    pub(super) said: (usize, usize),
 }
 
 impl Judge {
     /// Of an object of that kind.
     #[must_use]
-    pub(crate) fn new((api_version, kind): (&str, &str)) -> Self {
+    pub(super) fn new((api_version, kind): (&str, &str)) -> Self {
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
         Self {
             gk: GroupKind::new(group, kind),
@@ -45,7 +45,7 @@ impl Judge {
     ///
     /// # Errors
     /// When the comparison says something else than the definition.
-    pub(crate) fn answered(&mut self, write: &Write, live: &Value) -> Result<()> {
+    pub(super) fn answered(&mut self, write: &Write, live: &Value) -> Result<()> {
         let digest = match owned_digest_of(live, &self.api_version, None)? {
             Owned::Digest(digest) => Some(digest),
             Owned::None | Owned::OtherVersion(_) => None,

@@ -212,7 +212,7 @@ fn the_architecture_names_what_there_is() -> Result<()> {
             assert!(tests.contains(name), "there is no test {name}");
         }
     }
-    assert_eq!(invariants, 16);
+    assert_eq!(invariants, 17);
     for text in quoted(&page).filter(|text| text.contains('/') && !text.contains([' ', '*', '>'])) {
         for path in braces(text) {
             assert!(root().join(&path).exists(), "there is no {path}");

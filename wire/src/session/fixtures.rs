@@ -159,6 +159,7 @@ fn outcomes() -> Vec<(&'static str, Up)> {
         created_namespace_uid: "n".into(),
         api_version: "apps/v1".into(),
         left: Vec::new(),
+        compared: None,
     };
     let image = Image {
         uid: "u".into(),
@@ -250,6 +251,8 @@ fn steps() -> Vec<(&'static str, Down)> {
         expect: Some(expect),
         leave: Bytes::new(),
         reclaim: Vec::new(),
+        was_ours: Bytes::new(),
+        unless_equal: false,
     };
     let present = Present { uid: "u".into(), resource_version: "1".into() };
     vec![

@@ -265,11 +265,6 @@ fn i11_a_recovered_copy_whose_source_returns_is_in_step() {
     assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
 }
 
-/// Is nothing written where the copy is what is asked for?
-fn only_compares(step: &v1::Step) -> bool {
-    matches!(&step.action, Some(Action::Apply(apply)) if apply.unless_equal)
-}
-
 #[test]
 fn i15_a_token_that_was_replaced_is_refused_while_the_store_knows_its_successor() {
     let mut fleet = Fleet::new(&[]);

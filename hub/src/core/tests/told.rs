@@ -98,3 +98,8 @@ pub(super) fn image(uid: &str, rv: u64) -> Answer {
 pub(super) fn is_read(step: &v1::Step) -> bool {
     matches!(step.action, Some(Action::Read(_)))
 }
+
+/// Is nothing written where the copy is what is asked for?
+pub(super) fn only_compares(step: &v1::Step) -> bool {
+    matches!(&step.action, Some(v1::step::Action::Apply(apply)) if apply.unless_equal)
+}
