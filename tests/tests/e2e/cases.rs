@@ -12,6 +12,7 @@ mod values;
 use anyhow::{Context, Result, ensure};
 use kube::api::{DynamicObject, PostParams};
 use lockstep_tests::cluster::Cluster;
+use lockstep_tests::deploy::{agent_kubeconfig, granted};
 use lockstep_tests::harness::{PATIENCE, eventually};
 use lockstep_tests::lockstep::{Fleet, Lockstep};
 use lockstep_tests::testbed::Testbed;
@@ -231,6 +232,18 @@ spec:
   - {{ name: v1, served: true, storage: true, schema: {{ openAPIV3Schema: {schema} }} }}
 "
     )
+}
+
+/// Lets the agent of a target write the custom resources of a group, as deploy/agent/components/custom-resources does. The
+/// kind is waited for: rights are granted some time after they were asked for.
+async fn grant(bed: &Testbed, cluster: &Cluster, group: &str, plural: &str) -> Result<()> {
+    let rules = json!([{"apiGroups": [group], "resources": ["*"], "verbs": ["get", "create", "update", "patch", "delete"]}]);
+    agent_kubeconfig(bed).await?;
+    cluster
+        .apply_value(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "rules": rules,
+            "metadata": {"name": format!("lockstep-agent-{group}"), "labels": {"lockstep.dev/aggregate-to-agent-write": "true"}}}))
+        .await?;
+    granted(cluster, "patch", group, plural).await
 }
 
 /// Any content.

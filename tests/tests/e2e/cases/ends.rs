@@ -6,7 +6,7 @@ use lockstep_tests::harness::{PATIENCE, eventually, unique_name};
 use lockstep_tests::testbed::Testbed;
 use serde_json::{Value, json};
 
-use super::{ANYTHING, Case, definition, policy};
+use super::{ANYTHING, Case, definition, grant, policy};
 
 const CRD: &str = "apiextensions.k8s.io/v1";
 /// The name of a definition in these tests: what a policy names, and what is waited for.
@@ -69,6 +69,7 @@ async fn case_23_a_definition_deleted_at_the_source_holds_and_explain_says_what_
     let b = bed.three()?[1];
     install_rbac(&bed, b, "agent/components/definitions").await?;
     granted(b, "patch", "apiextensions.k8s.io", "customresourcedefinitions").await?;
+    grant(&bed, b, &group, "databases").await?;
     let (crd, plural) = (definition(&group, KIND, ANYTHING), format!("databases.{group}"));
     let (custom, named) = (group.clone(), plural.clone());
     let mut case = Case::accepting(&bed, "case-23", &["CustomResourceDefinition"], move |namespace| {
@@ -98,7 +99,9 @@ async fn case_23_a_definition_deleted_at_the_source_holds_and_explain_says_what_
     // A hub that starts anew says it, too: its agents find the kind not served at the source.
     case.lockstep.kill().await?;
     case.lockstep.start().await?;
-    case.lockstep.settled().await?;
+    let kind = format!("{KIND}.{group}");
+    case.lockstep.watch_is("cluster-a", &kind, "Pending", "NotServed").await?;
+    case.lockstep.watch_is("cluster-b", &kind, "Live", "").await?;
     holds_and_says(&case, &object, &of_definition).await?;
     let there = case.b().get(CRD, "CustomResourceDefinition", None, &plural).await?;
     ensure!(uid(&there) == held, "case 23: the definition stays: {there}");
@@ -148,6 +151,7 @@ async fn a_schema_that_is_fixed_at_the_target_is_tried_at_once() -> Result<()> {
     };
     a.install_crd(&definition(&group, KIND, &schema("100"))).await?;
     b.install_crd(&definition(&group, KIND, &schema("10"))).await?;
+    grant(&bed, b, &group, "databases").await?;
     let custom = group.clone();
     let case = Case::start(&bed, "e2e-schema", move |namespace| {
         let resources = format!("{{ apiGroup: {custom}, kind: {KIND}, namespaces: [{namespace}] }}");

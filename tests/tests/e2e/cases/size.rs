@@ -5,7 +5,7 @@ use lockstep_tests::harness::{PATIENCE, eventually, unique_name};
 use lockstep_tests::testbed::Testbed;
 use serde_json::{Value, json};
 
-use super::{ANYTHING, Case, definition, policy, post};
+use super::{ANYTHING, Case, definition, grant, policy, post};
 
 /// Fields of the large one: about 1.2 MiB, whose managedFields would be nearly as much again.
 const MANY: usize = 60_000;
@@ -19,6 +19,7 @@ async fn case_24_what_is_too_large_to_apply_is_said_to_be_and_stops_nothing() ->
     for cluster in [a, b] {
         cluster.install_crd(&definition(&group, "Bulk", ANYTHING)).await?;
     }
+    grant(&bed, b, &group, "bulks").await?;
     let custom = group.clone();
     let case = Case::start(&bed, "case-24", move |namespace| {
         let resources = format!("{{ apiGroup: {custom}, kind: Bulk, namespaces: [{namespace}] }}");

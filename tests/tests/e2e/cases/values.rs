@@ -5,7 +5,7 @@ use lockstep_tests::harness::{PATIENCE, eventually, unique_name};
 use lockstep_tests::testbed::Testbed;
 use serde_json::{Value, json};
 
-use super::{ANYTHING, Case, MARKER, definition, policy, post, set};
+use super::{ANYTHING, Case, MARKER, definition, grant, policy, post, set};
 
 const GAUGE: &str = "{ type: object, properties: { spec: { type: object, properties: { a: { x-kubernetes-int-or-string: true }, b: { x-kubernetes-int-or-string: true }, c: { x-kubernetes-int-or-string: true }, cpu: { type: string } } } } }";
 
@@ -20,6 +20,7 @@ async fn cases_18_and_26_values_keep_form_and_meaning_and_nothing_is_written_twi
         cluster.install_crd(&definition(&group, "Gauge", GAUGE)).await?;
         cluster.install_crd(&definition(&group, "Blank", ANYTHING)).await?;
     }
+    grant(&bed, b, &group, "gauges").await?;
     let custom = group.clone();
     let case = Case::start(&bed, "case-18", move |namespace| {
         let kinds = [
