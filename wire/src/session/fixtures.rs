@@ -41,8 +41,13 @@ fn managed() -> Managed {
 }
 
 fn up() -> Vec<(&'static str, Up)> {
-    let upsert =
-        Upsert { body: Bytes::from_static(b"{}"), left: true, managed: Some(managed()), deleting: true };
+    let upsert = Upsert {
+        body: Bytes::from_static(b"{}"),
+        left: true,
+        managed: Some(managed()),
+        deleting: true,
+        ..Upsert::default()
+    };
     let section = Section {
         watch: 1,
         epoch: 2,
@@ -87,6 +92,7 @@ fn up() -> Vec<(&'static str, Up)> {
         live: vec![LiveWatch { watch: 1, epoch: 2 }],
         accepts: vec!["*".into()],
         clock_ms: 5,
+        ..Hello::default()
     };
     vec![
         ("hello", Up::Hello(hello)),
@@ -175,6 +181,7 @@ fn outcomes() -> Vec<(&'static str, Up)> {
         managers: managed().managers,
         paths: vec![".spec".into()],
         resource_version: String::new(),
+        ..Failed::default()
     };
     vec![
         ("outcome-applied", outcome(outcome::Result::Applied(applied))),
@@ -253,6 +260,7 @@ fn steps() -> Vec<(&'static str, Down)> {
         reclaim: Vec::new(),
         was_ours: Bytes::new(),
         unless_equal: false,
+        ..Apply::default()
     };
     let present = Present { uid: "u".into(), resource_version: "1".into() };
     vec![

@@ -89,7 +89,7 @@ fn controllers_keep_their_entries() {
         entry("ancient-changes", "Update", &set),
         entry("lockstep-yield", "Apply", &set),
     ] {
-        let live = object(&[kept.clone()], &json!({}));
+        let live = object(std::slice::from_ref(&kept), &json!({}));
         assert_eq!(by(&live, &body, &Retired::Adopting(&declared)), None, "{kept}");
     }
     for taken in ["helm", "Terraform", "kubectl-edit", "before-first-apply", "Mozilla", "lockstep-restore"] {
