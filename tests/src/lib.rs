@@ -16,5 +16,6 @@ pub mod model;
 pub mod proxy;
 pub mod requests;
 pub mod scene;
+pub mod siege;
 pub mod testbed;
 pub mod webhook;

@@ -28,6 +28,7 @@ mod resume;
 mod rewind;
 mod safety;
 mod secrets;
+mod siege;
 mod spill;
 mod testbed;
 mod testbed_snapshot;
