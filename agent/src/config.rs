@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use lockstep_cluster::Limits;
 use lockstep_engine::ClusterName;
+use lockstep_net::is_loopback;
 use serde::Deserialize;
 
 use crate::accept::{AcceptEntry, AcceptList};
@@ -255,12 +256,6 @@ impl AgentConfig {
             ..Limits::default()
         }
     }
-}
-
-/// Does nothing that is sent there leave this machine? `localhost` counts: RFC 6761.
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    address.map_or(host.eq_ignore_ascii_case("localhost"), |address| address.to_canonical().is_loopback())
 }
 
 fn bad(field: &'static str, why: &'static str) -> AgentError {

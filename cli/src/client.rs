@@ -13,6 +13,7 @@ use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use lockstep_hub::http::types::CommandError;
+use lockstep_net::is_loopback;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
@@ -53,12 +54,6 @@ pub(crate) struct Client {
     base: String,
     token: Option<Token>,
     http: HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
-}
-
-/// Is it this machine? `localhost` counts: RFC 6761.
-pub(crate) fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    address.map_or(host.eq_ignore_ascii_case("localhost"), |address| address.to_canonical().is_loopback())
 }
 
 impl Client {

@@ -145,3 +145,39 @@ async fn admission(State(receiver): State<Receiver>, request: Request) -> Respon
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Callers that send a body without end, many at once: only those that have a place are read.
+    #[tokio::test]
+    async fn s12_a_body_is_read_once_there_is_a_place_for_it_and_no_further_than_its_bound() {
+        let (places, read) = (Arc::new(Semaphore::new(REVIEWS_AT_ONCE)), Arc::new(AtomicUsize::new(0)));
+        let mut callers = Vec::new();
+        for _ in 0..60 {
+            let (places, read) = (places.clone(), read.clone());
+            let mut begun = false;
+            let endless = futures::stream::poll_fn(move |_| {
+                if std::mem::replace(&mut begun, true) {
+                    return std::task::Poll::Pending;
+                }
+                read.fetch_add(1, Ordering::Relaxed);
+                std::task::Poll::Ready(Some(Ok::<_, std::io::Error>(Bytes::from_static(b"{"))))
+            });
+            callers.push(tokio::spawn(body(places, Body::from_stream(endless), MAX_REVIEW)));
+        }
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(read.load(Ordering::Relaxed), REVIEWS_AT_ONCE);
+        callers.iter().for_each(JoinHandle::abort);
+        for caller in callers {
+            assert!(caller.await.unwrap_err().is_cancelled());
+        }
+        let large = Body::from(vec![b' '; MAX_REVIEW + 1]);
+        assert_eq!(body(places, large, MAX_REVIEW).await.unwrap_err(), StatusCode::PAYLOAD_TOO_LARGE);
+    }
+}

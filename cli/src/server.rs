@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use lockstep_hub::config::{API_PORT, API_TOKEN_FILE};
+use lockstep_net::is_loopback;
 
 use crate::args::ServerArgs;
-use crate::client::{Client, Token, is_loopback};
+use crate::client::{Client, Token};
 use crate::error::CliError;
 use crate::paths;
 

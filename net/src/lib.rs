@@ -13,12 +13,14 @@ pub mod front;
 mod io;
 pub mod life;
 pub mod limits;
+mod loopback;
 pub mod metrics;
 pub mod refusals;
 pub mod tls;
 
 pub use front::{Front, Peer};
 pub use limits::{Limits, Port};
+pub use loopback::is_loopback;
 pub use metrics::PortMetrics;
 pub use refusals::Refusals;
 pub use tls::{ServerTls, TlsConfig, TlsError};
