@@ -52,7 +52,13 @@ fn shapes(descriptors: &prost_types::FileDescriptorSet) -> Result<String, Box<dy
                     format!("Kind::Message({inner})")
                 }
                 Some(TYPE_STRING | TYPE_BYTES) => "Kind::Text".to_owned(),
-                _ if field.label == Some(LABEL_REPEATED) => "Kind::Numbers".to_owned(),
+                _ if field.label == Some(LABEL_REPEATED) => {
+                    return Err(format!(
+                        "{} in {name}: `budget` must count lists of numbers first",
+                        field.name()
+                    )
+                    .into());
+                }
                 _ => continue,
             };
             writeln!(text, "        ({}, {kind}),", field.number())?;

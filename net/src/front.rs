@@ -166,6 +166,14 @@ impl Desk {
         Some(Arc::new(Link { id, address, desk, closer, life: Mutex::new(life), changed }))
     }
 
+    /// Gives the descriptor of one that waits back.
+    fn relieve(&self) {
+        let mut places = self.places();
+        if let Some(evicted) = places.admission.relieve() {
+            places.close(evicted);
+        }
+    }
+
     /// Accepting failed.
     async fn pause(&self, error: &io::Error, stop: &CancellationToken) {
         // The client hung up before it was accepted.
@@ -174,11 +182,7 @@ impl Desk {
         }
         tracing::debug!(port = self.port.name(), "a connection could not be accepted: {error}");
         self.metrics.paused(self.port);
-        let mut places = self.places();
-        if let Some(evicted) = places.admission.relieve() {
-            places.close(evicted);
-        }
-        drop(places);
+        self.relieve();
         let _ = stop.run_until_cancelled(tokio::time::sleep(ACCEPT_PAUSE)).await;
     }
 }

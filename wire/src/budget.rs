@@ -13,8 +13,6 @@ pub const FIRST_MESSAGE_BYTES: usize = 64 << 10;
 
 /// Length, capacity and pointer of a text or list, twice: lists grow by doubling.
 const TEXT: usize = 48;
-/// One number of a list, twice.
-const NUMBER: usize = 16;
 /// Two texts and their place in a map.
 const MAP_ENTRY: usize = 2 * TEXT + 32;
 /// Messages within messages: ours go five deep, prost gives up at 100.
@@ -27,8 +25,6 @@ pub(crate) enum Kind {
     Message(usize),
     /// A string or bytes.
     Text,
-    /// Repeated numbers.
-    Numbers,
 }
 
 /// A message, as far as its cost goes.
@@ -174,9 +170,7 @@ fn spend(bytes: &[u8], shape: usize, budget: &mut usize, depth: usize) -> Result
             // Twice: lists grow by doubling.
             (Kind::Message(inner), Some(_)) => SHAPES.get(*inner).map_or(0, |shape| 2 * shape.bytes),
             (Kind::Text, Some(text)) => TEXT + text.len(),
-            (Kind::Numbers, Some(packed)) => packed.len().saturating_mul(NUMBER),
-            (Kind::Numbers, None) => NUMBER,
-            (Kind::Message(_) | Kind::Text, None) => return Err(OverBudget::Malformed),
+            (_, None) => return Err(OverBudget::Malformed),
         };
         match budget.checked_sub(cost) {
             Some(left) => *budget = left,

@@ -50,7 +50,7 @@ impl Decoder for RawCodec {
 
 /// The encoded `AgentMessage` of a batch with one section of `count` empty items: two bytes each.
 #[must_use]
-pub fn empty_items(count: usize) -> Bytes {
+pub(super) fn empty_items(count: usize) -> Bytes {
     let items = [0x1a, 0x00].repeat(count);
     nested(3, &nested(2, &items)).into()
 }
@@ -72,7 +72,7 @@ fn nested(number: u8, content: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 /// When nothing answers.
-pub async fn send_first(address: &str, token: &str, message: Bytes) -> Result<Status> {
+pub(super) async fn send_first(address: &str, token: &str, message: Bytes) -> Result<Status> {
     let channel = Endpoint::from_shared(format!("http://{address}"))?.connect().await?;
     let mut client = tonic::client::Grpc::new(channel).send_compressed(CompressionEncoding::Zstd);
     client.ready().await?;
