@@ -4,7 +4,7 @@ CARGO ?= cargo
 TESTBED = target/debug/testbed
 
 .DEFAULT_GOAL := help
-.PHONY: help plan-demo plan-test build lint test demo chaos sim sim-guards fleet fuzz test-guards clusters clusters-down clusters-status prerequisites
+.PHONY: help plan-demo plan-test build lint test demo chaos siege sim sim-guards fleet fuzz test-guards clusters clusters-down clusters-status prerequisites
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,9 @@ SEED ?=
 chaos: build ## kill, freeze, cut off and restore everything for MINUTES (3), then compare; SEED repeats a run
 	@$(TESTBED) binaries >/dev/null
 	@target/debug/chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+siege: build ## hostile clients on every port of a hub for MINUTES (3), while commands must get through
+	@target/debug/siege --minutes $(MINUTES)
 
 # Without TARGET it tells which there are.
 TARGET ?=

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use lockstep_cluster::Limits;
 use lockstep_engine::ClusterName;
+use lockstep_net::is_loopback;
 use serde::Deserialize;
 
 use crate::accept::{AcceptEntry, AcceptList};
@@ -97,7 +98,7 @@ impl Default for WatchConfig {
 pub struct AgentConfig {
     /// Name of the cluster that the agent is in: a DNS-1123 label, the same as on the hub.
     pub cluster: ClusterName,
-    /// Where the hub listens for agents, as in `https://hub.example.com:7440`.
+    /// Where the hub listens for agents, as in `https://hub.example.com:7440`. `http://` on the loopback only.
     pub hub: String,
     /// The token that the hub made for this cluster.
     #[serde(default)]
@@ -209,6 +210,13 @@ impl AgentConfig {
         if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
             return Err(bad("hub", "it must begin with http:// or https:// and name a host"));
         }
+        if uri.scheme_str() == Some("http") && !uri.host().is_some_and(is_loopback) {
+            return Err(bad(
+                "hub",
+                "http:// to another machine would send the token and every object in clear: write https:// \
+                 (tls.ca names the hub's CA), or an address on the loopback",
+            ));
+        }
         if self.token.reveal().is_empty() {
             return Err(bad("token", "it is empty: take the token that the hub made for this cluster"));
         }
@@ -291,6 +299,26 @@ mod tests {
         assert!(config.validate().is_ok());
         let error = read(r#"{"cluster":"a","hub":"https://hub:7440","tokn":"x"}"#).unwrap_err();
         assert!(error.to_string().contains("unknown field `tokn`"), "{error}");
+    }
+
+    #[test]
+    fn nothing_is_sent_in_clear_to_another_machine() {
+        let check = |hub: &str| {
+            let mut config = config();
+            config.hub = hub.to_owned();
+            config.validate().map(drop).map_err(|error| error.to_string())
+        };
+        for fine in
+            ["http://127.0.0.1:7440", "http://[::1]:7440", "http://localhost:7440", "https://hub:7440"]
+        {
+            assert_eq!(check(fine), Ok(()), "{fine}");
+        }
+        for refused in
+            ["http://hub:7440", "http://10.0.0.1:7440", "http://127.evil.example", "http://localhost.example"]
+        {
+            let error = check(refused).unwrap_err();
+            assert!(error.contains("`hub`") && error.contains("https://"), "{refused}: {error}");
+        }
     }
 
     #[test]

@@ -1,15 +1,22 @@
 //! A small client for the hub's HTTP API: hyper-util's, with our error texts.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use lockstep_hub::http::types::CommandError;
+use lockstep_net::is_loopback;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -46,22 +53,41 @@ impl std::fmt::Debug for Token {
 pub(crate) struct Client {
     base: String,
     token: Option<Token>,
-    http: HyperClient<HttpConnector, Full<Bytes>>,
+    http: HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
 impl Client {
-    /// For a URL as in `http://127.0.0.1:7441`.
-    pub(crate) fn new(server: &str, token: Option<Token>) -> Result<Self, CliError> {
+    /// For a URL as in `http://127.0.0.1:7441` or `https://hub.example.com:7441`; `ca_file` holds what signs the
+    /// certificate of an `https://` one, without it the system's do.
+    pub(crate) fn new(server: &str, token: Option<Token>, ca_file: Option<&Path>) -> Result<Self, CliError> {
         let base = server.trim_end_matches('/').to_owned();
-        let uri: Option<Uri> = base.parse().ok();
-        let fine = uri.is_some_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some());
-        if !fine {
-            let remedy = "write it as http://127.0.0.1:7441; reach a hub elsewhere through `kubectl port-forward` \
-                          or ssh -L";
-            return Err(CliError::usage(format!("`{server}` is not the URL of a hub's API"), remedy));
+        let bad = |what: &str, remedy| Err(CliError::usage(format!("`{server}` {what}"), remedy));
+        let url: Option<Uri> = base.parse().ok();
+        let host = url.as_ref().and_then(Uri::host);
+        let remedy = "write it as http://127.0.0.1:7441 or https://hub.example.com:7441";
+        match (url.as_ref().and_then(Uri::scheme_str), host) {
+            (Some("https"), Some(_)) => {}
+            (Some("http"), Some(host)) if is_loopback(host) => {}
+            (Some("http"), Some(_)) => {
+                let remedy = "write https:// (LOCKSTEP_CA_FILE or --ca-file names the CA of the hub's certificate), or \
+                              reach it through `kubectl port-forward` or ssh -L";
+                return bad(
+                    "is another machine, and over http:// everybody on the way reads the token",
+                    remedy,
+                );
+            }
+            _ => return bad("is not the URL of a hub's API", remedy),
         }
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        connector.enforce_http(false);
+        let tls =
+            if base.starts_with("https://") { trust(ca_file)? } else { trusting(RootCertStore::empty())? };
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
         let http = HyperClient::builder(TokioExecutor::new()).build(connector);
         Ok(Self { base, token, http })
     }
@@ -156,6 +182,42 @@ impl Client {
     }
 }
 
+/// TLS with the certificates of a file, or the system's.
+fn trust(ca_file: Option<&Path>) -> Result<ClientConfig, CliError> {
+    let Some(file) = ca_file else {
+        let builder = client_tls()?.with_native_roots().map_err(|error| {
+            let remedy = "name the CA of the hub's certificate with --ca-file or LOCKSTEP_CA_FILE";
+            CliError::new("LS0014", "this system has no CA certificates", remedy).caused_by(&error)
+        })?;
+        return Ok(builder.with_no_client_auth());
+    };
+    let unusable = |error: &dyn std::error::Error| {
+        let message = format!("the CA file {} cannot be used", file.display());
+        CliError::new("LS0014", message, "give a PEM file with the CA of the hub's certificate")
+            .caused_by(error)
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| unusable(&error))? {
+        let certificate = certificate.map_err(|error| unusable(&error))?;
+        roots.add(certificate).map_err(|error| unusable(&error))?;
+    }
+    if roots.is_empty() {
+        return Err(unusable(&std::io::Error::other("it holds no certificate")));
+    }
+    trusting(roots)
+}
+
+fn trusting(roots: RootCertStore) -> Result<ClientConfig, CliError> {
+    Ok(client_tls()?.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn client_tls() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, CliError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| CliError::new("LS0014", "TLS cannot be used", "report it").caused_by(&error))
+}
+
 /// Percent-encodes a query value or a part of a path.
 pub(crate) fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
@@ -177,16 +239,32 @@ mod tests {
     fn values_are_encoded_and_tokens_are_not_shown() {
         assert_eq!(encode("a=b,c in (d)/ü"), "a%3Db%2Cc%20in%20%28d%29%2F%C3%BC");
         let token = Token::new("s3cret\n").unwrap();
-        let client = Client::new("http://127.0.0.1:1/", Some(token)).unwrap();
+        let client = Client::new("http://127.0.0.1:1/", Some(token), None).unwrap();
         assert!(!format!("{client:?}").contains("s3cret"));
         assert_eq!(client.server(), "http://127.0.0.1:1");
-        assert_eq!(Client::new("127.0.0.1:7441", None).err().map(|e| e.outcome().code()), Some(2));
+        assert_eq!(Client::new("127.0.0.1:7441", None, None).err().map(|e| e.outcome().code()), Some(2));
+    }
+
+    #[test]
+    fn no_token_goes_in_clear_to_another_machine() {
+        for other in [
+            "http://hub.example:7441",
+            "http://10.0.0.1:7441",
+            "http://127.evil.example",
+            "http://[2001:db8::1]",
+        ] {
+            let error = Client::new(other, Token::new("s3cret"), None).unwrap_err();
+            assert!(error.to_string().contains("https://") && error.outcome().code() == 2, "{error}");
+        }
+        let nowhere =
+            Client::new("https://hub.example", None, Some(Path::new("/nowhere/ca.crt"))).unwrap_err();
+        assert!(nowhere.code() == "LS0014" && nowhere.to_string().contains("/nowhere/ca.crt"), "{nowhere}");
     }
 
     #[tokio::test]
     async fn a_refused_connection_says_how_to_start_a_hub() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let client = Client::new(&format!("http://127.0.0.1:{port}"), None).unwrap();
+        let client = Client::new(&format!("http://127.0.0.1:{port}"), None, None).unwrap();
         let error = client.get::<serde_json::Value>("clusters", &[]).await.unwrap_err();
         assert_eq!(error.code(), "LS0001");
         assert!(error.to_string().contains("lockstep up --kubeconfig"), "{error}");

@@ -12,7 +12,9 @@ use lockstep_agent::{AgentMetrics, Deleters};
 use lockstep_cluster::ClusterClient;
 use lockstep_engine::ClusterName;
 use lockstep_hub::{HubConfig, RunningHub};
+use lockstep_net::{Front, Limits, Port, PortMetrics, descriptors};
 use prometheus_client::registry::Registry;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{AgentArgs, HubArgs, ListenArgs, LogArgs, ServerArgs};
@@ -76,7 +78,7 @@ pub(crate) fn hub_error(error: &dyn std::error::Error) -> CliError {
 /// Tells where everything is, as JSON: written beside it and renamed, so that nobody reads half.
 pub(crate) fn write_ready(file: &Path, running: &RunningHub, config: &HubConfig) -> Result<(), CliError> {
     let ready = serde_json::json!({
-        "api": format!("http://{}", running.api),
+        "api": format!("{}://{}", if config.api_has_tls() { "https" } else { "http" }, running.api),
         "agents": running.agents.to_string(),
         "metrics": running.metrics.map(|address| address.to_string()),
         "dataDir": config.data_dir,
@@ -111,18 +113,30 @@ pub(crate) async fn agent(args: AgentArgs, log: &LogArgs) -> Result<Outcome, Cli
     let stop = signals::stop_on_signals()?;
     let mut registry = Registry::default();
     let agent_metrics = AgentMetrics::register(&mut registry);
+    let figures = PortMetrics::register(&mut registry);
+    let connections = descriptors::for_connections(descriptors::raise());
+    let mut served = Vec::new();
     if let Some(address) = metrics {
-        serve_metrics(address, registry, stop.clone()).await?;
+        let limits = Limits::of(Port::Metrics, connections);
+        served.push(serve_metrics(address, limits, registry, figures.clone(), stop.clone()).await?);
     }
     let told = Deleters::default();
     if let Some(receiver) = receiver {
-        deleters::serve(&receiver, told.clone(), stop.clone()).await?;
+        let limits = Limits::of(Port::Webhooks, connections);
+        served.push(deleters::serve(&receiver, limits, told.clone(), figures, stop.clone()).await?);
     }
     tracing::info!(cluster = %agent.cluster, hub = agent.hub, "the agent runs");
-    Box::pin(lockstep_agent::run(agent, client, stop, agent_metrics, told)).await.map_err(|error| {
-        let remedy = "deploy/examples/agent.yaml shows every setting";
-        CliError::new("LS0010", "the agent cannot run", remedy).caused_by(&error)
-    })?;
+    Box::pin(lockstep_agent::run(agent, client, stop.clone(), agent_metrics, told)).await.map_err(
+        |error| {
+            let remedy = "deploy/examples/agent.yaml shows every setting";
+            CliError::new("LS0010", "the agent cannot run", remedy).caused_by(&error)
+        },
+    )?;
+    stop.cancel();
+    for port in served {
+        // It ends by itself within the time to drain.
+        let _ = port.await;
+    }
     Ok(Outcome::Done)
 }
 
@@ -137,10 +151,12 @@ pub(crate) fn context_error(error: &dyn std::error::Error) -> CliError {
 /// `/metrics`, `/healthz` and `/readyz` of an agent.
 async fn serve_metrics(
     address: SocketAddr,
+    limits: Limits,
     registry: Registry,
+    figures: PortMetrics,
     stop: CancellationToken,
-) -> Result<(), CliError> {
-    let listener = tokio::net::TcpListener::bind(address).await.map_err(|error| {
+) -> Result<JoinHandle<()>, CliError> {
+    let front = Front::bind(Port::Metrics, address, limits, figures).await.map_err(|error| {
         CliError::io(format!("metrics cannot be served at {address} (setting `metrics`)"), &error)
     })?;
     let registry = Arc::new(registry);
@@ -158,11 +174,5 @@ async fn serve_metrics(
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(|| async { "ok\n" }));
-    tokio::spawn(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-        if let Err(error) = served.await {
-            tracing::error!("metrics are no longer served: {error}");
-        }
-    });
-    Ok(())
+    Ok(tokio::spawn(front.serve(router, stop)))
 }

@@ -52,6 +52,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("LS0011", "the arguments do not go together"),
     ("LS0012", "waiting took too long"),
     ("LS0013", "the object was not found"),
+    ("LS0014", "the certificate of the hub cannot be checked"),
 ];
 
 /// A command failed. Display is what a person reads, without the word `error`.

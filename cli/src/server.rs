@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use lockstep_hub::config::{API_PORT, API_TOKEN_FILE};
+use lockstep_net::is_loopback;
 
 use crate::args::ServerArgs;
 use crate::client::{Client, Token};
@@ -16,7 +17,7 @@ const TOKEN_VARIABLE: &str = "LOCKSTEP_TOKEN";
 /// --token-file, then, for a hub on this machine only, from `api-token` in the data directory where
 /// this user may read it: such a user could change the hub's state directly.
 pub(crate) fn client(args: &ServerArgs) -> Result<Client, CliError> {
-    let ServerArgs { server, token_file, data_dir } = args;
+    let ServerArgs { server, token_file, ca_file, data_dir } = args;
     let default = format!("http://127.0.0.1:{API_PORT}");
     let server = server.as_deref().filter(|server| !server.is_empty()).unwrap_or(&default);
     let token =
@@ -26,13 +27,12 @@ pub(crate) fn client(args: &ServerArgs) -> Result<Client, CliError> {
             (None, None) if is_local(server) => local(data_dir.clone()),
             (None, None) => None,
         };
-    Client::new(server, token)
+    Client::new(server, token, ca_file.as_deref())
 }
 
 fn is_local(server: &str) -> bool {
-    let rest = server.strip_prefix("http://").unwrap_or(server);
-    let host = rest.split(['/', ':']).next().unwrap_or_default();
-    host.eq_ignore_ascii_case("localhost") || host.starts_with("127.") || rest.starts_with("[::1]")
+    let url: Option<http::Uri> = server.parse().ok();
+    url.as_ref().and_then(http::Uri::host).is_some_and(is_loopback)
 }
 
 fn local(data_dir: Option<PathBuf>) -> Option<Token> {
@@ -66,7 +66,12 @@ mod tests {
         {
             assert!(is_local(local), "{local}");
         }
-        for other in ["http://hub.example:7441", "http://10.0.0.1", "http://localhost.evil.example"] {
+        for other in [
+            "http://hub.example:7441",
+            "http://10.0.0.1",
+            "http://localhost.evil.example",
+            "http://127.evil.example",
+        ] {
             assert!(!is_local(other), "{other}");
         }
     }

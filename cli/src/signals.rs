@@ -1,10 +1,16 @@
 //! SIGTERM and SIGINT: the first stops gracefully, the second at once.
 
+use std::time::Duration;
+
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{CliError, Outcome};
 use crate::output;
+
+/// From the first signal to the end of the process. Connections have five seconds of it (`lockstep_net::limits::DRAIN`);
+/// kubelets wait thirty.
+const DEADLINE: Duration = Duration::from_secs(9);
 
 /// A token that the first signal cancels.
 pub(crate) fn stop_on_signals() -> Result<CancellationToken, CliError> {
@@ -23,9 +29,21 @@ pub(crate) fn stop_on_signals() -> Result<CancellationToken, CliError> {
             }
             output::note("stopping; once more to stop at once");
             cancelled.cancel();
+            end_in_time();
         }
     });
     Ok(stop)
+}
+
+/// Ends the process when it does not end by itself in time, whatever holds it up: a thread of its own, since the runtime
+/// may be what is stuck. Nothing is lost by it: what was acknowledged is committed (I1).
+fn end_in_time() {
+    // Without the thread the process ends as before: when all parts have.
+    let _ = std::thread::Builder::new().name("deadline".to_owned()).spawn(|| {
+        std::thread::sleep(DEADLINE);
+        output::note("not every part stopped in time; ending all the same");
+        std::process::exit(i32::from(Outcome::Failed.code()));
+    });
 }
 
 /// The same for a command that only shows something: without a word.

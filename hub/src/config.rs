@@ -11,6 +11,8 @@ use crate::listen::{ListenError, Protection, Service, check};
 mod archive;
 mod retention;
 
+pub use lockstep_net::TlsConfig;
+
 pub use archive::{ArchiveConfig, AzureConfig, GcsConfig, KeysText, S3Config, Secrets};
 pub use retention::{RetentionConfig, Span};
 
@@ -89,16 +91,6 @@ impl Default for Listen {
     }
 }
 
-/// Server certificate, PEM files; read again when they change on disk is not promised.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TlsConfig {
-    /// Certificate chain, leaf first.
-    pub cert_file: PathBuf,
-    /// Private key.
-    pub key_file: PathBuf,
-}
-
 /// Bounds of the HTTP API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -155,6 +147,12 @@ impl HubConfig {
     pub fn archive_dir(&self) -> Option<PathBuf> {
         let dir = || self.archive.dir.clone().unwrap_or_else(|| self.data_dir.join(ARCHIVE_DIR));
         (!self.archive.is_bucket()).then(dir)
+    }
+
+    /// Does the API speak TLS? On the loopback it does not: there is nobody in between.
+    #[must_use]
+    pub fn api_has_tls(&self) -> bool {
+        self.tls.is_some() && !self.listen.api.ip().to_canonical().is_loopback()
     }
 
     /// The file of the API's token.
@@ -219,7 +217,8 @@ mod tests {
         config.listen.agents = open;
         let error = config.validate().unwrap_err();
         assert!(error.to_string().starts_with("LS0210"), "{error}");
-        config.tls = Some(TlsConfig { cert_file: "/x.crt".into(), key_file: "/x.key".into() });
+        config.tls =
+            Some(TlsConfig { cert_file: "/x.crt".into(), key_file: "/x.key".into(), client_ca_file: None });
         config.validate().unwrap();
         config.listen.api = open;
         let error = config.validate().unwrap_err();

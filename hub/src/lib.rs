@@ -10,6 +10,7 @@ pub mod blocking;
 pub mod codes;
 pub mod config;
 pub mod core;
+pub mod gate;
 pub mod http;
 pub mod listen;
 mod load;

@@ -1,6 +1,7 @@
 //! Starts every part of the hub and stops them again.
 
 mod error;
+mod ports;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,16 +12,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lockstep_engine::ClusterName;
 use lockstep_engine::clock::Clock;
-use lockstep_wire::v1::hub_server::HubServer;
-use lockstep_wire::{MAX_MESSAGE_BYTES, Protocols};
+use lockstep_net::{Front, PortMetrics};
+use lockstep_wire::Protocols;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::codec::CompressionEncoding;
-use tonic::transport::{Identity, Server, ServerTlsConfig};
 
 use crate::archive::keeper::{Keeper, KeeperParts};
 use crate::archive::{self, Archiver, ArchiverParts, Keyring, Tombstones};
@@ -39,15 +36,13 @@ use crate::session::{Readers, SessionService};
 use crate::settle::Settling;
 use crate::space::Space;
 use crate::store::sqlite::{Damage, SqliteReader, SqliteStore};
-use crate::tls::{self, TlsListener};
 use crate::{listen, owner, policies_dir};
 
 pub use error::HubError;
+use ports::Ports;
 
 /// Commands of people that wait for the core.
 const COMMANDS: usize = 64;
-/// An agent behind a dead connection is noticed after twice this.
-const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// A hub that runs.
 pub struct RunningHub {
@@ -106,9 +101,12 @@ pub async fn run(
         hub_id: hub_id(&key),
         protocols: Protocols::BUILT_IN,
     })?;
-    let metrics = Metrics::register(&mut registry.lock().unwrap_or_else(PoisonError::into_inner));
+    let (metrics, figures) = {
+        let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
+        (Metrics::register(&mut registry), PortMetrics::register(&mut registry))
+    };
     let parts = Running {
-        listeners: Listeners::bind(&config).await?,
+        ports: Ports::bind(&config, &figures).await?,
         config,
         key,
         token,
@@ -142,33 +140,8 @@ struct Running {
     metrics: Metrics,
     problems: Problems,
     damage: Damage,
-    listeners: Listeners,
+    ports: Ports,
     stop: CancellationToken,
-}
-
-struct Listeners {
-    agents: TcpListener,
-    api: TcpListener,
-    metrics: Option<TcpListener>,
-}
-
-impl Listeners {
-    async fn bind(config: &HubConfig) -> Result<Self, HubError> {
-        let listen = config.listen.clone();
-        let metrics = match listen.metrics {
-            Some(address) => Some(bind("metrics and probes", address).await?),
-            None => None,
-        };
-        Ok(Self {
-            agents: bind("agents", listen.agents).await?,
-            api: bind("the HTTP API", listen.api).await?,
-            metrics,
-        })
-    }
-}
-
-async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, HubError> {
-    TcpListener::bind(address).await.map_err(|source| HubError::Listen { what, address, source })
 }
 
 impl Running {
@@ -187,12 +160,12 @@ impl Running {
             metrics,
             problems,
             damage,
-            listeners,
+            mut ports,
             stop,
         } = self;
-        let Listeners { agents, api, metrics: probes } = listeners;
-        let local =
-            |listener: &TcpListener| listener.local_addr().map_err(|_| HubError::Part { part: "a listener" });
+        ports.watch_certificates(&problems, &stop);
+        let Ports { agents, api, metrics: probes, .. } = ports;
+        let local = |front: &Front| front.local_addr().map_err(|_| HubError::Part { part: "a listener" });
         let (agents_at, api_at) = (local(&agents)?, local(&api)?);
         let metrics_at = probes.as_ref().map(local).transpose()?;
         let ready = Arc::new(AtomicBool::new(false));
@@ -208,6 +181,7 @@ impl Running {
             pulse: pulse.clone(),
             clock: Clock::new(owner::now),
         };
+        let gate = core.gate();
         let owned = spawn_core(core, received, care)?;
         let mut tokens = BTreeMap::new();
         for member in members {
@@ -257,8 +231,8 @@ impl Running {
         tokio::spawn(archive::keeper::watch(keeper.clone(), stop.clone()));
         let probing = (archive.clone(), hub_id(&key), problems.clone());
         tokio::spawn(archive::probe::watch(probing.0, probing.1, probing.2, owner::now, stop.clone()));
-        let service = SessionService::new(inputs, readers.clone(), Blocking::Threads, stop.clone());
-        tasks.spawn(part("the port for agents", serve_agents(agents, service, &config, stop.clone())?));
+        let service = SessionService::new(inputs, readers.clone(), gate, Blocking::Threads, stop.clone());
+        tasks.spawn(part("the port for agents", ports::agents(agents, service, stop.clone())));
         let bodies: Arc<dyn http::Bodies> = Arc::new(archive);
         let digest_key = key.shown_digest_key();
         let restorer = Restorer::new(readers.clone(), commands.clone(), bodies.clone(), digest_key);
@@ -282,8 +256,8 @@ impl Running {
             database: config.data_dir.join(STATE_FILE),
             config: config.api.clone(),
         });
-        tasks.spawn(part("the HTTP API", serve_api(api, served, &config, stop.clone())?));
-        if let Some(listener) = probes {
+        tasks.spawn(part("the HTTP API", ports::http(api, served.router(), stop.clone())));
+        if let Some(front) = probes {
             let router = metrics::router(Scraped {
                 registry,
                 readers,
@@ -292,10 +266,7 @@ impl Running {
                 database: config.data_dir.join(STATE_FILE),
                 ready: ready.clone(),
             });
-            let stopped = stop.clone();
-            tasks.spawn(part("the port for metrics", async move {
-                axum::serve(listener, router).with_graceful_shutdown(stopped.cancelled_owned()).await
-            }));
+            tasks.spawn(part("the port for metrics", ports::http(front, router, stop.clone())));
         }
         ready.store(true, Ordering::Release);
         let task = tokio::spawn(supervise(tasks, owned, damage, ready, stop));
@@ -403,56 +374,6 @@ async fn forward(
             }
         }
     }
-}
-
-fn serve_agents(
-    listener: TcpListener,
-    service: SessionService,
-    config: &HubConfig,
-    stop: CancellationToken,
-) -> Result<impl Future<Output = std::io::Result<()>> + use<>, HubError> {
-    let mut server = Server::builder();
-    if let Some(tls) = &config.tls {
-        let (chain, key) = tls::identity(tls)?;
-        server = server
-            .tls_config(ServerTlsConfig::new().identity(Identity::from_pem(chain, key)))
-            .map_err(|_| HubError::Part { part: "TLS for agents" })?;
-    }
-    let service = HubServer::new(service)
-        .accept_compressed(CompressionEncoding::Zstd)
-        .send_compressed(CompressionEncoding::Zstd)
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let router = server
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .tcp_nodelay(true)
-        .add_service(service);
-    Ok(async move {
-        let incoming = TcpListenerStream::new(listener);
-        let served = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
-        served.await.map_err(std::io::Error::other)
-    })
-}
-
-fn serve_api(
-    listener: TcpListener,
-    api: Api,
-    config: &HubConfig,
-    stop: CancellationToken,
-) -> Result<impl Future<Output = std::io::Result<()>> + use<>, HubError> {
-    // On the loopback commands speak plain HTTP: there is nobody in between.
-    let tls = config.tls.as_ref().filter(|_| !config.listen.api.ip().is_loopback());
-    let tls = tls.map(|tls| tls::identity(tls).map(|_| tls.clone())).transpose()?;
-    Ok(async move {
-        match tls {
-            None => http::serve(listener, api, stop).await,
-            Some(tls) => {
-                let listener = TlsListener::new(listener, &tls).map_err(std::io::Error::other)?;
-                http::serve(listener, api, stop).await
-            }
-        }
-    })
 }
 
 /// Names this hub in marks. Derived from the key, so that it survives the loss of the data (I11).

@@ -1,14 +1,19 @@
 //! The gRPC side of a session: moves messages between an agent's stream and the core. It holds no
 //! state that matters; when it dies the agent comes again.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::Stream;
 use lockstep_engine::{ClusterId, ResourceVersion};
+use lockstep_net::{Peer, Refusals};
+use lockstep_wire::MAX_MESSAGE_BYTES;
+use lockstep_wire::budget::TOO_LARGE;
 use lockstep_wire::resume::{chunks, compare_chunks};
 use lockstep_wire::v1::{self, agent_message, hub_message};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +23,7 @@ use crate::blocking::Blocking;
 use crate::core::census::each;
 use crate::core::state::SessionCommand;
 use crate::core::{Connect, Input};
+use crate::gate::Gate;
 use crate::seal::BearerToken;
 use crate::store::{IndexRow, Reader, StoreError, WatchRow};
 
@@ -28,6 +34,9 @@ const COMMANDS: usize = 1024;
 const OUTGOING: usize = 16;
 /// How long a new stream may take to say Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// What an agent without a token of this hub is told.
+const UNKNOWN_TOKEN: &str = "LS0201: the token is not known to this hub; create one with `lockstep token create CLUSTER` \
+                             and give it to the agent";
 /// Index rows per query.
 const INDEX_PAGE: usize = 1000;
 
@@ -39,6 +48,8 @@ pub type Readers = Arc<dyn Fn() -> Result<Box<dyn Reader>, StoreError> + Send + 
 pub struct SessionService {
     inputs: mpsc::Sender<Input>,
     readers: Readers,
+    gate: Gate,
+    refusals: Refusals,
     blocking: Blocking,
     stop: CancellationToken,
 }
@@ -48,21 +59,43 @@ impl SessionService {
     pub fn new(
         inputs: mpsc::Sender<Input>,
         readers: Readers,
+        gate: Gate,
         blocking: Blocking,
         stop: CancellationToken,
     ) -> Self {
-        Self { inputs, readers, blocking, stop }
+        Self { inputs, readers, gate, refusals: Refusals::default(), blocking, stop }
     }
 
-    /// Serves one agent, whose words come as `stream`; the answers.
-    pub fn serve<St>(&self, token: BearerToken, stream: St) -> Answers
+    /// Serves one agent, whose messages come as `stream`, from `address`; the answers. Of an agent without a token of this
+    /// hub nothing is read.
+    ///
+    /// # Errors
+    /// `Unauthenticated`, when the token is not known.
+    pub fn serve<St>(
+        &self,
+        token: BearerToken,
+        address: Option<IpAddr>,
+        stream: St,
+    ) -> Result<Answers, Status>
     where
         St: Stream<Item = Result<v1::AgentMessage, Status>> + Send + Unpin + 'static,
     {
+        if !self.gate.admits(&token) {
+            self.refused(address, "LS0201", "the token is not known to this hub");
+            return Err(Status::unauthenticated(UNKNOWN_TOKEN));
+        }
         let (out, receiver) = mpsc::channel(OUTGOING);
-        let Self { inputs, readers, blocking, stop } = self.clone();
-        tokio::spawn(Task { inputs, readers, blocking, out, stop }.run(token, stream));
-        ReceiverStream::new(receiver)
+        let service = self.clone();
+        tokio::spawn(Task { service, address, out }.run(token, stream));
+        Ok(ReceiverStream::new(receiver))
+    }
+
+    /// Logs a refusal, unless the address was logged within a minute.
+    fn refused(&self, address: Option<IpAddr>, code: &str, why: &str) {
+        if let Some(times) = self.refusals.count(address, Instant::now()) {
+            let address = address.map(tracing::field::display);
+            tracing::warn!(code, address, times, "agent refused: {why}");
+        }
     }
 }
 
@@ -79,23 +112,35 @@ impl v1::hub_server::Hub for SessionService {
         &self,
         request: Request<Streaming<v1::AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let peer = request.extensions().get::<Peer>().cloned();
+        let address = peer.as_ref().map(|peer| peer.address().ip());
         let token = request
             .metadata()
             .get("authorization")
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.strip_prefix("Bearer "))
-            .ok_or_else(|| Status::unauthenticated("LS0201: no bearer token; give the agent its token"))?;
-        let token = BearerToken::new(token);
-        Ok(Response::new(self.serve(token, request.into_inner())))
+            .map(BearerToken::new);
+        let Some(token) = token else {
+            self.refused(address, "LS0201", "it has no bearer token");
+            return Err(Status::unauthenticated("LS0201: no bearer token; give the agent its token"));
+        };
+        let answers = self.serve(token, address, request.into_inner())?;
+        if let Some(peer) = peer {
+            peer.authenticated();
+        }
+        Ok(Response::new(answers))
     }
 }
 
+/// By our own bounds, or by tonic's on encoded messages.
+fn is_too_large(status: &Status) -> bool {
+    matches!(status.code(), tonic::Code::ResourceExhausted | tonic::Code::OutOfRange)
+}
+
 struct Task {
-    inputs: mpsc::Sender<Input>,
-    readers: Readers,
-    blocking: Blocking,
+    service: SessionService,
+    address: Option<IpAddr>,
     out: Outgoing,
-    stop: CancellationToken,
 }
 
 impl Task {
@@ -105,6 +150,7 @@ impl Task {
     {
         let hello = match tokio::time::timeout(HELLO_TIMEOUT, stream.next()).await {
             Ok(Some(Ok(v1::AgentMessage { body: Some(agent_message::Body::Hello(hello)) }))) => hello,
+            Ok(Some(Err(status))) if is_too_large(&status) => return self.too_large(&status).await,
             _ => {
                 // The agent is gone or speaks something else; its own log says what it saw.
                 let _ = self.out.send(Err(Status::invalid_argument("the first message must be Hello"))).await;
@@ -114,16 +160,19 @@ impl Task {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let (reply, answer) = oneshot::channel();
         let connect = Connect { token, hello, out: commands, reply };
-        if self.inputs.send(Input::Connect(Box::new(connect))).await.is_err() {
+        if self.service.inputs.send(Input::Connect(Box::new(connect))).await.is_err() {
             return;
         }
         match answer.await {
             Ok(Ok((cluster, session))) => {
                 self.serve(cluster, session, stream, receiver).await;
                 // The core may have stopped already.
-                let _ = self.inputs.send(Input::Disconnected { cluster, session }).await;
+                let _ = self.service.inputs.send(Input::Disconnected { cluster, session }).await;
             }
-            Ok(Err(refused)) => self.send(hub_message::Body::Refused(refused)).await.unwrap_or(()),
+            Ok(Err(refused)) => {
+                self.service.refused(self.address, &refused.code, &refused.message);
+                self.send(hub_message::Body::Refused(refused)).await.unwrap_or(());
+            }
             Err(_) => {}
         }
     }
@@ -141,7 +190,7 @@ impl Task {
             // Commands first: acks among them make room for what the agent says.
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return,
+                () = self.service.stop.cancelled() => return,
                 command = commands.recv() => {
                     let Some(command) = command else { return };
                     if self.carry_out(command).await.is_err() {
@@ -151,10 +200,11 @@ impl Task {
                 message = stream.next() => match message {
                     Some(Ok(message)) => {
                         let input = Input::Message { cluster, session, message: Box::new(message) };
-                        if self.inputs.send(input).await.is_err() {
+                        if self.service.inputs.send(input).await.is_err() {
                             return;
                         }
                     }
+                    Some(Err(status)) if is_too_large(&status) => return self.too_large(&status).await,
                     Some(Err(status)) => {
                         tracing::debug!(%cluster, "session ended: {}", status.code());
                         return;
@@ -185,6 +235,17 @@ impl Task {
         }
     }
 
+    /// Tells the agent, and the log, that it sent more than it may.
+    async fn too_large(&self, status: &Status) {
+        let why = match status.code() {
+            tonic::Code::ResourceExhausted => status.message().to_owned(),
+            _ => format!("{TOO_LARGE}: a message of more than {MAX_MESSAGE_BYTES} bytes"),
+        };
+        self.service.refused(self.address, TOO_LARGE, &why);
+        // The agent is gone: then it needs no answer.
+        let _ = self.out.send(Err(Status::resource_exhausted(why))).await;
+    }
+
     async fn send(&self, body: hub_message::Body) -> Result<(), ()> {
         self.out.send(Ok(v1::HubMessage { body: Some(body) })).await.map_err(drop)
     }
@@ -200,11 +261,11 @@ impl Task {
         I: Iterator<Item = Result<v1::HubMessage, StoreError>> + Send + 'static,
     {
         let unreadable = |error| tracing::error!(watch, "the key index cannot be read: {error}");
-        let readers = self.readers.clone();
-        let begun = self.blocking.run(move || readers().map(begin)).await.ok_or(())?;
+        let (readers, blocking) = (self.service.readers.clone(), &self.service.blocking);
+        let begun = blocking.run(move || readers().map(begin)).await.ok_or(())?;
         let mut messages = begun.map_err(unreadable)?;
         loop {
-            let (rest, message) = self.blocking.next(messages).await.ok_or(())?;
+            let (rest, message) = blocking.next(messages).await.ok_or(())?;
             messages = rest;
             match message {
                 Some(message) => self.out.send(Ok(message.map_err(unreadable)?)).await.map_err(drop)?,

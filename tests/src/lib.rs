@@ -18,5 +18,6 @@ pub mod patience;
 pub mod proxy;
 pub mod requests;
 pub mod scene;
+pub mod siege;
 pub mod testbed;
 pub mod webhook;

@@ -63,6 +63,7 @@ pub struct Lockstep {
     accept: Vec<String>,
     hub_only: bool,
     environment: Vec<(String, String)>,
+    descriptors: Option<u32>,
     starts: u32,
     addresses: Value,
 }
@@ -98,6 +99,7 @@ impl Lockstep {
             accept: Vec::new(),
             hub_only: false,
             environment: Vec::new(),
+            descriptors: None,
             starts: 0,
             addresses: Value::Null,
         })
@@ -174,6 +176,11 @@ impl Lockstep {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Open files that it may have, from the next start on.
+    pub fn limit_descriptors(&mut self, limit: u32) {
+        self.descriptors = Some(limit);
+    }
+
     /// What the agents accept from the next start on; as in `lockstep up --accept`.
     pub fn accept(&mut self, kinds: &[&str]) {
         self.accept = kinds.iter().map(|kind| (*kind).to_owned()).collect();
@@ -227,7 +234,14 @@ impl Lockstep {
         let _ = std::fs::remove_file(&ready);
         self.starts += 1;
         let log = std::fs::File::create(self.log_path(self.starts))?;
-        let mut command = Command::new(binary()?);
+        let mut command = match self.descriptors {
+            None => Command::new(binary()?),
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg(format!("ulimit -n {limit} && exec \"$0\" \"$@\"")).arg(binary()?);
+                shell
+            }
+        };
         if self.hub_only {
             command.arg("hub");
         } else {

@@ -1,5 +1,7 @@
 //! What a hub checks before it welcomes an agent.
 
+use lockstep_engine::ClusterName;
+
 use crate::Protocols;
 use crate::v1::{Hello, Refused};
 
@@ -24,6 +26,7 @@ pub const CODES: &[(&str, &str)] = &[
     (NAME_TAKEN, "the name belongs to another cluster"),
     (KNOWN_UNDER_ANOTHER_NAME, "the cluster is known under another name"),
     (SERVER_TOO_OLD, "the cluster's Kubernetes is too old"),
+    (crate::budget::TOO_LARGE, "a message of the session is too large"),
 ];
 
 /// Oldest minor version of Kubernetes 1 that lockstep works with.
@@ -81,6 +84,24 @@ pub fn check(hello: &Hello, known: &Known<'_>, ours: Protocols) -> Result<u32, R
             "install an agent of the hub's own release",
         );
     }
+    // What is no name is not repeated: it may be 64 KiB of anything.
+    if ClusterName::new(name).is_err() {
+        return refuse(
+            TOKEN_OF_ANOTHER,
+            format!(
+                "an agent gives a cluster name that is no DNS-1123 label, and its token is that of {}",
+                known.token_cluster
+            ),
+            "give each agent the name and the token of its own cluster",
+        );
+    }
+    if let Some((field, longest)) = too_long(hello) {
+        return refuse(
+            INCOMPLETE_HELLO,
+            format!("{field} in the agent's hello is longer than {longest} bytes"),
+            "install an agent of the hub's own release",
+        );
+    }
     if name != known.token_cluster {
         return refuse(
             TOKEN_OF_ANOTHER,
@@ -112,6 +133,23 @@ pub fn check(hello: &Hello, known: &Known<'_>, ours: Protocols) -> Result<u32, R
     Ok(protocol)
 }
 
+/// Texts of a hello are kept and logged. A uid is 36 bytes, versions of distributions are below 60.
+const LONGEST_TEXT: usize = 256;
+/// Of the accept list, one rule.
+const LONGEST_RULE: usize = 4096;
+
+fn too_long(hello: &Hello) -> Option<(&'static str, usize)> {
+    let texts = [
+        ("agent_version", &hello.agent_version),
+        ("cluster_uid", &hello.cluster_uid),
+        ("server_version", &hello.server_version),
+        ("instance", &hello.instance),
+    ];
+    let text = texts.into_iter().find(|(_, text)| text.len() > LONGEST_TEXT);
+    let rule = hello.accepts.iter().any(|rule| rule.len() > LONGEST_RULE);
+    text.map(|(field, _)| (field, LONGEST_TEXT)).or(rule.then_some(("accepts", LONGEST_RULE)))
+}
+
 /// The newest version that both speak.
 fn protocol(hello: &Hello, ours: Protocols) -> Result<u32, Refusal> {
     let oldest = if hello.oldest_protocol == 0 { hello.protocol } else { hello.oldest_protocol };
@@ -120,11 +158,7 @@ fn protocol(hello: &Hello, ours: Protocols) -> Result<u32, Refusal> {
         return Ok(protocol);
     }
     let remedy = if theirs.oldest > ours.newest { "upgrade the hub first" } else { "upgrade the agent" };
-    refuse(
-        PROTOCOL_NOT_SERVED,
-        format!("agent {} speaks protocol {theirs}, this hub serves {ours}", hello.agent_version),
-        remedy,
-    )
+    refuse(PROTOCOL_NOT_SERVED, format!("the agent speaks protocol {theirs}, this hub serves {ours}"), remedy)
 }
 
 fn server(hello: &Hello) -> Result<(), Refusal> {
@@ -200,6 +234,29 @@ mod tests {
         let far = Protocols { oldest: PROTOCOL + 1, newest: PROTOCOL + 2 };
         assert_eq!(remedy(far, old), "upgrade the agent");
         assert_eq!(remedy(old, far), "upgrade the hub first");
+    }
+
+    #[test]
+    fn what_an_agent_says_of_itself_is_repeated_only_where_it_is_short() {
+        let known = Known { token_cluster: "a", ..Known::default() };
+        let long = "x".repeat(60_000);
+        let refused = |change: &dyn Fn(&mut Hello)| {
+            let mut hello = hello();
+            change(&mut hello);
+            check(&hello, &known, Protocols::BUILT_IN).unwrap_err()
+        };
+        for refusal in [
+            refused(&|h| h.cluster_name = long.clone()),
+            refused(&|h| h.cluster_name = "a\nforged".into()),
+            refused(&|h| h.cluster_uid = long.clone()),
+            refused(&|h| h.server_version = long.clone()),
+            refused(&|h| h.instance = long.clone()),
+            refused(&|h| h.accepts = vec![long.clone()]),
+            refused(&|h| (h.protocol, h.agent_version) = (99, long.clone())),
+        ] {
+            let text = refusal.to_string();
+            assert!(text.len() < 300 && !text.contains("forged"), "{text}");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Architecture invariant: the session part has no tokio, no clock and no randomness; the shells
 //! move its messages. The gRPC stubs in [`v1`] are generated at build time without protoc.
 
+pub mod budget;
+pub mod codec;
 mod failed;
 pub mod hello;
 mod item;

@@ -47,12 +47,15 @@ pub struct Cli {
 /// Where the hub is, and how to prove who asks.
 #[derive(Clone, Debug, Args)]
 pub struct ServerArgs {
-    /// The hub's API, as in http://127.0.0.1:7441
+    /// The hub's API, as in http://127.0.0.1:7441; https:// off this machine
     #[arg(long, global = true, env = "LOCKSTEP_SERVER", value_name = "URL", help_heading = "Hub")]
     pub server: Option<String>,
     /// File with the hub's token [env: LOCKSTEP_TOKEN holds the token itself]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Hub")]
     pub token_file: Option<PathBuf>,
+    /// File with the CA of an https:// hub's certificate [default: the system's]
+    #[arg(long, global = true, env = "LOCKSTEP_CA_FILE", value_name = "FILE", help_heading = "Hub")]
+    pub ca_file: Option<PathBuf>,
     /// Data directory of a hub on this machine [default: $XDG_DATA_HOME/lockstep]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Hub")]
     pub data_dir: Option<PathBuf>,

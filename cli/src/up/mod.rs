@@ -160,7 +160,7 @@ async fn serve(
         });
     }
     out.line(&format!("agents    {} started", agents.len()))?;
-    Ok((agents, Client::new(&format!("http://{}", running.api), None)?))
+    Ok((agents, Client::new(&format!("http://{}", running.api), None, None)?))
 }
 
 /// The entry that every agent starts with.

@@ -243,6 +243,7 @@ impl<S: Store> Core<S> {
             cluster.row.token_hash = Some(token.hash());
             self.store.put_cluster(&cluster.row)?;
         }
+        self.open_gate();
         // A policy that named the cluster before it was known may be good now.
         if let Some(files) = self.last_files.clone() {
             self.policies_read(Ok(files), now)?;

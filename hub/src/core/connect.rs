@@ -7,7 +7,7 @@ use lockstep_engine::catalogue::is_container;
 use lockstep_engine::guard::{self, Guard};
 use lockstep_engine::interest::Interest;
 use lockstep_engine::reading::Reading;
-use lockstep_engine::{ClusterId, GroupKind, Millis, Uid};
+use lockstep_engine::{ClusterId, ClusterName, GroupKind, Millis, Uid};
 use lockstep_wire::hello::{Known, check};
 use lockstep_wire::{HubSession, Window, v1};
 
@@ -42,15 +42,12 @@ impl<S: Store> Core<S> {
         let (id, protocol) = match self.identify(&token, &hello) {
             Ok(identified) => identified,
             Err(refused) => {
-                tracing::warn!(
-                    code = refused.code,
-                    cluster = hello.cluster_name,
-                    "agent refused: {}",
-                    refused.message
-                );
-                if self.names.keys().any(|name| name.as_str() == hello.cluster_name) {
+                // The session logs it. Anybody can name a cluster: its status shows what came with a token of ours.
+                let named = ClusterName::new(&hello.cluster_name).ok();
+                let genuine = self.gate.admits(&token);
+                if let Some(name) = named.filter(|name| genuine && self.names.contains_key(name)) {
                     let problem = format!("{}: {}; {}", refused.code, refused.message, refused.remedy);
-                    self.told(&hello.cluster_name, |told| told.problem = Some(problem));
+                    self.told(name.as_str(), |told| told.problem = Some(problem));
                 }
                 self.after.push(AfterCommit::Connected(reply, Err(refused)));
                 return Ok(());
@@ -81,11 +78,17 @@ impl<S: Store> Core<S> {
             cluster.row.token_hash = Some(token.hash());
             self.store.put_cluster(&cluster.row)?;
         }
+        self.open_gate();
         // A policy that named the cluster before it was known may be good now.
         match self.last_files.clone() {
             Some(files) => self.policies_read(Ok(files), now),
             None => Ok(()),
         }
+    }
+
+    /// What tokens sessions may begin with.
+    pub(super) fn open_gate(&self) {
+        self.gate.set(self.clusters.values().filter_map(|cluster| cluster.row.token_hash));
     }
 
     /// Whose agent it is, and the version of the protocol to speak with it.

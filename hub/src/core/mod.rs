@@ -57,6 +57,7 @@ use lockstep_wire::{Protocols, v1};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::codes::Code;
+use crate::gate::Gate;
 use crate::seal::BearerToken;
 use crate::store::{Filed, PolicyRow, RemovedCluster, Store, StoreError};
 use command::{Command, CommandError};
@@ -223,6 +224,7 @@ pub struct Core<S> {
     archive: Arc<Notify>,
     findings: Arc<std::sync::RwLock<Findings>>,
     sessions: SharedSessions,
+    gate: Gate,
     counts: Counts,
 }
 
@@ -282,6 +284,7 @@ impl<S: Store> Core<S> {
         let Parts { store, keys, archive, findings, sessions, hub_id, protocols } = parts;
         let mut core = Self {
             store,
+            gate: Gate::new(keys.token),
             keys,
             hub_id,
             protocols,
@@ -330,6 +333,7 @@ impl<S: Store> Core<S> {
             self.ended |= cluster.end_former_session();
             self.clusters.insert(cluster.id(), cluster);
         }
+        self.open_gate();
         self.policies = self.store.policies()?.into_iter().map(|row| (row.name.clone(), row)).collect();
         self.budgets.clear();
         for (policy, target, json) in self.store.budgets()? {
@@ -437,6 +441,12 @@ impl<S: Store> Core<S> {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts.clone()
+    }
+
+    /// Which tokens are listened to.
+    #[must_use]
+    pub fn gate(&self) -> Gate {
+        self.gate.clone()
     }
 
     /// Connected clusters.

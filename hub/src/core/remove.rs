@@ -71,6 +71,7 @@ impl<S: Store> Core<S> {
     /// From here on it is no member; what is held of it goes slice by slice.
     pub(super) fn take_out(&mut self, id: ClusterId, now: Millis) -> Result<(), StoreError> {
         let Some(cluster) = self.clusters.remove(&id) else { return Ok(()) };
+        self.open_gate();
         let name = cluster.row.name;
         self.names.remove(&name);
         self.budgets.retain(|(_, target), _| *target != id);

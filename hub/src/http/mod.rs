@@ -42,7 +42,6 @@ use futures::future::BoxFuture;
 use lockstep_engine::Millis;
 use lockstep_engine::reading::Reading;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use crate::archive::Keeper;
 use crate::config::ApiConfig;
@@ -58,8 +57,6 @@ pub use selector::{BadSelector, parse as parse_selector};
 
 /// Largest request body: the API takes small JSON documents only.
 const MAX_BODY_BYTES: usize = 64 << 10;
-/// How long open requests may go on after a stop was asked for.
-const DRAIN: Duration = Duration::from_secs(5);
 
 /// Reads bodies of tombstones out of the archive.
 pub trait Bodies: Send + Sync {
@@ -240,26 +237,6 @@ impl Api {
             .layer(from_fn_with_state(self.clone(), guard))
             .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
             .with_state(self)
-    }
-}
-
-/// Serves the API until `stop`; then open requests have a few seconds to end.
-///
-/// # Errors
-/// When the listener fails for good.
-pub async fn serve<L>(listener: L, api: Api, stop: CancellationToken) -> std::io::Result<()>
-where
-    L: axum::serve::Listener,
-    L::Addr: std::fmt::Debug,
-{
-    let drained = stop.clone();
-    let server = axum::serve(listener, api.router()).with_graceful_shutdown(stop.cancelled_owned());
-    tokio::select! {
-        done = async { server.await } => done,
-        () = async { drained.cancelled().await; tokio::time::sleep(DRAIN).await } => {
-            tracing::warn!("the HTTP API was stopped with requests still open");
-            Ok(())
-        }
     }
 }
 

@@ -405,7 +405,7 @@ impl World {
             let message = v1::AgentMessage { body: Some(agent_message::Body::Hello(hello)) };
             // The receiver is right here.
             let _ = say.send(Ok(message)).await;
-            let mut answers = service.serve(token, ReceiverStream::new(said));
+            let Ok(mut answers) = service.serve(token, None, ReceiverStream::new(said)) else { return };
             if let Some(Ok(answer)) = answers.next().await
                 && matches!(answer.body, Some(hub_message::Body::Welcome(_)))
             {

@@ -196,7 +196,7 @@ impl Line for Connection {
         let Way { index, link, token, killed, lingers, builds, oracle, .. } = way;
         let (up, heard) = mpsc::channel(UNDER_WAY);
         let (told, incoming) = mpsc::channel(UNDER_WAY);
-        let mut answers = service.serve(BearerToken::new(&token), ReceiverStream::new(heard));
+        let mut answers = service.serve(BearerToken::new(&token), None, ReceiverStream::new(heard))?;
         tokio::spawn(async move {
             // What is under way when the connection breaks.
             let mut flying = None;

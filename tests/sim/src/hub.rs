@@ -258,6 +258,7 @@ impl Inner {
             oracle.committed(&mut *reader, counts);
         };
         let down = CancellationToken::new();
+        let gate = core.gate();
         let core = tokio::spawn(owner::serve(core, received, Box::new(observe), care));
         let archiver = Archiver::new(ArchiverParts {
             reader: outbox,
@@ -272,7 +273,8 @@ impl Inner {
             blocking: Blocking::Here,
         });
         let archiver = tokio::spawn(archiver.run(down.clone()));
-        let service = SessionService::new(inputs.clone(), readers.clone(), Blocking::Here, down.clone());
+        let service =
+            SessionService::new(inputs.clone(), readers.clone(), gate, Blocking::Here, down.clone());
         let (problems, clock) = (Problems::default(), self.clock.clone());
         if let Some(settling) = Settling::begin(&mut *readers()?, problems, clock, Blocking::Here)? {
             tokio::spawn(settling.run(readers.clone(), inputs.clone(), down.clone()));

@@ -33,6 +33,7 @@ mod resume;
 mod rewind;
 mod safety;
 mod secrets;
+mod siege;
 mod spill;
 mod testbed;
 mod testbed_snapshot;

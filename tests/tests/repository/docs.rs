@@ -27,6 +27,7 @@ fn every_dependency_has_its_line() -> Result<()> {
         "cluster",
         "engine",
         "hub",
+        "net",
         "policies",
         "tests",
         "tests/fuzz",

@@ -186,6 +186,31 @@ fn the_source_of_the_core_names_no_clock_file_socket_or_environment() -> Result<
     Ok(())
 }
 
+/// A listener of its own would have none of the bounds.
+#[test]
+fn only_the_front_door_accepts_connections() -> Result<()> {
+    let mut files = vec![];
+    for place in ["agent/src", "cli/src", "hub/src", "wire/src", "cluster/src"] {
+        rust_files(&root().join(place), &mut files)?;
+    }
+    let mut found = vec![];
+    for file in files {
+        // `doctor` looks whether a port is free, and closes it at once.
+        if file.ends_with("doctor/hub.rs") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file)?;
+        let text = text.find("#[cfg(test)]\nmod tests {").map_or(text.as_str(), |end| &text[..end]);
+        for listener in ["TcpListener", "axum::serve", "Server::builder", "UnixListener"] {
+            if text.contains(listener) {
+                found.push(format!("{}: {listener}", file.display()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "use lockstep_net::Front: {}", found.join(", "));
+    Ok(())
+}
+
 /// Is `path` used as a path in this line: `path::` (or, for a module of std, also at its end)?
 fn names_path(code: &str, path: &str) -> bool {
     let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
