@@ -150,7 +150,13 @@ fn item() -> impl Strategy<Value = Item> {
                 managers: (0..count).map(|_| manager()).collect(),
                 ..Default::default()
             });
-            Change::Upsert(v1::Upsert { left: left && body.is_empty(), body, managed, deleting })
+            Change::Upsert(v1::Upsert {
+                left: left && body.is_empty(),
+                body,
+                managed,
+                deleting,
+                ..v1::Upsert::default()
+            })
         },
     );
     let delete = (body, any::<bool>())

@@ -41,8 +41,13 @@ fn managed() -> Managed {
 }
 
 fn up() -> Vec<(&'static str, Up)> {
-    let upsert =
-        Upsert { body: Bytes::from_static(b"{}"), left: true, managed: Some(managed()), deleting: true };
+    let upsert = Upsert {
+        body: Bytes::from_static(b"{}"),
+        left: true,
+        managed: Some(managed()),
+        deleting: true,
+        ..Upsert::default()
+    };
     let section = Section {
         watch: 1,
         epoch: 2,
@@ -87,6 +92,7 @@ fn up() -> Vec<(&'static str, Up)> {
         live: vec![LiveWatch { watch: 1, epoch: 2 }],
         accepts: vec!["*".into()],
         clock_ms: 5,
+        ..Hello::default()
     };
     vec![
         ("hello", Up::Hello(hello)),
@@ -250,6 +256,7 @@ fn steps() -> Vec<(&'static str, Down)> {
         expect: Some(expect),
         leave: Bytes::new(),
         reclaim: Vec::new(),
+        ..Apply::default()
     };
     let present = Present { uid: "u".into(), resource_version: "1".into() };
     vec![
