@@ -8,9 +8,8 @@ use lockstep_wire::v1;
 use super::fleet::*;
 use super::told::*;
 
-fn reads(namespace: &str) -> Reading {
-    let namespaces = BTreeSet::from([NamespaceRule::Named(namespace.to_owned())]);
-    let rule = ReadRule { kinds: BTreeSet::from([KindRule::All]), namespaces };
+fn reads(namespace: NamespaceRule) -> Reading {
+    let rule = ReadRule { kinds: BTreeSet::from([KindRule::All]), namespaces: BTreeSet::from([namespace]) };
     Reading { rules: vec![rule], protected: BTreeSet::new() }
 }
 
@@ -26,7 +25,7 @@ fn restarted(fleet: &mut Fleet, reading: Reading, items: Vec<v1::Item>) {
 fn i3_i16_what_an_agent_no_longer_lets_the_hub_read_is_blocked_and_never_deleted() {
     let mut fleet = Fleet::up(&[("p.yaml", POLICY)]);
     fleet.in_step(1);
-    restarted(&mut fleet, reads("dev"), vec![left("cm-0", "s0", 10)]);
+    restarted(&mut fleet, reads(NamespaceRule::Named("dev".to_owned())), vec![left("cm-0", "s0", 10)]);
     let asked = &fleet.agents["a"].watches["ConfigMap"].1;
     assert!(asked.conditions.iter().all(|condition| condition.namespaces.contains("dev")), "{asked:?}");
     assert_eq!(fleet.status("b", "cm-0"), "Blocked/NotAccepted");
@@ -44,7 +43,7 @@ fn i3_i16_what_an_agent_no_longer_lets_the_hub_read_is_blocked_and_never_deleted
     assert!(fleet.tombstones().is_empty());
 
     // Accepted again, it goes on where it was.
-    restarted(&mut fleet, reads("shop"), vec![source("cm-0", "s0", 30, "1")]);
+    restarted(&mut fleet, reads(NamespaceRule::All), vec![source("cm-0", "s0", 30, "1")]);
     assert_eq!(fleet.status("b", "cm-0"), "InStep/InStep");
     assert!(fleet.core.sessions.read().unwrap()["a"].not_accepted.is_empty());
 }
