@@ -233,6 +233,10 @@ impl Link {
         self.changed.notify_one();
     }
 
+    fn is_served(&self) -> bool {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner).is_served()
+    }
+
     fn due(&self, moved: &Moved) -> (Instant, Overdue) {
         self.life.lock().unwrap_or_else(PoisonError::into_inner).due(&self.desk.limits, moved.at())
     }
@@ -308,6 +312,10 @@ impl Link {
                 () = self.closer.cancelled() => return Err(Closed::Displaced),
                 () = self.changed.notified() => {}
                 () = stop.cancelled(), if !matches!(ending, Some((_, Closed::Stopped))) => {
+                    // Only what is being served has something to finish.
+                    if !self.is_served() {
+                        return Ok(());
+                    }
                     ending = Some((Instant::now() + self.desk.limits.drain, Closed::Stopped));
                     connection.as_mut().graceful_shutdown();
                 }

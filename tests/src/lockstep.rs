@@ -35,7 +35,9 @@ const READS_EVERYTHING: &str = "accept:
 /// When it was not built.
 pub fn binary() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let target = own.ancestors().nth(2).context("a test binary lies in target/debug/deps")?;
+    // Tests lie in target/debug/deps, our own programs in target/debug.
+    let dir = own.parent().context("a program lies in a directory")?;
+    let target = if dir.ends_with("deps") { dir.parent().context("deps lies in target/debug")? } else { dir };
     let binary = target.join("lockstep");
     ensure!(binary.is_file(), "{} is missing: run `cargo build --workspace`", binary.display());
     Ok(binary)

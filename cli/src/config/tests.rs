@@ -94,17 +94,17 @@ fn agents_take_their_own_keys_and_ours() {
     assert_eq!(settings.context.as_deref(), Some("ctx"));
     assert!(!format!("{settings:?}").contains("12345"));
     let pairs = variables(&[("LOCKSTEP_CONFIG__TOKEN", "999")]);
-    let (_dir, path) = file("cluster: a\nhub: http://h:1\nkubeconfg: x\n");
+    let (_dir, path) = file("cluster: a\nhub: https://h:1\nkubeconfg: x\n");
     let error = agent(Layers::new(Some(&path), pairs, Flags::default()).unwrap()).unwrap_err().to_string();
     assert!(error.contains("did you mean `kubeconfig`?"), "{error}");
 }
 
 #[test]
 fn tokens_are_in_no_error() {
-    let (_dir, path) = file("cluster: a\nhub: http://h:1\ntoken: 123456\n");
+    let (_dir, path) = file("cluster: a\nhub: https://h:1\ntoken: 123456\n");
     let error = agent(Layers::new(Some(&path), [], Flags::default()).unwrap()).unwrap_err().to_string();
     assert!(!error.contains("123456") && error.contains("`token` is not text"), "{error}");
-    let (_dir, path) = file("cluster: a\nhub: http://h:1\n");
+    let (_dir, path) = file("cluster: a\nhub: https://h:1\n");
     let error = agent(Layers::new(Some(&path), [], Flags::default()).unwrap()).unwrap_err().to_string();
     assert!(error.contains("`token`"), "{error}");
 }

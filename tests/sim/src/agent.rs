@@ -104,7 +104,7 @@ impl Agent {
             return;
         }
         let killed = CancellationToken::new();
-        let mut config = AgentConfig::new(cluster, "http://hub", Token::new(&self.token));
+        let mut config = AgentConfig::new(cluster, "https://hub", Token::new(&self.token));
         if self.index == Refusal::AT {
             config.accept = self.refusal.accepted();
         }
