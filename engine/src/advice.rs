@@ -88,6 +88,16 @@ const REMEDIES: &[Row] = &[
         "delete or rename the object at {target}, leave it out of the policy, or have it adopted (`ownership.conflict`)",
     ),
     row(
+        State::Differs,
+        "HeldByOthers",
+        "let the managers that the message names give the fields up at {target}, or give the fields away in the policy (`ownership.ignoreDifferences`)",
+    ),
+    row(
+        State::Differs,
+        "",
+        "find the webhook or the schema at {target} that changes the fields, or give them away in the policy (`ownership.ignoreDifferences`)",
+    ),
+    row(
         State::Blocked,
         "KindNotServed",
         "install the definition of the kind at {target}; the sync follows by itself",
