@@ -1,6 +1,7 @@
 //! Cases from other people's bug reports: mirroring tools that lost, changed or hammered what they mirrored. The names of
 //! the tests say the numbers; each assertion names its case. Cases that need no fleet of their own share one.
 
+mod bytes;
 mod ends;
 mod flips;
 mod immutable;

@@ -85,7 +85,6 @@ async fn case_03_duplicate_keys_are_named_and_nothing_else_stops() -> Result<()>
 /// Case 04 (kubernetes/kubernetes#104641): API servers before 1.23 keep the order of the live object when a keyed list is
 /// applied, so init containers run in the wrong order. Where apply cannot bring the order about, the copy is not in step.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "waits for the comparison of what was asked for with what is there (issue 16, part 2)"]
 async fn case_04_the_order_of_init_containers_is_the_sources_or_it_is_reported() -> Result<()> {
     let bed = Testbed::from_env().await?;
     let case = Case::start(&bed, "case-04", |namespace| {
