@@ -93,6 +93,22 @@ fn kind_row(gk: &GroupKind, object: &mut Object) {
                 retain(metadata, "annotations", |name| name != "deployment.kubernetes.io/revision");
             }
         }
+        // Status, which autoscaling/v1 has room for in annotations only. `metrics` and `behavior` there are intent.
+        ("autoscaling", "HorizontalPodAutoscaler") => {
+            if let Some(metadata) = child(object, "metadata") {
+                let status = |name: &str| {
+                    let field = name.strip_prefix("autoscaling.alpha.kubernetes.io/");
+                    matches!(field, Some("conditions" | "current-metrics"))
+                };
+                retain(metadata, "annotations", |name| !status(name));
+            }
+        }
+        // Each API server counts the changes of its own object.
+        ("apps", "DaemonSet") => {
+            if let Some(metadata) = child(object, "metadata") {
+                retain(metadata, "annotations", |name| name != "deprecated.daemonset.template.generation");
+            }
+        }
         // The controller at the target aggregates its own.
         ("rbac.authorization.k8s.io", "ClusterRole") if object.contains_key("aggregationRule") => {
             object.remove("rules");

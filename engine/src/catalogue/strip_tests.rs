@@ -232,6 +232,28 @@ fn deployment_loses_its_revision() {
 }
 
 #[test]
+fn autoscaler_loses_the_status_in_its_annotations() {
+    let of = |field: &str| format!("autoscaling.alpha.kubernetes.io/{field}");
+    let (status, intent) = (["conditions", "current-metrics"].map(of), ["metrics", "behavior"].map(of));
+    let mut annotations = serde_json::Map::new();
+    annotations.extend(intent.iter().map(|name| (name.clone(), json!("[]"))));
+    let kept = json!({"metadata": {"annotations": annotations.clone()}, "spec": {}});
+    annotations.extend(status.iter().map(|name| (name.clone(), json!("[]"))));
+    let body = json!({"metadata": {"annotations": annotations}, "spec": {}});
+    check("autoscaling", "HorizontalPodAutoscaler", body, &kept);
+}
+
+#[test]
+fn daemon_set_loses_the_count_of_its_changes() {
+    check(
+        "apps",
+        "DaemonSet",
+        json!({"metadata": {"annotations": {"deprecated.daemonset.template.generation": "4"}}, "spec": {}}),
+        &json!({"metadata": {}, "spec": {}}),
+    );
+}
+
+#[test]
 fn aggregated_cluster_role_loses_its_rules() {
     check(
         "rbac.authorization.k8s.io",

@@ -25,6 +25,7 @@ mod loss;
 mod members;
 mod names;
 mod ownership;
+mod pairs;
 mod policies;
 mod quiet;
 mod restart;
