@@ -61,7 +61,7 @@ test)
     echo "make test, on $cores cores:"
     kubernetes
     compile "clippy, then everything with its tests" 900 lockstep-hub lockstep-sim
-    minutes 800 && row tests "on three control planes (1 GB of memory), and a demo twice" "$took"
+    minutes 1040 && row tests "on three control planes (1 GB of memory), and a demo twice" "$took"
     ;;
 *) die "usage: plan.sh demo|test" ;;
 esac
